@@ -1,0 +1,90 @@
+"""The command line: ``ppmobilenet COMMAND ...``, and ``tools/COMMAND.py ...``, which is the same.
+
+Each command is a module in ``ppmobilenet/commands`` with ``add_arguments(parser)`` and ``run(args) -> int | None``.
+Only the chosen one is imported, so ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from ppmobilenet import __version__
+from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, UserError, did_you_mean, missing_package
+
+# command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
+COMMANDS = {
+    "train": ("train", "train or fine-tune", "-c configs/quick_start/MobileNetV2_finetune.yaml"),
+    "eval": ("eval", "accuracy of weights on a list of photos", "-c CONFIG -o Global.pretrained_model=output/best_model"),
+    "infer": ("infer", "names for photos, from weights or an exported model", "-i photo.jpg -m inference/"),
+    "export": ("export_model", "write the model for deployment and prove it", "-c CONFIG -o Global.pretrained_model=..."),
+}
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = ["usage: ppmobilenet COMMAND [options]", "", "MobileNets for PaddlePaddle: from photos to an ARM board.", ""]
+    for name, (_, text, example) in COMMANDS.items():
+        lines.append(f"  {name:<{width}}  {text}")
+        lines.append(f"  {'':<{width}}    ppmobilenet {name} {example}")
+    lines += ["", "options:", "  -h, --help     this page; after a command: that command's options", "  --version"]
+    return "\n".join(lines)
+
+
+def _parse(command: str, argv: list[str]) -> tuple[argparse.Namespace, object]:
+    module_name, text, example = COMMANDS[command]
+    module = importlib.import_module(f"ppmobilenet.commands.{module_name}")
+    parser = argparse.ArgumentParser(
+        prog=f"ppmobilenet {command}",
+        description=text,
+        epilog=f"example: ppmobilenet {command} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser.parse_args(argv), module
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code (0 done, 2 input, 3 data, 4 damaged file, 5 numerics, 130/143 stopped).
+
+    Args:
+        argv: the words after the program's name; default ``sys.argv[1:]``.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return EXIT_OK
+    if argv[0] == "--version":
+        print(f"ppmobilenet {__version__}")
+        return EXIT_OK
+    debug = "--debug" in argv
+    try:
+        if argv[0] not in COMMANDS:
+            raise UserError(f"unknown command {argv[0]!r}", hint=did_you_mean(argv[0], COMMANDS))
+        args, module = _parse(argv[0], argv[1:])
+        return module.run(args) or EXIT_OK
+    except UserError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        named = missing_package(error)
+        if debug or named is None:
+            raise
+        print(f"error: {named}", file=sys.stderr)
+        return named.exit_code
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return EXIT_SIGINT
+    except BrokenPipeError:
+        # the reader of our output went away (`| head`): not an error, and nothing more can be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

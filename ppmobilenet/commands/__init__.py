@@ -1,0 +1,1 @@
+"""One module a command: its options and the one public function it calls."""

@@ -1,0 +1,1 @@
+"""Weights -> a package for the field."""

@@ -1,0 +1,1 @@
+"""The networks: each family file imports only paddle and can be copied alone."""

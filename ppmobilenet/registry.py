@@ -1,0 +1,81 @@
+"""Name -> thing. Configs name their parts; the names resolve here and nowhere else.
+
+A registry fills itself: it knows the modules whose import registers its entries, and imports them at the first
+look-up. So ``config`` can check a name without importing the room that owns it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+
+from ppmobilenet.errors import UserError, did_you_mean
+
+
+class Registry(Mapping):
+    """A table of things of one kind.
+
+    Args:
+        kind: what the entries are, for messages: ``"transform"``.
+        modules: modules that register entries when they are imported.
+    """
+
+    def __init__(self, kind: str, modules: tuple[str, ...] = ()):
+        self.kind = kind
+        self._modules = modules
+        self._things: dict[str, Callable] = {}
+        self._filled = not modules
+
+    def register(self, name: str | None = None) -> Callable:
+        """Decorator that enters a class or function under ``name`` (default: its own). Twice is an error."""
+
+        def enter(thing: Callable) -> Callable:
+            key = name or thing.__name__
+            if key in self._things:
+                raise ValueError(f"{self.kind} {key!r} is registered twice")
+            self._things[key] = thing
+            return thing
+
+        return enter
+
+    def _fill(self) -> None:
+        if not self._filled:
+            self._filled = True
+            for module in self._modules:
+                importlib.import_module(module)
+
+    def __getitem__(self, name: str) -> Callable:
+        self._fill()
+        return self._things[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._fill()
+        return iter(self._things)
+
+    def __len__(self) -> int:
+        self._fill()
+        return len(self._things)
+
+    def resolve(self, name: str, where: object | None = None) -> Callable:
+        """Return the entry called ``name``; a wrong name is a UserError that says what was meant."""
+        self._fill()
+        if name not in self._things:
+            raise UserError(f"unknown {self.kind} {name!r}", where=where, hint=did_you_mean(name, self._things))
+        return self._things[name]
+
+    def parameters(self, name: str) -> Mapping[str, inspect.Parameter]:
+        """Return the keyword parameters that a config may give to the entry (``self`` left out)."""
+        return inspect.signature(self[name]).parameters
+
+
+MODELS = Registry("model", ("ppmobilenet.models.mobilenet_v1", "ppmobilenet.models.mobilenet_v2"))
+DATASETS = Registry("dataset", ("ppmobilenet.data.dataset",))
+SAMPLERS = Registry("sampler", ("ppmobilenet.data.loader",))
+TRANSFORMS = Registry("transform", ("ppmobilenet.data.transforms", "ppmobilenet.data.augment"))
+BATCH_TRANSFORMS = Registry("batch transform", ("ppmobilenet.data.augment",))
+LOSSES = Registry("loss", ("ppmobilenet.training.losses",))
+METRICS = Registry("metric", ("ppmobilenet.training.metrics",))
+OPTIMIZERS = Registry("optimizer", ("ppmobilenet.training.optim",))
+SCHEDULES = Registry("learning rate schedule", ("ppmobilenet.training.optim",))
+POSTPROCESSES = Registry("post-process", ("ppmobilenet.deploy.predictor",))

@@ -1,0 +1,1 @@
+"""Published numbers: reading weight files of every kind, and loading them strictly."""
