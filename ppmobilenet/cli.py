@@ -17,15 +17,28 @@ from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, UserError, did_you_mean, mi
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
 COMMANDS = {
     "train": ("train", "train or fine-tune", "-c configs/quick_start/MobileNetV2_finetune.yaml"),
-    "eval": ("eval", "accuracy of weights on a list of photos", "-c CONFIG -o Global.pretrained_model=output/best_model"),
+    "eval": (
+        "eval",
+        "accuracy of weights on a list of photos",
+        "-c CONFIG -o Global.pretrained_model=output/best_model",
+    ),
     "infer": ("infer", "names for photos, from weights or an exported model", "-i photo.jpg -m inference/"),
-    "export": ("export_model", "write the model for deployment and prove it", "-c CONFIG -o Global.pretrained_model=..."),
+    "export": (
+        "export_model",
+        "write the model for deployment and prove it",
+        "-c CONFIG -o Global.pretrained_model=...",
+    ),
 }
 
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = ["usage: ppmobilenet COMMAND [options]", "", "MobileNets for PaddlePaddle: from photos to an ARM board.", ""]
+    lines = [
+        "usage: ppmobilenet COMMAND [options]",
+        "",
+        "MobileNets for PaddlePaddle: from photos to an ARM board.",
+        "",
+    ]
     for name, (_, text, example) in COMMANDS.items():
         lines.append(f"  {name:<{width}}  {text}")
         lines.append(f"  {'':<{width}}    ppmobilenet {name} {example}")
