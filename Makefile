@@ -1,0 +1,66 @@
+# Two commands: `make demo` and `make test`. Each installs what it needs into .venv first.
+
+PYTHON ?= python3.11
+VENV   := .venv
+OLD    := .venv-old
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+PAPER_PEER := paddleclas==2.6.0
+
+.PHONY: help demo test test-old slow fuzz venv peers lint format clean
+
+help:
+	@echo "make demo       train, evaluate, export and predict handwritten digits on this machine's CPU (minutes)"
+	@echo "make test       the test suite (under ten minutes on two cores)"
+	@echo "make test-old   the core tests on paddlepaddle 2.6.2"
+	@echo "make slow       the long tests: README's slow commands, campaigns"
+	@echo "make venv       .venv with everything for development"
+	@echo "make peers      PyTorch into .venv, for the tests and benchmarks that compare with it"
+	@echo "make lint       ruff; make format: let ruff format"
+	@echo "make clean      remove the environments and the demo's files"
+
+# the demo needs only Paddle: the rest of the development environment is added to the same place by `make venv`
+$(VENV)/.demo: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e '.[cpu,demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) install -c constraints.txt -e '.[cpu,onnx,visualdl,dev]'
+	$(PIP) install --no-deps $(PAPER_PEER)
+	@touch $@
+
+$(OLD)/.ready: setup.py constraints-old.txt
+	$(PYTHON) -m venv $(OLD)
+	$(OLD)/bin/python -m pip --disable-pip-version-check -q install -c constraints-old.txt -e '.[cpu,dev]' setuptools
+	$(OLD)/bin/python -m pip --disable-pip-version-check -q install --no-deps $(PAPER_PEER)
+	@touch $@
+
+venv: $(VENV)/.dev
+
+peers: $(VENV)/.dev
+	$(PIP) install -c constraints.txt torch
+
+demo: $(VENV)/.demo
+	$(BIN)/python tools/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not board"
+
+test-old: $(OLD)/.ready
+	$(OLD)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not board" \
+		tests/config tests/models tests/weights tests/data tests/training
+
+slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) $(OLD) demo

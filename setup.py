@@ -1,0 +1,47 @@
+"""Installation: ``pip install 'ppmobilenet[cpu]'``. Nothing is pinned here; constraints.txt holds the tested set."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "ppmobilenet" / "__init__.py").read_text(encoding="utf-8").splitlines()
+    if line.startswith("__version__")
+)
+
+# numpy 2.4 makes float(tensor of one element) an error in Paddle 3.3
+NUMPY = "numpy>=1.24,<2.4"
+
+EXTRAS = {
+    "cpu": ["paddlepaddle>=2.6.2"],
+    "gpu": ["paddlepaddle-gpu>=2.6.2"],
+    "onnx": ["onnxruntime>=1.17", "onnx>=1.15", "paddle2onnx>=2.0", "packaging"],
+    "visualdl": ["visualdl>=2.5"],
+    # the converter's wheels end at CPython 3.10; from a newer Python, `--to lite-...` makes an environment of its own
+    "lite": ['paddlelite>=2.13rc0; python_version<"3.11"'],
+    "demo": ["scikit-learn"],
+    "dev": ["pytest>=7", "pytest-xdist", "hypothesis", "ruff", "scikit-learn"],
+}
+
+setup(
+    name="ppmobilenet",
+    version=VERSION,
+    description="MobileNetV1 and MobileNetV2 for PaddlePaddle, from photos to a model that answers the same on a board",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.9",
+    packages=find_packages(include=["ppmobilenet", "ppmobilenet.*"]),
+    include_package_data=True,
+    package_data={"ppmobilenet": ["**/*.txt", "**/*.csv", "**/*.json", "**/*.cc", "**/*.cpp", "**/*.h", "**/*.html"]},
+    install_requires=[NUMPY, "opencv-python-headless>=4.6", "PyYAML>=5.4", "tqdm>=4.60"],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["ppmobilenet = ppmobilenet.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
