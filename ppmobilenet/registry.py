@@ -65,11 +65,15 @@ class Registry(Mapping):
         return self._things[name]
 
     def parameters(self, name: str) -> Mapping[str, inspect.Parameter]:
-        """Return the keyword parameters that a config may give to the entry (``self`` left out)."""
-        return inspect.signature(self[name]).parameters
+        """Return the keyword parameters that a config may give to the entry.
+
+        ``self`` is left out, and so is what a ``functools.partial`` fixes: ``scale`` of ``MobileNetV2_x0_25``.
+        """
+        fixed = getattr(self[name], "keywords", {})
+        return {k: p for k, p in inspect.signature(self[name]).parameters.items() if k not in fixed}
 
 
-MODELS = Registry("model", ("ppmobilenet.models.mobilenet_v1", "ppmobilenet.models.mobilenet_v2"))
+MODELS = Registry("model", ("ppmobilenet.models.zoo",))
 DATASETS = Registry("dataset", ("ppmobilenet.data.dataset",))
 SAMPLERS = Registry("sampler", ("ppmobilenet.data.loader",))
 TRANSFORMS = Registry("transform", ("ppmobilenet.data.transforms", "ppmobilenet.data.augment"))

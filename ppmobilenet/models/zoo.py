@@ -1,0 +1,91 @@
+"""The variants by name: ``create_model("MobileNetV2_x0_5", class_num=10)``, ``list_models("*V1*")``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+from ppmobilenet.errors import UserError, did_you_mean
+from ppmobilenet.models.mobilenet_v1 import MobileNetV1
+from ppmobilenet.models.mobilenet_v2 import MobileNetV2
+from ppmobilenet.registry import MODELS
+
+# The published variants. The class is its own x1.0 variant, and the one that takes any other ``scale``.
+VARIANTS = {
+    "MobileNetV1_x0_25": partial(MobileNetV1, scale=0.25),
+    "MobileNetV1_x0_5": partial(MobileNetV1, scale=0.5),
+    "MobileNetV1_x0_75": partial(MobileNetV1, scale=0.75),
+    "MobileNetV1": MobileNetV1,
+    "MobileNetV2_x0_25": partial(MobileNetV2, scale=0.25),
+    "MobileNetV2_x0_5": partial(MobileNetV2, scale=0.5),
+    "MobileNetV2_x0_75": partial(MobileNetV2, scale=0.75),
+    "MobileNetV2": MobileNetV2,
+    "MobileNetV2_x1_5": partial(MobileNetV2, scale=1.5),
+    "MobileNetV2_x2_0": partial(MobileNetV2, scale=2.0),
+}
+for _name, _build in VARIANTS.items():
+    MODELS.register(_name)(_build)
+
+# keys of a config's Arch section that speak to training and export, not to the network
+NOT_THE_NETWORKS = ("name", "freeze", "infer_add_softmax", "use_sync_bn")
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names that :func:`create_model` knows and that match ``pattern`` (``"*V2*"``), in table order."""
+    return [name for name in MODELS if fnmatchcase(name, pattern)]
+
+
+def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: bool = False, **kwargs) -> nn.Layer:
+    """Build a network, with weights if asked.
+
+    Any number of models of one process may be built with this: each gets parameter names of its own scope.
+
+    Args:
+        name: one of :func:`list_models`.
+        pretrained: True downloads the published ImageNet weights; a path reads them from there. Either is strict;
+            the classifier alone may differ, where ``class_num`` does.
+        use_ssld: with ``pretrained=True``, the weights trained by PaddleClas's SSLD distillation.
+        **kwargs: of the class, for example ``class_num``, ``scale``, ``dropout``, ``features_only``.
+
+    Raises:
+        UserError: an unknown name or keyword, a keyword that the variant fixes, or a value out of range.
+    """
+    build = MODELS.resolve(name)
+    fixed = getattr(build, "keywords", {})
+    known = MODELS.parameters(name)
+    for key in kwargs:
+        if key in fixed:
+            family = build.func.__name__
+            raise UserError(
+                f"{name} fixes {key} at {fixed[key]!r}",
+                hint=f"leave {key} out, or use {family}, which takes any: "
+                f"create_model({family!r}, {key}={kwargs[key]!r})",
+            )
+        if key not in known:
+            raise UserError(f"{name} has no argument {key!r}", hint=did_you_mean(key, known))
+    try:
+        with paddle.utils.unique_name.guard():
+            model = build(**kwargs)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+    if pretrained:
+        _load(model, name, pretrained, use_ssld)
+    return model
+
+
+def build_model(arch: Mapping) -> nn.Layer:
+    """Build what a config's ``Arch`` section describes (``name``, ``pretrained``, ``class_num``, ...)."""
+    kwargs = {key: value for key, value in arch.items() if key not in NOT_THE_NETWORKS}
+    return create_model(arch["name"], **kwargs)
+
+
+def _load(model: nn.Layer, name: str, pretrained: bool | str | Path, use_ssld: bool) -> None:
+    from ppmobilenet.weights import loading
+
+    path = loading.published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained
+    loading.load_weights(model, path)
