@@ -1,0 +1,547 @@
+"""The package: one folder that holds a model for the field and everything needed to use and to check it.
+
+Layout (only the forms that were asked for are there)::
+
+    package.json            this format; everything below is named in it
+    inference.yml           preprocessing and labels for PaddleClas's and PaddleX's own predictors
+    inference.json          Paddle Inference, Paddle 3 (parameters in inference.pdiparams)
+    inference.pdmodel       Paddle Inference, Paddle 2 and tools such as Paddle Lite's opt (the same parameters file)
+    inference.pdiparams
+    inference.onnx          ONNX
+    armv8_fp32.nb           Paddle Lite, <target>_<precision>.nb
+    int8/inference.pdmodel  int8 for Paddle Inference; in a folder of its own, because PaddleClas's predictor takes
+    int8/inference.pdiparams    any inference_int8.pdiparams beside the float model instead of it
+    int8/inference.onnx     ONNX in QDQ form
+    golden/                 one photo and what every stage made of it, see below
+
+``package.json`` is written so that OpenCV 4.6's ``cv::FileStorage`` reads it: UTF-8 without ``\\u`` escapes, no null,
+integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads them as 1/0). Its keys:
+
+* ``format`` = ``"ppmobilenet-package"``, ``format_version`` = 1. A reader refuses a larger version.
+* ``name``: the architecture, e.g. ``"MobileNetV2"``. ``class_num``. ``topk``: how many answers to show by default.
+* ``labels``: one name a class, in class order.
+* ``input``: ``name``, ``dtype`` (``"float32"``; ``"uint8"`` with embedded preprocessing), ``layout``
+  (``"NCHW"``/``"NHWC"``), ``shape`` (first entry -1: the batch).
+* ``output``: ``kind`` (``"probabilities"`` or ``"logits"``), ``class_num``.
+* ``preprocess``: ``decoder`` (``"opencv"``), ``exif`` (``"rotate"``: the EXIF orientation is applied, which
+  ``cv::imread(IMREAD_COLOR)`` does), ``rounding`` (``"half-even"``: how resized lengths are rounded,
+  ``std::nearbyint``) and ``ops``, a list to be applied in order. Each has ``op`` and its parameters, all written out:
+
+  - ``DecodeImage``: ``to_rgb`` (false: the channels stay BGR).
+  - ``ResizeImage``: ``resize_short`` (the shorter side becomes this: ``percent = resize_short / min(w, h)`` in
+    doubles, ``w = round(w * percent)``, ``h = round(h * percent)``) or ``size`` ([w, h]); ``interpolation``
+    (``"bilinear"``, ``"nearest"``, ``"area"``, ``"bicubic"``, ``"lanczos"``: cv::INTER_*), ``backend`` (``"cv2"`` or
+    ``"pil"``).
+  - ``CropImage``: ``size`` ([w, h]); left = (w - size[0]) / 2 and top = (h - size[1]) / 2 in whole numbers.
+  - ``NormalizeImage``: ``(pixel * scale - mean[c]) / std[c]`` in float32 for each channel in the order the pixels
+    then have; ``order`` ``"hwc"`` or ``"chw"``. Absent when normalisation is inside the graph.
+  - ``ToCHWImage``: HWC -> CHW. Absent for an NHWC input.
+
+* ``forms``: a list; each has ``name`` (``"inference"``, ``"pdmodel"``, ``"onnx"``, ``"lite-armv8-fp32"``,
+  ``"pdmodel-int8"``, ``"onnx-int8"``, ...), ``engine`` (``"paddle"``, ``"onnxruntime"``, ``"lite"``), ``precision``
+  (``"fp32"``, ``"fp16"``, ``"int8"``), ``files``, and for Lite ``target`` (``"armv8"``, ``"armv7"``, ``"x86"``) and
+  ``opt_version``; ``compared`` tells whether it was run against the model at export, then ``max_difference``.
+* ``files``: a list of ``path``, ``bytes``, ``sha256`` of every file but package.json.
+* ``golden``: ``image`` (a JPEG or PNG file), ``decode``, ``resize``, ``crop`` (PNG files, the pixels after that stage;
+  a stage that the preprocessing does not have is left out; stored in the channel order the ops produce, as if BGR:
+  read with ``cv::imread`` and, when ``to_rgb`` is true, take the channels reversed to get RGB),
+  ``tensor`` (the model's input, raw little-endian values of ``input.dtype``), ``tensor_shape`` (with batch 1),
+  ``logits`` and ``output`` (raw little-endian float32, ``class_num`` values; ``output`` is what the forms give).
+* ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show.
+* ``versions``: of the software that wrote it, and ``lite_runtime`` (the Paddle Lite version that an ``.nb`` needs).
+* ``accuracy``: measured accuracies, each with ``form``, ``top1``, ``top5``, ``samples``; an empty list if none was.
+
+A folder without package.json but with ``inference.yml`` (written by PaddleClas) opens too, without its guarantees.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ppmobilenet import __version__
+from ppmobilenet.errors import DamagedFileError, UserError, did_you_mean
+
+FORMAT = "ppmobilenet-package"
+FORMAT_VERSION = 1
+BOUNDS = {"logits": 1e-4, "probabilities": 1e-5}
+MAX_STRING = 2000
+
+# what a PaddleClas operator does when a parameter is not given; written out so that no reader has to know it
+OP_DEFAULTS = {
+    "DecodeImage": {"to_rgb": True},
+    "ResizeImage": {"interpolation": "bilinear", "backend": "cv2"},
+    "CropImage": {},
+    "NormalizeImage": {
+        "scale": 1.0 / 255.0,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "order": "hwc",
+    },
+    "ToCHWImage": {},
+}
+
+Ops = Sequence[Mapping[str, Mapping]]  # PaddleClas's shape: [{"ResizeImage": {"resize_short": 256}}, ...]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# preprocessing: PaddleClas's list <-> the one with everything written out
+
+
+def spell_out(ops: Ops) -> list[dict]:
+    """Return the operators as package.json holds them: ``{"op": name, **every parameter}``."""
+    spelled = []
+    for entry in ops:
+        ((name, given),) = entry.items()
+        if name not in OP_DEFAULTS:
+            raise UserError(
+                f"the evaluation transform {name!r} cannot go into a package",
+                where="DataLoader.Eval.dataset.transform_ops",
+                allowed=", ".join(OP_DEFAULTS),
+                hint="only what every predictor (Python, C++, PaddleClas) computes alike is allowed there",
+            )
+        given = {key: value for key, value in (given or {}).items() if value is not None}
+        op = {"op": name, **OP_DEFAULTS[name], **given}
+        if name == "DecodeImage":
+            if op.pop("channel_first", False):
+                raise UserError("DecodeImage.channel_first: True cannot go into a package", hint="use ToCHWImage")
+            op = {"op": name, "to_rgb": bool(op["to_rgb"])}
+        if name in ("ResizeImage", "CropImage") and isinstance(op.get("size"), (int, float)):
+            op["size"] = [int(op["size"])] * 2
+        if name == "ResizeImage":
+            op.pop("return_numpy", None)
+            if op.get("resize_short"):
+                op.pop("size", None)
+            else:
+                op.pop("resize_short", None)
+        if name == "NormalizeImage":
+            op["order"] = op["order"] or "hwc"
+            op = {key: op[key] for key in ("op", "scale", "mean", "std", "order")}
+            op["scale"] = float(op["scale"])
+        spelled.append(op)
+    return spelled
+
+
+def as_transform_ops(spelled: Sequence[Mapping]) -> list[dict[str, dict]]:
+    """The inverse of :func:`spell_out`: PaddleClas's shape, as ``build_transforms`` takes it."""
+    return [{op["op"]: {key: value for key, value in op.items() if key != "op"}} for op in spelled]
+
+
+def deployment_ops(ops: Ops) -> list[dict[str, dict]]:
+    """Return an Eval transform list as a predictor needs it: decoding first, HWC -> CHW last.
+
+    PaddleClas's datasets transpose after the last Eval transform, so the list itself has no ToCHWImage.
+    """
+    ops = [dict(entry) for entry in ops]
+    names = [next(iter(entry)) for entry in ops]
+    if "DecodeImage" not in names:
+        ops.insert(0, {"DecodeImage": {"to_rgb": True}})
+    if "ToCHWImage" not in names:
+        ops.append({"ToCHWImage": {}})
+    return ops
+
+
+def inference_yml(name: str, ops: Ops, labels: Sequence[str], topk: int) -> dict:
+    """Return the content of inference.yml with the keys PaddleClas dumps and PaddleX reads.
+
+    PaddleX knows only these operator and parameter names, wants ``order: ""`` and ``channel_num: 3``, and decodes to
+    RGB itself, so DecodeImage appears only where that would be wrong (its reader then refuses, instead of answering
+    with swapped channels). PaddleClas's ``deploy/python/predict_cls.py`` takes the file with
+    ``-o PostProcess.main_indicator=Topk`` (PaddleX does not accept that key inside).
+    """
+    listed = []
+    for op in spell_out(ops):
+        parameters = {key: value for key, value in op.items() if key != "op"}
+        if op["op"] == "DecodeImage":
+            if not parameters["to_rgb"]:
+                listed.append({"DecodeImage": parameters})
+            continue
+        if op["op"] == "ResizeImage":
+            if parameters["interpolation"] == "bilinear" and parameters["backend"] == "cv2":
+                del parameters["interpolation"], parameters["backend"]  # what both predictors do anyway
+        if op["op"] in ("ResizeImage", "CropImage") and "size" in parameters:
+            width, height = parameters["size"]
+            parameters["size"] = width if width == height else [width, height]
+        if op["op"] == "NormalizeImage":
+            parameters.update(order="" if parameters["order"] == "hwc" else parameters["order"], channel_num=3)
+        listed.append({op["op"]: parameters or None})
+    return {
+        "Global": {"model_name": name},
+        "PreProcess": {"transform_ops": listed},
+        "PostProcess": {"Topk": {"topk": min(topk, len(labels)), "label_list": list(labels)}},
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# writing
+
+
+def _check_json(value: object, where: str = "package.json") -> None:
+    """Refuse what OpenCV 4.6's cv::FileStorage would misread."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _check_json(key, where)
+            _check_json(entry, f"{where}: {key}")
+    elif isinstance(value, (list, tuple)):
+        for number, entry in enumerate(value):
+            _check_json(entry, f"{where}[{number}]")
+    elif isinstance(value, str):
+        if len(value.encode()) > MAX_STRING:
+            raise UserError(f"a text of {len(value.encode())} bytes, {value[:40]!r}...", where=where, allowed="2000")
+        if any(ord(c) < 32 or ord(c) == 127 for c in value) or value.startswith("$base64$"):
+            raise UserError(f"a text with a control character, {value!r}", where=where)
+    elif isinstance(value, bool):
+        pass
+    elif isinstance(value, int):
+        if abs(value) >= 2**31:
+            raise ValueError(f"{where}: {value} does not fit 31 bits")
+    elif isinstance(value, float):
+        if not np.isfinite(value):
+            raise ValueError(f"{where}: {value} is not a number")
+    else:
+        raise TypeError(f"{where}: {type(value).__name__} is not written to package.json")
+
+
+def dump_json(meta: Mapping, path: Path) -> None:
+    """Write package.json: one entry a line, UTF-8, only what cv::FileStorage reads."""
+    _check_json(meta)
+    path.write_text(json.dumps(meta, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def list_files(folder: Path) -> list[dict]:
+    """Return path, bytes and sha256 of every file below the folder but package.json."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / "package.json")
+    return [
+        {"path": p.relative_to(folder).as_posix(), "bytes": p.stat().st_size, "sha256": sha256(p)} for p in paths
+    ]
+
+
+def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
+    """Complete a folder that holds the models and golden/: write inference.yml, then package.json last.
+
+    Args:
+        folder: where the models are.
+        meta: the keys of package.json (see the module) except those that are computed here: format, format_version,
+            preprocess, files, bounds.
+        ops: the deployment transform list.
+    """
+    text = yaml.safe_dump(
+        inference_yml(meta["name"], ops, meta["labels"], meta["topk"]), sort_keys=False, allow_unicode=True
+    )
+    (folder / "inference.yml").write_text(text, encoding="utf-8")
+    full = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **meta,
+        "preprocess": {"decoder": "opencv", "exif": "rotate", "rounding": "half-even", "ops": spell_out(ops)},
+        "bounds": BOUNDS,
+        "files": list_files(folder),
+    }
+    dump_json(full, folder / "package.json")
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Say disk-full, read-only and the like as a UserError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {target}: {error.strerror or error}",
+            hint="nothing was changed there; free space or rights are needed, or another folder (--output)",
+        ) from error
+
+
+_OURS = ("package.json", "inference.yml", "golden", "int8")
+
+
+def _refuse_foreign(target: Path) -> None:
+    """A folder is replaced whole, so it may hold nothing that no export wrote."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise UserError(f"{target} is not a folder", hint="choose another with --output")
+    if not target.is_dir():
+        return
+    known = set()
+    if (target / "package.json").is_file():
+        try:
+            known = {entry["path"].split("/")[0] for entry in read_json(target / "package.json")["files"]}
+        except (UserError, KeyError, TypeError):
+            known = set()
+    foreign = [
+        p.name
+        for p in sorted(target.iterdir())
+        if p.name not in known and p.name not in _OURS and not p.name.startswith("inference") and p.suffix != ".nb"
+    ]
+    if foreign:
+        raise UserError(
+            f"{target} holds files that no export wrote ({', '.join(foreign[:3])}{', ...' if foreign[3:] else ''}); "
+            "an export replaces its folder whole",
+            hint="choose an empty or new folder (--output, or -o Global.save_inference_dir=...)",
+        )
+
+
+def _sync(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step (Linux renameat2); False where the system cannot."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    at_cwd, exchange = -100, 2
+    return call(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), exchange) == 0
+
+
+def _process_lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def replacing(target: str | Path) -> Iterator[Path]:
+    """Give a new folder to write into; when the block ends well it becomes ``target``, in one step.
+
+    What stood at ``target`` (only an earlier export is accepted) stays untouched until then, and for good if the block
+    fails; the new folder is then removed.
+
+    Raises:
+        UserError: the target cannot be written or holds foreign files.
+    """
+    target = Path(os.path.abspath(os.path.expanduser(target)))
+    _refuse_foreign(target)
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
+            pid = left.name.rpartition("partial-")[2].split("-")[0]
+            if pid.isdigit() and not _process_lives(int(pid)):
+                shutil.rmtree(left, ignore_errors=True)
+        if target.is_dir() and not os.access(target, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+        new = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-{os.getpid()}-", dir=target.parent))
+    try:
+        with writing(target):
+            umask = os.umask(0)
+            os.umask(umask)
+            new.chmod(0o777 & ~umask)
+            yield new
+            _sync(new)
+            if not target.exists():
+                os.rename(new, target)
+            elif not _exchange(new, target):
+                old = new.with_name(new.name + "-old")
+                os.rename(target, old)
+                try:
+                    os.rename(new, target)
+                except OSError:
+                    os.rename(old, target)
+                    raise
+                shutil.rmtree(old, ignore_errors=True)
+            parent = os.open(target.parent, os.O_RDONLY)
+            os.fsync(parent)
+            os.close(parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)  # after an exchange this is the old package
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# reading
+
+
+def read_json(path: Path) -> dict:
+    """Read package.json and check that this version of the software understands it."""
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise DamagedFileError(f"package.json is not readable: {error}", where=path, hint="export again") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise DamagedFileError(f"this is not a package: \"format\" is not {FORMAT!r}", where=path)
+    version = meta.get("format_version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise UserError(
+            f"the package has format version {version}, this software ({__version__}) reads up to {FORMAT_VERSION}",
+            where=path,
+            hint="upgrade ppmobilenet (pip install -U ppmobilenet), or export again with this version",
+        )
+    return meta
+
+
+@dataclass(frozen=True)
+class Package:
+    """An opened package.
+
+    Attributes:
+        folder: where it lies.
+        meta: the content of package.json (made up from inference.yml for a folder that PaddleClas wrote).
+    """
+
+    folder: Path
+    meta: Mapping
+    _checked: set = field(default_factory=set, repr=False)
+
+    @property
+    def ops(self) -> list[dict[str, dict]]:
+        """The preprocessing in PaddleClas's shape."""
+        return as_transform_ops(self.meta["preprocess"]["ops"])
+
+    @property
+    def labels(self) -> list[str]:
+        return self.meta["labels"]
+
+    def forms(self, engine: str | None = None, precision: str | None = None) -> list[Mapping]:
+        """Return the forms for one engine and precision, in the order they were written."""
+        return [
+            form
+            for form in self.meta["forms"]
+            if engine in (None, form["engine"]) and precision in (None, form["precision"])
+        ]
+
+    def form(self, name: str) -> Mapping:
+        """Return the form of that name; UserError says which there are."""
+        for form in self.meta["forms"]:
+            if form["name"] == name:
+                return form
+        names = [form["name"] for form in self.meta["forms"]]
+        raise UserError(f"the package has no form {name!r}", where=self.folder, hint=did_you_mean(name, names))
+
+    def files_of(self, form: Mapping) -> list[Path]:
+        """Return a form's files, each checked (once) against its stored size and sha256."""
+        return [self.check_file(path) for path in form["files"]]
+
+    def check_file(self, path: str) -> Path:
+        """Return the absolute path of one file of the package.
+
+        Raises:
+            DamagedFileError: it is missing, or its bytes are not those that were exported.
+        """
+        full = self.folder / path
+        again = "copy the package again, whole, or export again"
+        if not full.is_file():
+            raise DamagedFileError(f"the file {path!r} is missing from the package", where=self.folder, hint=again)
+        if path in self._checked:
+            return full
+        for entry in self.meta.get("files", ()):
+            if entry["path"] != path:
+                continue
+            size = full.stat().st_size
+            if size != entry["bytes"]:
+                raise DamagedFileError(
+                    f"{path!r} has {size} bytes, the package says {entry['bytes']}", where=self.folder, hint=again
+                )
+            if sha256(full) != entry["sha256"]:
+                raise DamagedFileError(
+                    f"{path!r} was changed after the export (sha256 differs)", where=self.folder, hint=again
+                )
+        self._checked.add(path)
+        return full
+
+    def golden(self, key: str) -> np.ndarray:
+        """Return a recorded array: ``"tensor"`` (batch 1), ``"logits"`` or ``"output"`` (``[class_num]``)."""
+        entry = self.meta["golden"]
+        dtype = self.meta["input"]["dtype"] if key == "tensor" else "float32"
+        values = np.frombuffer(self.check_file(entry[key]).read_bytes(), np.dtype(dtype).newbyteorder("<"))
+        shape = entry["tensor_shape"] if key == "tensor" else [self.meta["class_num"]]
+        if values.size != np.prod(shape):
+            raise DamagedFileError(f"{entry[key]!r} holds {values.size} values, not {shape}", where=self.folder)
+        return values.reshape(shape)
+
+
+def open_package(folder: str | Path) -> Package:
+    """Open an exported folder. The files themselves are checked when they are first used.
+
+    Raises:
+        UserError: it is not one, or is of a newer version.
+        DamagedFileError: package.json is damaged.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"{str(folder)!r} is not a folder", hint="give the folder that `ppmobilenet export` wrote")
+    if (folder / "package.json").is_file():
+        meta = read_json(folder / "package.json")
+        missing = [
+            key
+            for key in ("name", "class_num", "topk", "labels", "input", "output", "preprocess", "forms", "files")
+            if key not in meta
+        ]
+        if missing:
+            raise DamagedFileError(f"package.json lacks {', '.join(missing)}", where=folder, hint="export again")
+        return Package(folder, meta)
+    if (folder / "inference.yml").is_file():
+        return Package(folder, _from_inference_yml(folder))
+    raise UserError(
+        "there is neither package.json nor inference.yml",
+        where=folder,
+        hint="export the model with `ppmobilenet export -c CONFIG -o Global.pretrained_model=...`",
+    )
+
+
+def _from_inference_yml(folder: Path) -> dict:
+    path = folder / "inference.yml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        ops = deployment_ops([{k: v or {} for k, v in op.items()} for op in content["PreProcess"]["transform_ops"]])
+        for op in ops:
+            op.get("NormalizeImage", {}).pop("channel_num", None)
+        topk = content["PostProcess"]["Topk"]
+        labels = list(topk.get("label_list") or ())
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise DamagedFileError(
+            f"inference.yml has not PaddleClas's shape ({type(error).__name__}: {error})",
+            where=path,
+            allowed="PreProcess.transform_ops and PostProcess.Topk",
+        ) from error
+    forms = []
+    for name, engine, files in (
+        ("inference", "paddle", ("inference.json", "inference.pdiparams")),
+        ("pdmodel", "paddle", ("inference.pdmodel", "inference.pdiparams")),
+        ("onnx", "onnxruntime", ("inference.onnx",)),
+    ):
+        if all((folder / file).is_file() for file in files):
+            forms.append({"name": name, "engine": engine, "precision": "fp32", "files": list(files)})
+    if not forms:
+        raise DamagedFileError("there is no model beside inference.yml", where=folder)
+    size = next((op["CropImage"]["size"] for op in ops if "CropImage" in op), None) or next(
+        (op["ResizeImage"]["size"] for op in ops if op.get("ResizeImage", {}).get("size")), 224
+    )
+    width, height = (size, size) if isinstance(size, int) else size
+    return {
+        "name": (content.get("Global") or {}).get("model_name", folder.name),
+        "class_num": len(labels),
+        "topk": int(topk.get("topk", 5)),
+        "labels": [str(label) for label in labels],
+        "input": {"name": "x", "dtype": "float32", "layout": "NCHW", "shape": [-1, 3, height, width]},
+        "output": {"kind": "unknown", "class_num": len(labels)},
+        "preprocess": {"decoder": "opencv", "exif": "rotate", "rounding": "half-even", "ops": spell_out(ops)},
+        "forms": forms,
+        "files": [],
+    }
