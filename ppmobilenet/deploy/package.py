@@ -43,8 +43,8 @@ integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads 
   ``opt_version``; ``compared`` tells whether it was run against the model at export, then ``max_difference``.
 * ``files``: a list of ``path``, ``bytes``, ``sha256`` of every file but package.json.
 * ``golden``: ``image`` (a JPEG or PNG file), ``decode``, ``resize``, ``crop`` (PNG files, the pixels after that stage;
-  a stage that the preprocessing does not have is left out; stored in the channel order the ops produce, as if BGR:
-  read with ``cv::imread`` and, when ``to_rgb`` is true, take the channels reversed to get RGB),
+  a stage that the preprocessing does not have is left out; they show true colours, so ``cv::imread`` gives BGR, to be
+  reversed to RGB when ``to_rgb`` is true), the input of a stage being the recorded output of the one before it,
   ``tensor`` (the model's input, raw little-endian values of ``input.dtype``), ``tensor_shape`` (with batch 1),
   ``logits`` and ``output`` (raw little-endian float32, ``class_num`` values; ``output`` is what the forms give).
 * ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show.
@@ -230,9 +230,7 @@ def sha256(path: Path) -> str:
 def list_files(folder: Path) -> list[dict]:
     """Return path, bytes and sha256 of every file below the folder but package.json."""
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / "package.json")
-    return [
-        {"path": p.relative_to(folder).as_posix(), "bytes": p.stat().st_size, "sha256": sha256(p)} for p in paths
-    ]
+    return [{"path": p.relative_to(folder).as_posix(), "bytes": p.stat().st_size, "sha256": sha256(p)} for p in paths]
 
 
 def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
@@ -385,7 +383,7 @@ def read_json(path: Path) -> dict:
     except (ValueError, UnicodeDecodeError) as error:
         raise DamagedFileError(f"package.json is not readable: {error}", where=path, hint="export again") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise DamagedFileError(f"this is not a package: \"format\" is not {FORMAT!r}", where=path)
+        raise DamagedFileError(f'this is not a package: "format" is not {FORMAT!r}', where=path)
     version = meta.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise UserError(

@@ -1,0 +1,315 @@
+"""The engines that run a package: one table, and the choice of the fastest on this machine.
+
+A backend opens one form of a package and gives a function ``run(batch) -> output`` on numpy arrays. Nothing heavy is
+imported before a backend is opened, so a board with only ONNX Runtime never needs Paddle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet.deploy.package import Package
+from ppmobilenet.errors import EXTRAS, UserError, did_you_mean
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def cache_dir() -> Path:
+    """Return our cache folder: ``$PPMOBILENET_CACHE``, else ``$XDG_CACHE_HOME/ppmobilenet``, else ``~/.cache/...``."""
+    named = os.environ.get("PPMOBILENET_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ppmobilenet"
+
+
+def default_threads() -> int:
+    """The processors that this process may use."""
+    with contextlib.suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _paddle_run(package: Package, form: Mapping, threads: int, openvino: bool) -> Run:
+    # Paddle Inference alone is enough; importing it imports all of paddle, which takes a second or two
+    from paddle import inference
+
+    model, parameters = package.files_of(form)[:2]
+    config = inference.Config(str(model), str(parameters))
+    config.disable_glog_info()
+    config.set_cpu_math_library_num_threads(threads)
+    if model.suffix == ".json":
+        config.enable_new_ir(True)
+        config.enable_new_executor(True)  # without it, enable_memory_optim raises for this kind
+    config.enable_memory_optim()
+    if openvino:
+        compiled = cache_dir() / "openvino"  # its default is a folder `__cache__` in the working directory
+        compiled.mkdir(parents=True, exist_ok=True)
+        config.set_optim_cache_dir(str(compiled))
+        config.enable_openvino_engine(inference.PrecisionType.Float32)
+    elif form["precision"] == "int8":
+        config.enable_mkldnn()
+        if hasattr(config, "enable_mkldnn_int8"):
+            config.enable_mkldnn_int8()
+    else:
+        config.enable_mkldnn()
+    predictor = inference.create_predictor(config)
+    given = predictor.get_input_handle(predictor.get_input_names()[0])
+    answer = predictor.get_output_handle(predictor.get_output_names()[0])
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        given.copy_from_cpu(batch)
+        predictor.run()
+        return answer.copy_to_cpu()
+
+    return run
+
+
+def _open_paddle(package: Package, form: Mapping, threads: int) -> Run:
+    return _paddle_run(package, form, threads, openvino=False)
+
+
+def _open_openvino(package: Package, form: Mapping, threads: int) -> Run:
+    return _paddle_run(package, form, threads, openvino=True)
+
+
+def _open_onnxruntime(package: Package, form: Mapping, threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(package.files_of(form)[0]), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
+
+
+def _open_lite(package: Package, form: Mapping, threads: int) -> Run:
+    from ppmobilenet.deploy import lite
+
+    return lite.open_runtime(package, form, threads)
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One row of :data:`BACKENDS`.
+
+    Attributes:
+        module: the Python package it needs, None if none.
+        engine: which forms of a package it runs (their ``engine``).
+        prefer: form names it takes first, best first; a form it cannot run is left out.
+        open: ``open(package, form, threads) -> run``.
+    """
+
+    module: str | None
+    engine: str
+    prefer: tuple[str, ...]
+    open: Callable[[Package, Mapping, int], Run]
+
+
+BACKENDS = {
+    # Paddle's OpenVINO engine reads the legacy program; with .json it was seen not to engage
+    "openvino": Backend("paddle", "paddle", ("pdmodel",), _open_openvino),
+    "paddle": Backend("paddle", "paddle", ("inference", "pdmodel", "pdmodel-int8"), _open_paddle),
+    "onnxruntime": Backend("onnxruntime", "onnxruntime", ("onnx", "onnx-int8"), _open_onnxruntime),
+    "lite": Backend(None, "lite", ("lite-x86-fp32",), _open_lite),
+}
+
+
+def _installed(module: str | None) -> bool:
+    return module is None or importlib.util.find_spec(module) is not None
+
+
+def _paddle_can(form: Mapping) -> bool:
+    """Paddle 2 does not read the .json kind."""
+    if not any(file.endswith(".json") for file in form["files"]):
+        return True
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in ("paddlepaddle", "paddlepaddle-gpu"):
+        with contextlib.suppress(PackageNotFoundError):
+            return int(version(name).split(".")[0]) >= 3
+    return True
+
+
+def choose_form(package: Package, backend: str, precision: str = "fp32") -> Mapping | None:
+    """Return the form that the backend would run, or None if the package has none for it."""
+    row = BACKENDS[backend]
+    forms = {form["name"]: form for form in package.forms(row.engine, precision)}
+    for name in row.prefer:
+        if name in forms and (row.engine != "paddle" or _paddle_can(forms[name])):
+            return forms[name]
+    return None
+
+
+def why_not(package: Package, backend: str, precision: str = "fp32") -> str | None:
+    """Return why the backend cannot run the package here, or None if it can be tried."""
+    row = BACKENDS[backend]
+    if choose_form(package, backend, precision) is None:
+        have = ", ".join(form["name"] for form in package.meta["forms"])
+        return f"the package has no {precision} form for it (it has: {have})"
+    if not _installed(row.module):
+        return f"the Python package {row.module!r} is not installed (pip install 'ppmobilenet[{EXTRAS[row.module]}]')"
+    if backend == "openvino":
+        if platform.machine().lower() not in ("x86_64", "amd64"):
+            return "Paddle's OpenVINO engine exists on x86 only"
+    if backend == "lite":
+        from ppmobilenet.deploy import lite
+
+        return lite.why_no_runtime()
+    return None
+
+
+def usable(package: Package, precision: str = "fp32") -> list[str]:
+    """Return the backends that can be tried here, in the table's order."""
+    return [name for name in BACKENDS if why_not(package, name, precision) is None]
+
+
+def open_backend(
+    package: Package, backend: str = "auto", threads: int | None = None, precision: str = "fp32"
+) -> tuple[str, Mapping, Run]:
+    """Open a backend.
+
+    Args:
+        package: an opened package.
+        backend: a name of :data:`BACKENDS`, or ``"auto"``: the fastest measured here (:func:`fastest`).
+        threads: threads for one inference; default all processors of this process.
+        precision: ``"fp32"`` or ``"int8"``.
+
+    Returns:
+        The backend's name, the form it runs, and ``run(batch) -> output``.
+
+    Raises:
+        UserError: unknown name, nothing installed, or no form for it.
+    """
+    threads = threads or default_threads()
+    if backend == "auto":
+        backend = fastest(package, threads, precision)
+    if backend not in BACKENDS:
+        raise UserError(f"unknown backend {backend!r}", hint=did_you_mean(backend, ["auto", *BACKENDS]))
+    reason = why_not(package, backend, precision)
+    if reason:
+        raise UserError(f"the backend {backend!r} cannot run here: {reason}", where=package.folder)
+    form = choose_form(package, backend, precision)
+    return backend, form, BACKENDS[backend].open(package, form, threads)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the fastest
+
+
+def sample_input(package: Package, batch: int = 1) -> np.ndarray:
+    """Return a batch to run: the golden tensor where there is one, else noise of the declared shape."""
+    given = package.meta["input"]
+    if "golden" in package.meta:
+        return np.ascontiguousarray(np.repeat(package.golden("tensor"), batch, axis=0))
+    shape = (batch, *given["shape"][1:])
+    return np.random.default_rng(0).standard_normal(shape).astype(given["dtype"])
+
+
+def measure(runs: Mapping[str, Run], batch: np.ndarray, rounds: int = 15, warm_up: int = 3) -> dict[str, list[float]]:
+    """Time several engines in turn, so that a busy moment meets all of them alike.
+
+    Returns:
+        Seconds of each call, a list for each name.
+    """
+    for run in runs.values():
+        for _ in range(warm_up):
+            run(batch)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(batch)
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def _machine() -> str:
+    """What the choice depends on besides the package: processor and engine versions."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith(("model name", "Model")):
+                cpu = line.partition(":")[2].strip()
+                break
+    engines = []
+    for name in ("paddlepaddle", "paddlepaddle-gpu", "onnxruntime"):
+        with contextlib.suppress(PackageNotFoundError):
+            engines.append(f"{name} {version(name)}")
+    return f"{cpu} x{os.cpu_count()}; " + ", ".join(engines)
+
+
+def _model_key(package: Package, names: Sequence[str], threads: int, precision: str) -> str:
+    shape = "x".join(map(str, package.meta["input"]["shape"][1:]))
+    parts = [package.meta["name"], shape, f"classes {package.meta['class_num']}", precision, f"threads {threads}"]
+    return "; ".join([*parts, "of " + "+".join(names)])
+
+
+def _read_choices(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def fastest(package: Package, threads: int, precision: str = "fp32", remember: bool = True) -> str:
+    """Return the name of the fastest backend for this kind of package on this machine.
+
+    It is measured once (every usable backend in turn, batch 1) and remembered in ``backends.json`` in the cache
+    folder; another processor, engine version, architecture, input shape or thread count is measured anew. The cold
+    start that measuring costs is a few seconds; a single usable backend is not measured.
+
+    Raises:
+        UserError: no backend can run the package here; names each with the reason.
+    """
+    names = [name for name in usable(package, precision) if name != "lite"]  # a process of its own: never the fastest
+    if not names and "lite" in usable(package, precision):
+        return "lite"
+    if not names:
+        reasons = "\n    ".join(f"{name}: {why_not(package, name, precision)}" for name in BACKENDS)
+        raise UserError(f"no backend can run this {precision} package here:\n    {reasons}", where=package.folder)
+    if len(names) == 1:
+        return names[0]
+    path = cache_dir() / "backends.json"
+    machine, key = _machine(), _model_key(package, names, threads, precision)
+    if remember:
+        known = _read_choices(path).get(machine, {}).get(key)
+        if isinstance(known, dict) and known.get("backend") in names:
+            return known["backend"]
+    runs = {}
+    for name in names:
+        form = choose_form(package, name, precision)
+        try:
+            runs[name] = BACKENDS[name].open(package, form, threads)
+            runs[name](sample_input(package))
+        except (RuntimeError, NotImplementedError):  # an engine may refuse one operator: it is then no candidate
+            runs.pop(name, None)
+    if not runs:
+        raise UserError(f"none of {', '.join(names)} could open the package", where=package.folder)
+    medians = {name: statistics.median(times) for name, times in measure(runs, sample_input(package)).items()}
+    best = min(medians, key=medians.__getitem__)
+    if remember:
+        choices = _read_choices(path)
+        entry = {"backend": best, "milliseconds": {name: round(value * 1e3, 3) for name, value in medians.items()}}
+        choices.setdefault(machine, {})[key] = entry
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}.{os.getpid()}")
+            partial.write_text(json.dumps(choices, indent=1))
+            os.replace(partial, path)
+    return best

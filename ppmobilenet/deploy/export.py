@@ -1,0 +1,124 @@
+"""A config and its trained weights -> a package for the field."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from paddle import nn
+
+from ppmobilenet.data.dataset import read_list
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.deploy import golden, package
+from ppmobilenet.deploy.forms import PADDLE_FORMS, export_layer, parse_forms
+from ppmobilenet.deploy.labels import find_label_file, label_names, read_labels
+from ppmobilenet.deploy.predictor import list_photos
+from ppmobilenet.errors import UserError
+from ppmobilenet.models.zoo import build_model
+from ppmobilenet.weights.loading import load_weights
+
+
+def model_with_weights(config: Mapping, random_init: bool = False, log: Callable[[str], None] = print) -> nn.Layer:
+    """Build the config's network and load ``Global.pretrained_model`` (or what ``Arch.pretrained`` says).
+
+    Raises:
+        UserError: no weights are named and ``random_init`` is not set.
+    """
+    path, arch = config.get("Global.pretrained_model"), config["Arch"]
+    if not path and not arch.get("pretrained") and not random_init:
+        raise UserError(
+            "no weights are named: the answers would be random",
+            where="Global.pretrained_model",
+            hint="-o Global.pretrained_model=output/best_model, or -o Arch.pretrained=True for the published weights, "
+            "or --random-init if random weights are what you want",
+        )
+    model = build_model(arch)
+    if path:
+        log(str(load_weights(model, path)))
+    return model
+
+
+def deployment_labels(config: Mapping, class_num: int) -> list[str]:
+    """Return the class names from ``Infer.PostProcess.class_id_map_file``; ``class N`` where no file is named."""
+    named = config.get("Infer.PostProcess.class_id_map_file")
+    if not named:
+        return [f"class {number}" for number in range(class_num)]
+    path = find_label_file(named, beside=Path(config.source).parent if getattr(config, "source", None) else None)
+    return label_names(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, where=path)
+
+
+def evaluation_ops(config: Mapping) -> list[dict]:
+    """Return the Eval transforms as a predictor applies them. They, not ``Infer.transforms``, are what was measured."""
+    return package.deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
+
+
+def example_photos(config: Mapping, count: int = 4) -> list[bytes]:
+    """Return a few real photos of the config: from the evaluation list, else from ``Infer.infer_imgs``."""
+    dataset = config["DataLoader"]["Eval"]["dataset"]
+    paths: Iterable[str] = ()
+    listed, root = dataset.get("cls_label_path"), dataset.get("image_root")
+    if listed and Path(listed).is_file() and root:
+        paths = (sample[0] for sample in read_list(listed, root, dataset.get("delimiter") or " "))
+    elif config.get("Infer.infer_imgs") and Path(config.get("Infer.infer_imgs")).exists():
+        paths = list_photos(config.get("Infer.infer_imgs"))
+    return [Path(path).read_bytes() for path in itertools.islice(filter(lambda p: Path(p).is_file(), paths), count)]
+
+
+def export(
+    config: Mapping,
+    to: str | Sequence[str] = PADDLE_FORMS,
+    output: str | Path | None = None,
+    *,
+    random_init: bool = False,
+    softmax_inside: bool | None = None,
+    embed_preprocess: str | None = None,
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Write the package that a config describes (``tools/export_model.py``).
+
+    Args:
+        config: as :func:`ppmobilenet.load_config` gives it.
+        to: forms: ``"inference"``, ``"pdmodel"``, ``"onnx"``; a comma list or ``"all"``.
+        output: the folder; default ``Global.save_inference_dir``.
+        random_init: export without weights.
+        softmax_inside: default ``Arch.infer_add_softmax``, and that defaults to true.
+        embed_preprocess: ``"NCHW"`` or ``"NHWC"``: uint8 input, normalisation in the graph.
+        log: where lines for the user go.
+
+    Returns:
+        The folder.
+    """
+    to = parse_forms(to)
+    model = model_with_weights(config, random_init, log)
+    class_num = int(config["Arch"].get("class_num", 1000))
+    if softmax_inside is None:
+        softmax_inside = config["Arch"].get("infer_add_softmax", True)
+    ops = evaluation_ops(config)
+    _check_image_shape(config, ops)
+    return export_layer(
+        model,
+        output or config.get("Global.save_inference_dir") or "./inference",
+        name=config["Arch"]["name"],
+        ops=ops,
+        labels=deployment_labels(config, class_num),
+        to=to,
+        photos=example_photos(config),
+        softmax_inside=bool(softmax_inside),
+        embed_preprocess=embed_preprocess,
+        topk=int(config.get("Infer.PostProcess.topk") or 5),
+        log=log,
+    )
+
+
+def _check_image_shape(config: Mapping, ops: package.Ops) -> None:
+    declared = config.get("Global.image_shape")
+    if not declared:
+        return
+    shape = list(build_transforms(ops)(golden.synthetic_photo()).shape)
+    if list(declared) != shape:
+        raise UserError(
+            f"Global.image_shape says {list(declared)}, the Eval transforms make {shape}",
+            where="Global.image_shape",
+            hint=f"-o Global.image_shape={str(shape).replace(' ', '')}, or set both with -o Global.resolution=...",
+        )

@@ -1,0 +1,268 @@
+"""A network -> a package in the forms that were asked for, each reloaded and compared with the network first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ppmobilenet import __version__
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.deploy import golden, package
+from ppmobilenet.deploy.backends import BACKENDS, open_backend, why_not
+from ppmobilenet.deploy.predictor import softmax
+from ppmobilenet.errors import NumericsError, UserError, did_you_mean
+
+PADDLE_FORMS = ("inference", "pdmodel")
+FORMS = (*PADDLE_FORMS, "onnx")
+LAYOUTS = ("NCHW", "NHWC")
+
+
+class Deployed(nn.Layer):
+    """The network as it is deployed: pixels or normalised input -> the declared output.
+
+    Args:
+        model: ``[N, 3, H, W]`` -> logits ``[N, class_num]``.
+        softmax: give probabilities.
+        normalise: the NormalizeImage operator to compute inside the graph, with ``layout`` ``"NCHW"`` or ``"NHWC"`` of
+            a uint8 input; None: the input is normalised float32 NCHW.
+    """
+
+    def __init__(self, model: nn.Layer, softmax: bool, normalise: Mapping | None = None, layout: str = "NCHW"):
+        super().__init__()
+        self.model, self.softmax, self.nhwc, self.normalised = model, softmax, layout == "NHWC", normalise is None
+        if normalise is not None:
+            self.scale = float(normalise["scale"])
+            for name in ("mean", "std"):
+                self.register_buffer(name, paddle.to_tensor(normalise[name], "float32").reshape([1, 3, 1, 1]))
+
+    def forward(self, x):
+        if not self.normalised:
+            x = x.astype("float32")
+            if self.nhwc:
+                x = x.transpose([0, 3, 1, 2])
+            x = (x * self.scale - self.mean) / self.std
+        x = self.model(x)
+        return nn.functional.softmax(x, axis=-1) if self.softmax else x
+
+
+def _legacy_program():
+    """Context in which ``paddle.jit.save`` writes ``.pdmodel``: all that Paddle 2 knows."""
+    try:
+        from paddle.pir_utils import OldIrGuard
+    except ImportError:
+        return nullcontext()
+    return OldIrGuard()
+
+
+def save_program(layer: nn.Layer, prefix: Path, shape: Sequence[int], dtype: str = "float32", legacy: bool = False):
+    """Write ``<prefix>.json`` or (legacy, and always on Paddle 2) ``<prefix>.pdmodel``, and ``<prefix>.pdiparams``.
+
+    Args:
+        layer: in eval mode.
+        prefix: path without suffix.
+        shape: of the input, None for the batch.
+        dtype: of the input.
+        legacy: the kind that Paddle 2, opt and quantization read.
+    """
+    spec = [paddle.static.InputSpec(list(shape), dtype, name="x")]
+    with _legacy_program() if legacy else nullcontext():
+        # clip_extra=False: without it Paddle Lite's opt aborts ("No attributes called threshold found for relu6")
+        paddle.jit.save(layer, str(prefix), input_spec=spec, **({"clip_extra": False} if legacy else {}))
+    prefix.with_name(prefix.name + ".pdiparams.info").unlink(missing_ok=True)
+
+
+def _write_paddle_forms(layer: Deployed, folder: Path, shape: Sequence[int], dtype: str, names: Iterable[str]):
+    """Write the Paddle Inference forms that were asked for; they share one parameters file."""
+    paddle3 = int(paddle.__version__.split(".")[0]) >= 3 or paddle.__version__ == "0.0.0"
+    parameters: bytes | None = None
+    for name in names:
+        if name == "inference" and not paddle3:
+            continue
+        save_program(layer, folder / "inference", shape, dtype, legacy=name == "pdmodel")
+        written = (folder / "inference.pdiparams").read_bytes()
+        if parameters is not None and written != parameters:
+            raise NumericsError("the two Paddle forms need different parameter files", hint="report this, please")
+        parameters = written
+        suffix = ".pdmodel" if name == "pdmodel" else ".json"
+        files = [f"inference{suffix}", "inference.pdiparams"]
+        yield {"name": name, "engine": "paddle", "precision": "fp32", "files": files}
+
+
+def parse_forms(to: str | Sequence[str]) -> list[str]:
+    """Return the forms named by ``--to``: names, a comma list, or ``"all"``; UserError says what exists."""
+    names = [name.strip() for name in (to.split(",") if isinstance(to, str) else to) if name.strip()]
+    if names == ["all"]:
+        return list(FORMS)
+    for name in names:
+        if name not in FORMS:
+            hint = did_you_mean(name, [*FORMS, "all"])
+            raise UserError(f"unknown form {name!r}", where="--to", allowed=", ".join([*FORMS, "all"]), hint=hint)
+    if not names:
+        raise UserError("no form was named", where="--to", allowed=", ".join([*FORMS, "all"]))
+    return list(dict.fromkeys(names))
+
+
+def export_layer(
+    model: nn.Layer,
+    output: str | Path,
+    *,
+    name: str,
+    ops: package.Ops,
+    labels: Sequence[str],
+    to: Sequence[str] = PADDLE_FORMS,
+    photos: Sequence[bytes] = (),
+    softmax_inside: bool = True,
+    embed_preprocess: str | None = None,
+    topk: int = 5,
+    accuracy: Sequence[Mapping] = (),
+    log: Callable[[str], None] = print,
+) -> Path:
+    """Write a package of any classification layer.
+
+    Args:
+        model: ``[N, 3, H, W]`` -> logits ``[N, class_num]``; put into eval mode.
+        output: the folder to write or to replace.
+        name: what to call the model.
+        ops: evaluation transforms, PaddleClas's shape (decoding and ToCHWImage are added where they are understood).
+        labels: one name a class, in order.
+        to: forms, see :func:`parse_forms`.
+        photos: encoded photos to prove the forms on; the first becomes the golden one. None given: a drawn picture.
+        softmax_inside: the forms give probabilities.
+        embed_preprocess: ``"NCHW"`` or ``"NHWC"``: normalisation inside the graph, for uint8 input of that layout.
+        topk: answers a predictor shows.
+        accuracy: rows for package.json.
+        log: where lines for the user go.
+
+    Raises:
+        UserError: the folder cannot be written or holds foreign files; an unknown form.
+        NumericsError: a form departs from the model; nothing is then written.
+    """
+    to = parse_forms(to)
+    model.eval()
+    ops = package.deployment_ops(ops)
+    if not photos:
+        log("no photo was found to prove the export on: a drawn picture is used")
+        photos = [golden.synthetic_photo()]
+    photos = [golden.golden_photo(photo)[0] for photo in photos]
+    inner_ops, normalise = ops, None
+    if embed_preprocess:
+        inner_ops, normalise = _without_normalisation(ops, embed_preprocess)
+    layer = Deployed(model, softmax_inside, normalise, embed_preprocess or "NCHW")
+    layer.eval()
+    transform = build_transforms(inner_ops)
+    batch = np.stack([np.ascontiguousarray(transform(photo)) for photo in photos])
+    shape, dtype = [None, *batch.shape[1:]], str(batch.dtype)
+    logits, expected = _eager(layer, batch)
+    if logits.shape[1] != len(labels):
+        raise UserError(f"the model gives {logits.shape[1]} classes, there are {len(labels)} labels")
+    kind = "probabilities" if softmax_inside else "logits"
+
+    with package.replacing(output) as folder:
+        wanted = [form for form in PADDLE_FORMS if form in to or form == "pdmodel" and "onnx" in to]
+        forms = list(_write_paddle_forms(layer, folder, shape, dtype, wanted))
+        if "onnx" in to:
+            from ppmobilenet.deploy import onnx
+
+            forms.append(onnx.convert(folder, log))
+            if "pdmodel" not in to:
+                forms = [form for form in forms if form["name"] != "pdmodel"]
+                (folder / "inference.pdmodel").unlink()
+                if "inference" not in to:
+                    (folder / "inference.pdiparams").unlink()
+        meta = {
+            "name": name,
+            "class_num": len(labels),
+            "topk": min(topk, len(labels)),
+            "input": {
+                "name": "x",
+                "dtype": dtype,
+                "layout": embed_preprocess or "NCHW",
+                "shape": [-1, *map(int, batch.shape[1:])],
+            },
+            "output": {"kind": kind, "class_num": len(labels)},
+            "golden": golden.write_golden(folder, inner_ops, photos[0], logits[0], expected[0]),
+            "versions": _versions(),
+            "accuracy": list(accuracy),
+            "labels": list(labels),
+        }
+        written = package.Package(folder, {**meta, "forms": forms, "files": []})
+        forms = [compare_form(written, form, batch, expected, log) for form in forms]
+        package.write_package(folder, {**meta, "forms": forms}, inner_ops)
+    final = Path(output)
+    log(f"exported {name} ({', '.join(form['name'] for form in forms)}) to {final}")
+    return final
+
+
+def _without_normalisation(ops: package.Ops, layout: str) -> tuple[list[dict], Mapping]:
+    """Split the operators into those before the graph and the NormalizeImage that moves into it."""
+    if layout not in LAYOUTS:
+        raise UserError(f"unknown layout {layout!r}", where="--embed-preprocess", allowed=", ".join(LAYOUTS))
+    spelled = package.spell_out(ops)
+    names = [op["op"] for op in spelled]
+    if names[-2:] != ["NormalizeImage", "ToCHWImage"]:
+        raise UserError(
+            f"normalisation can move into the graph when it comes last, here the list is {', '.join(names)}",
+            where="DataLoader.Eval.dataset.transform_ops",
+        )
+    normalise = next(op for op in spelled if op["op"] == "NormalizeImage")
+    keep = [op for op in spelled if op["op"] != "NormalizeImage" and (layout == "NCHW" or op["op"] != "ToCHWImage")]
+    return package.as_transform_ops(keep), normalise
+
+
+def _eager(layer: Deployed, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return logits and declared output of the layer, computed by Paddle's eager mode."""
+    with paddle.no_grad():
+        inside, layer.softmax = layer.softmax, False
+        try:
+            logits = layer(paddle.to_tensor(batch)).numpy()
+        finally:
+            layer.softmax = inside
+    return logits, softmax(logits) if inside else logits
+
+
+def compare_form(
+    written: package.Package, form: Mapping, batch: np.ndarray, expected: np.ndarray, log: Callable[[str], None]
+) -> dict:
+    """Run a form of a package being written and compare it with the model; return the form with the outcome.
+
+    Raises:
+        NumericsError: it departs by more than the bound.
+    """
+    engine = next((name for name, row in BACKENDS.items() if row.engine == form["engine"] and name != "openvino"), None)
+    alone = package.Package(written.folder, {**written.meta, "forms": [form]})
+    reason = why_not(alone, engine, form["precision"]) if engine else "no engine here runs it"
+    if reason:
+        log(f"{form['name']}: written, not compared: {reason}")
+        return {**form, "compared": False}
+    _, _, run = open_backend(alone, engine, precision=form["precision"])
+    got = run(batch)
+    kind = written.meta["output"]["kind"]
+    bound = package.BOUNDS[kind]
+    difference = float(np.abs(got - expected).max()) if np.isfinite(got).all() else float("inf")
+    log(f"{form['name']}: largest difference from the model {difference:.1e} on {kind} (bound {bound:.0e})")
+    if not difference <= bound:
+        raise NumericsError(
+            f"the exported form {form['name']!r} departs from the model: {difference:.3g} on {kind}, "
+            f"allowed {bound:.0e}; nothing was written",
+            hint="report this with the config and the versions of paddle and onnxruntime",
+        )
+    return {**form, "compared": True, "max_difference": difference}
+
+
+def _versions() -> dict[str, str]:
+    import platform
+
+    import cv2
+
+    return {
+        "ppmobilenet": __version__,
+        "paddle": paddle.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "python": platform.python_version(),
+    }

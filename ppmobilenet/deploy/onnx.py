@@ -1,0 +1,63 @@
+"""Paddle's legacy program -> ONNX."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ppmobilenet.errors import UserError
+
+OPSET = 13  # the first with per-channel QuantizeLinear, which the int8 form needs
+
+
+def convert(folder: Path, log: Callable[[str], None] = print) -> Mapping:
+    """Write ``inference.onnx`` from ``inference.pdmodel`` in the same folder; return its form.
+
+    The batch axis stays free. Constants are folded with ONNX Runtime's portable optimisations where it is installed.
+
+    Raises:
+        UserError: paddle2onnx is not installed, or refuses an operator (with its words).
+    """
+    target = folder / "inference.onnx"
+    # a process of its own: the converter prints much, and an operator it does not know can end the process
+    command = [
+        sys.executable,
+        "-c",
+        "import sys, paddle2onnx; m, p, o, v = sys.argv[1:]; "
+        # paddle2onnx's default optimiser installs packages from the network: none of that
+        "paddle2onnx.export(m, p, o, opset_version=int(v), optimize_tool='None', deploy_backend='onnxruntime')",
+        *map(str, (folder / "inference.pdmodel", folder / "inference.pdiparams", target, OPSET)),
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", timeout=600, check=False, cwd=folder.parent
+    )
+    if "No module named" in done.stderr:
+        missing = done.stderr.rpartition("No module named")[2].strip().strip("'\"")
+        raise UserError(f"ONNX export needs the Python package {missing!r}", hint="pip install 'ppmobilenet[onnx]'")
+    if done.returncode or not target.is_file():
+        tail = "\n    ".join((done.stdout + done.stderr).strip().splitlines()[-8:])
+        raise UserError(f"paddle2onnx failed (exit code {done.returncode}):\n    {tail}", where="--to onnx")
+    _fold(target, log)
+    return {"name": "onnx", "engine": "onnxruntime", "precision": "fp32", "files": [target.name]}
+
+
+def _fold(path: Path, log: Callable[[str], None]) -> None:
+    """Fold constants and batch norm once, here, instead of at every start on the board."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        log("onnx: onnxruntime is not installed, constants stay unfolded (same answers, slower start)")
+        return
+    folded = path.with_suffix(".folded")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # "basic" keeps to standard ONNX operators, so the file runs everywhere
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(folded, path)

@@ -1,0 +1,318 @@
+"""Photos -> names, with a model (:class:`Classifier`) or an exported package (:class:`Predictor`).
+
+Nothing here imports paddle: with the ONNX backend a board needs only numpy, OpenCV, PyYAML and onnxruntime.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Union
+
+import numpy as np
+
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.deploy.backends import Run, default_threads, open_backend
+from ppmobilenet.deploy.package import Ops, Package, open_package
+from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.registry import POSTPROCESSES
+
+Source = Union[str, os.PathLike, bytes, np.ndarray, BinaryIO]
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one photo, best class first.
+
+    Attributes:
+        source: the path as given, or a description of a photo that is not a file.
+        class_ids: class numbers.
+        scores: probabilities in [0, 1], in the same order.
+        label_names: their names; empty if the model has no labels.
+    """
+
+    source: str
+    class_ids: list[int]
+    scores: list[float]
+    label_names: list[str]
+
+    def to_dict(self) -> dict:
+        """Return PaddleClas's keys (``class_ids, scores, file_name, label_names``), scores to 5 decimals."""
+        return {
+            "class_ids": self.class_ids,
+            "scores": [round(score, 5) for score in self.scores],
+            "file_name": self.source,
+            "label_names": self.label_names,
+        }
+
+    def __str__(self) -> str:
+        names = self.label_names or [f"class {number}" for number in self.class_ids]
+        answers = ", ".join(f"{name} {score:.4f}" for name, score in zip(names, self.scores))
+        return f"{self.source}: {answers}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A photo that could not be used, in its place among the others' answers."""
+
+    source: str
+    error: UserError
+
+    def to_dict(self) -> dict:
+        return {"file_name": self.source, "error": str(self.error)}
+
+    def __str__(self) -> str:
+        return f"{self.source}: failed: {self.error}"
+
+
+@POSTPROCESSES.register()
+class Topk:
+    """The ``k`` most probable classes (PaddleClas's ``PostProcess.Topk``).
+
+    Args:
+        topk: how many; never more than there are classes.
+        class_id_map_file: label file, read by whoever knows where the config stands.
+        delimiter: between number and name in that file; None means a space.
+    """
+
+    def __init__(
+        self, topk: int = 1, class_id_map_file: str | None = None, delimiter: str | None = None
+    ):  # file and delimiter belong to the config's vocabulary; labels arrive at the call
+        self.topk, self.class_id_map_file, self.delimiter = topk, class_id_map_file, delimiter
+
+    def __call__(self, probabilities: np.ndarray, labels: Sequence[str], source: str) -> Prediction:
+        """Args: ``probabilities`` ``[class_num]``; ``labels`` one name a class, or empty."""
+        best = np.argsort(-probabilities, kind="stable")[: self.topk]
+        return Prediction(
+            source=source,
+            class_ids=[int(number) for number in best],
+            scores=[float(probabilities[number]) for number in best],
+            label_names=[labels[number] for number in best] if labels else [],
+        )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis."""
+    exponents = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponents / exponents.sum(axis=-1, keepdims=True)
+
+
+def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None = None) -> list[str]:
+    """Return the photos that a file, a folder (searched through) or a list file names, sorted as PaddleClas does.
+
+    Args:
+        source: a photo, a folder, or with ``infer_list`` the folder that its paths are relative to.
+        infer_list: text file, one path a line, optionally followed by a label.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    source = os.fspath(source)
+    if infer_list:
+        if not os.path.isfile(infer_list):
+            raise DataError(f"the list file {os.fspath(infer_list)!r} does not exist", where="Infer.infer_list")
+        with open(infer_list, encoding="utf-8-sig") as file:
+            lines = [line.strip() for line in file]
+        photos = []
+        for line in filter(None, lines):
+            path, _, label = line.rpartition(" ")  # a path may hold spaces; a label is a number
+            photos.append(os.path.join(source, path if path and label.isdigit() else line))
+        if not photos:
+            raise DataError("the list is empty", where=infer_list)
+        return photos
+    if os.path.isdir(source):
+        photos = sorted(
+            os.path.join(root, name)
+            for root, _, names in os.walk(source)
+            for name in names
+            if name.lower().endswith(PHOTO_SUFFIXES)
+        )
+        if not photos:
+            raise DataError(
+                f"there is no photo below {source!r}", allowed="files ending in " + " ".join(PHOTO_SUFFIXES)
+            )
+        return photos
+    if not os.path.exists(source):
+        raise DataError(f"{source!r} does not exist", hint="give a photo or a folder of photos")
+    return [source]
+
+
+def _read(source: Source, number: int) -> tuple[str, bytes | np.ndarray]:
+    """Return what to call a source and its bytes or pixels."""
+    if isinstance(source, np.ndarray):
+        return f"array {number}", source
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return f"bytes {number}", bytes(source)
+    if hasattr(source, "read"):
+        return str(getattr(source, "name", f"stream {number}")), source.read()
+    name = os.fspath(source)
+    try:
+        with open(name, "rb") as file:
+            return name, file.read()
+    except OSError as error:
+        raise DataError(f"the photo cannot be read: {error.strerror or error}", where=name) from error
+
+
+class Classifier:
+    """Preprocessing, a function on batches, and names: what every way of predicting shares.
+
+    Args:
+        ops: the deployment transforms in PaddleClas's shape; the only source of preprocessing.
+        run: ``run(batch) -> output`` on arrays.
+        labels: one name a class, or empty.
+        output: what ``run`` gives: ``"probabilities"``, ``"logits"``, or ``"unknown"`` (told by the numbers).
+        topk: answers a photo.
+    """
+
+    def __init__(self, ops: Ops, run: Run, labels: Sequence[str] = (), output: str = "logits", topk: int = 5):
+        names = [next(iter(op)) for op in ops]
+        self._from_bytes = build_transforms(ops)
+        self._from_pixels = build_transforms([op for op, name in zip(ops, names) if name != "DecodeImage"])
+        self.run, self.labels, self.output = run, list(labels), output
+        self._top = Topk(topk)
+
+    def preprocess(self, source: Source) -> np.ndarray:
+        """Return the model's input for one photo, without the batch axis.
+
+        Args:
+            source: path, encoded bytes, open binary file, or pixels: uint8 ``[H, W, 3]`` in the order that the
+                package's DecodeImage gives (RGB unless ``to_rgb: False``).
+
+        Raises:
+            DataError: the photo cannot be read or decoded; names it.
+        """
+        return self._preprocess(source, 0)[1]
+
+    def _preprocess(self, source: Source, number: int) -> tuple[str, np.ndarray]:
+        name, content = _read(source, number)
+        if isinstance(content, np.ndarray):
+            if content.dtype != np.uint8 or content.ndim != 3 or content.shape[2] != 3:
+                raise DataError(
+                    f"pixels must be uint8 [H, W, 3], these are {content.dtype} {list(content.shape)}", where=name
+                )
+            return name, np.ascontiguousarray(self._from_pixels(content))
+        try:
+            return name, np.ascontiguousarray(self._from_bytes(content))
+        except DataError as error:
+            # the decoder was given bytes and cannot know the file's name
+            raise DataError(error.message, where=name, allowed=error.allowed, hint=error.hint) from error
+
+    def probabilities(self, batch: np.ndarray) -> np.ndarray:
+        """Return ``[N, class_num]`` probabilities for preprocessed input ``[N, ...]``."""
+        answer = self.run(batch)
+        if self.output == "unknown":  # PaddleClas exports with softmax inside unless told otherwise
+            looks = answer.min() >= 0 and np.allclose(answer.sum(axis=-1), 1, atol=1e-3)
+            self.output = "probabilities" if looks else "logits"
+        return answer if self.output == "probabilities" else softmax(answer)
+
+    def stream(
+        self, sources: Iterable[Source], batch_size: int = 1, workers: int | None = None
+    ) -> Iterator[Prediction | Failure]:
+        """Answer photo after photo, in order; decoding runs in threads while the model runs.
+
+        A photo that cannot be used yields a :class:`Failure` in its place and costs no other photo.
+
+        Args:
+            sources: as :meth:`preprocess` takes them; may be endless.
+            batch_size: photos a run of the model.
+            workers: decoding threads; default one a processor.
+        """
+        workers = workers or default_threads()
+        waiting: deque = deque()
+        batch: list[tuple[str, np.ndarray | UserError]] = []
+        numbered = enumerate(sources)
+
+        def prepare(number: int, source: Source) -> tuple[str, np.ndarray | UserError]:
+            try:
+                return self._preprocess(source, number)
+            except DataError as error:
+                return str(error.where if error.where is not None else f"photo {number}"), error
+
+        with ThreadPoolExecutor(workers) as pool:
+            try:
+                while True:
+                    while len(waiting) < 2 * (workers + batch_size):
+                        item = next(numbered, None)
+                        if item is None:
+                            break
+                        waiting.append(pool.submit(prepare, *item))
+                    if not waiting:
+                        break
+                    batch.append(waiting.popleft().result())
+                    if sum(isinstance(entry, np.ndarray) for _, entry in batch) == batch_size:
+                        yield from self._answer(batch)
+                        batch = []
+                yield from self._answer(batch)
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def _answer(self, batch: Sequence[tuple[str, np.ndarray | UserError]]) -> Iterator[Prediction | Failure]:
+        good = [entry for _, entry in batch if isinstance(entry, np.ndarray)]
+        rows = iter(self.probabilities(np.stack(good)) if good else ())
+        for name, entry in batch:
+            if isinstance(entry, np.ndarray):
+                yield self._top(next(rows), self.labels, name)
+            else:
+                yield Failure(name, entry)
+
+    def __call__(self, source: Source | Sequence[Source], batch_size: int = 1):
+        """Predict one photo, a list of them, or a folder.
+
+        Returns:
+            A :class:`Prediction` for one photo; for a list or folder a list, in order, in which a photo that cannot
+            be used is a :class:`Failure`.
+
+        Raises:
+            DataError: the one photo cannot be used.
+        """
+        if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
+            return list(self.stream(list_photos(source), batch_size))
+        if isinstance(source, (list, tuple)):
+            return list(self.stream(source, batch_size))
+        name, tensor = self._preprocess(source, 0)
+        return self._top(self.probabilities(tensor[None])[0], self.labels, name)
+
+
+class Predictor(Classifier):
+    """An exported package, ready to answer.
+
+    Args:
+        package: the folder that ``ppmobilenet export`` (or PaddleClas) wrote, or an opened :class:`Package`.
+        backend: ``"auto"`` (the fastest measured on this machine, remembered), ``"openvino"`` (Paddle Inference's
+            OpenVINO engine), ``"paddle"``, ``"onnxruntime"`` or ``"lite"``.
+        threads: threads for one inference; default all processors of this process.
+        precision: ``"fp32"`` or ``"int8"``.
+        topk: answers a photo; default what the package says.
+
+    Attributes:
+        package: the opened :class:`Package`.
+        backend: the name of the backend in use.
+        form: the package's form that it runs.
+
+    Raises:
+        UserError: no such folder, backend or form; an engine that is not installed.
+        DamagedFileError: a file of the package is missing or was changed.
+
+    Example::
+
+        Predictor("inference")("photo.jpg").label_names[0]
+    """
+
+    def __init__(
+        self,
+        package: str | os.PathLike | Package,
+        backend: str = "auto",
+        threads: int | None = None,
+        precision: str = "fp32",
+        topk: int | None = None,
+    ):
+        self.package = package if isinstance(package, Package) else open_package(Path(package))
+        meta = self.package.meta
+        self.backend, self.form, run = open_backend(self.package, backend, threads, precision)
+        super().__init__(self.package.ops, run, meta["labels"], meta["output"]["kind"], topk or meta["topk"])
