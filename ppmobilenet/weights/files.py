@@ -1,0 +1,152 @@
+"""Weight files of every kind -> name and array. Nothing that a file holds is ever run.
+
+| kind | how it is recognised | reader |
+|---|---|---|
+| Paddle ``.pdparams`` ``.pdopt`` ``.pdstates`` ``.pdema`` | a pickle | :mod:`.pickles` |
+| static-graph folder, one file a parameter | a folder of LoDTensor files | :mod:`.lodtensor` |
+| ``.npz`` | a zip of ``.npy`` | :mod:`.archives` |
+
+A kind is recognised by content; the extension only helps to find a file that was named without it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet.errors import DamagedFileError, UserError, did_you_mean
+from ppmobilenet.weights import archives, lodtensor, pickles
+
+# tried in this order when a path is given without its extension
+EXTENSIONS = (".pdparams", ".npz")
+
+
+def resolve(path: str | os.PathLike) -> Path:
+    """Return the file or folder that ``path`` names, which may lack the extension (``output/best_model``).
+
+    PaddleClas writes ``best_model.pdparams`` beside a folder ``best_model``: the file is meant.
+
+    Raises:
+        UserError: there is no such file, with the nearest one that is there.
+    """
+    given = Path(os.path.expanduser(os.fspath(path)))
+    if given.is_file():
+        return given
+    for extension in EXTENSIONS:
+        candidate = given.with_name(given.name + extension) if given.name else given
+        if candidate.is_file():
+            return candidate
+    if given.is_dir():
+        return given
+    beside = [p.name for p in given.parent.iterdir()] if given.parent.is_dir() else []
+    hint = did_you_mean(given.name, beside) if beside else f"the folder {str(given.parent)!r} does not exist either"
+    raise UserError(
+        f"no weight file {str(path)!r}",
+        allowed=f"a path with or without its extension ({', '.join(EXTENSIONS)}), or a folder of parameter files",
+        hint=hint,
+    )
+
+
+def map_file(path: Path) -> memoryview:
+    """Return the file's bytes, read from disk as they are used."""
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise DamagedFileError("the file is empty", where=path, hint="copy or download it again")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}", where=path) from error
+
+
+def read_pickle(path: str | os.PathLike) -> object:
+    """Read a ``.pdopt``, ``.pdstates`` or other file of ``paddle.save`` as plain Python values.
+
+    Returns:
+        dicts, lists, tuples, numbers, text and arrays (writable copies).
+
+    Raises:
+        DamagedFileError: damage, or anything that would run code.
+        UserError: no such file.
+    """
+    path = Path(path)
+    data = _checked(path)
+    return _copied(_whole_pickle(data, path))
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the named arrays of a weight file of any kind.
+
+    Args:
+        path: a file with or without its extension, or a folder of static-graph parameter files.
+
+    Returns:
+        Name -> array, in the file's order. Arrays are read-only views of the file, which is read as they are used:
+        do not overwrite the file in place while you hold them (replace it by renaming, as every writer here does).
+
+    Raises:
+        UserError: no such file, or one that holds no arrays.
+        DamagedFileError: truncated, altered, a web page, or a pickle that names anything but arrays.
+    """
+    path = resolve(path)
+    if path.is_dir():
+        return lodtensor.read_folder(path, map_file)
+    data = _checked(path)
+    if archives.is_zip(data):
+        return archives.read_npz(data, path)
+    value = _whole_pickle(data, path)
+    return flat_arrays(value, path)
+
+
+def flat_arrays(value: object, path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a state dict, leaving out what is not a weight (epoch numbers, Paddle's table of names)."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"holds a {type(value).__name__}, not a dict of weights", where=path)
+    arrays = {}
+    for key, item in value.items():
+        if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], np.ndarray):
+            item = item[1]  # paddle.save's (parameter name, array)
+        if isinstance(item, np.ndarray) and isinstance(key, str):
+            arrays[key] = item
+    if not arrays:
+        found = ", ".join(map(repr, list(value)[:8])) or "nothing"
+        raise UserError(f"holds no weights; found: {found[:300]}", where=path)
+    return arrays
+
+
+def _checked(path: Path) -> memoryview:
+    data = map_file(path)
+    start = bytes(data[:512]).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if start[:1] == b"<" or start[:5].lower() == b"http/":
+        raise DamagedFileError(
+            "is a web page, not weights: a download failed and its error page was saved",
+            where=path,
+            hint="delete it and download it again",
+        )
+    return data
+
+
+def _whole_pickle(data: memoryview, path: Path) -> object:
+    if data[0] != 0x80:
+        raise DamagedFileError(
+            f"is no weight file: it begins with {bytes(data[:8])!r}",
+            where=path,
+            allowed="Paddle .pdparams, .npz, or a folder of static-graph parameter files",
+        )
+    value, end = pickles.load(data, path)
+    if end != len(data):
+        raise DamagedFileError(f"{len(data) - end} bytes follow after the end of its content", where=path)
+    return value
+
+
+def _copied(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {k: _copied(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_copied, value))
+    return value

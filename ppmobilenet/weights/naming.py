@@ -1,0 +1,523 @@
+"""Other layouts' names and shapes -> ours.
+
+Every file is first read into one neutral spelling: ``stem``, ``block.0`` ... ``block.N``, ``last`` (V2's final 1x1
+convolution) and ``head``; a block has ``expand`` (V2), ``dw`` and ``out`` (1x1, linear in V2); each convolution with
+its batch norm has ``weight``, ``scale``, ``offset``, ``mean``, ``variance``. So ``block.3.dw.mean`` is the running
+mean after the fourth block's depthwise convolution, whoever wrote the file. A model's own keys are read in the same
+way; loading is matching neutral names.
+
+A scheme is a row of :data:`SCHEMES`: where a layout keeps each of these. It is recognised from keys and shapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+
+import numpy as np
+
+from ppmobilenet.errors import UserError, did_you_mean
+
+# all published MobileNets' batch norm; a layer scaled by sqrt(1 + EPSILON) with variance 1 is the identity
+EPSILON = 1e-5
+IDENTITY_SCALE = np.float32(sqrt(1.0 + EPSILON))
+
+# neutral role <- the end of the key, for a convolution, a batch norm and the classifier
+DOTTED = {
+    "conv": {".weight": "weight", ".bias": "bias"},
+    "norm": {
+        ".weight": "scale",
+        ".bias": "offset",
+        "._mean": "mean",
+        "._variance": "variance",
+        ".running_mean": "mean",
+        ".running_var": "variance",
+        ".num_batches_tracked": "steps",
+    },
+    "head": {".weight": "weight", ".bias": "bias"},
+}
+PARAM_ATTR = {
+    "conv": {"_weights": "weight"},
+    "norm": {"_bn_scale": "scale", "_bn_offset": "offset", "_bn_mean": "mean", "_bn_variance": "variance"},
+    "head": {"_weights": "weight", "_offset": "bias"},
+}
+DIMENSIONS = {"conv": {"weight": 4}, "norm": {"steps": 0}, "head": {"weight": 2}}  # all others: 1
+
+# <s> stage and <i> unit order the blocks; <b> is V1's "2_1" ... "5_6", "6"; <u> PaddleClas V2's unit; <p> any prefix
+PLACES = {
+    "<s>": r"(?P<s>\d+)",
+    "<i>": r"(?P<i>\d+)",
+    "<b>": r"(?P<s>[2-6])(?:_(?P<i>\d+))?",
+    "<u>": r"(?:_first_block|\w*?conv\d+_(?P<i>\d+))",
+    "<p>": r"\w*?",
+    "<x>": r"\d+",
+}
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Where one layout keeps its tensors.
+
+    Attributes:
+        name: as reports show it and ``--scheme`` takes it.
+        text: whose layout it is.
+        family: ``"MobileNetV1"`` or ``"MobileNetV2"``.
+        layers: (neutral unit, convolution's key, batch norm's key); the first row that matches a key wins.
+        heads: the classifier's key, or several.
+        torch: PyTorch's: classifier weights are [out, in], batch norm statistics ``running_mean``.
+        ends: how keys end.
+    """
+
+    name: str
+    text: str
+    family: str
+    layers: tuple[tuple[str, str, str], ...]
+    heads: tuple[str, ...]
+    torch: bool = False
+    ends: Mapping = field(default_factory=lambda: DOTTED)
+
+
+def _v1(name: str, text: str, stem: tuple, block: str, dw: tuple, out: tuple, head: str, **more) -> Scheme:
+    layers = (
+        ("stem", *stem),
+        ("dw", f"{block}{dw[0]}", f"{block}{dw[1]}"),
+        ("out", f"{block}{out[0]}", f"{block}{out[1]}"),
+    )
+    return Scheme(name, text, "MobileNetV1", layers, (head,), **more)
+
+
+_TORCHVISION = (
+    ("stem", "features.0.0", "features.0.1"),
+    ("dw", "features.1.conv.0.0", "features.1.conv.0.1"),
+    ("out", "features.1.conv.1", "features.1.conv.2"),
+    ("expand", "features.<i>.conv.0.0", "features.<i>.conv.0.1"),
+    ("dw", "features.<i>.conv.1.0", "features.<i>.conv.1.1"),
+    ("out", "features.<i>.conv.2", "features.<i>.conv.3"),
+    ("last", "features.<x>.0", "features.<x>.1"),
+)
+
+SCHEMES = (
+    _v1(
+        "paddleclas-v1",
+        "PaddleClas MobileNetV1 (also this project's)",
+        ("conv.conv", "conv.bn"),
+        "blocks.<i>.",
+        ("depthwise_conv.conv", "depthwise_conv.bn"),
+        ("pointwise_conv.conv", "pointwise_conv.bn"),
+        "fc",
+    ),
+    _v1(
+        "paddleclas-v1-first",
+        "PaddleClas MobileNetV1 of 2020 (also PaddleDetection's trunk)",
+        ("conv1._conv", "conv1._batch_norm"),
+        "conv<b>.",
+        ("_depthwise_conv._conv", "_depthwise_conv._batch_norm"),
+        ("_pointwise_conv._conv", "_pointwise_conv._batch_norm"),
+        "out",
+    ),
+    _v1(
+        "paddle-vision-v1",
+        "paddle.vision MobileNetV1",
+        ("conv1.0", "conv1.1"),
+        "conv<b>.",
+        ("_depthwise_conv.0", "_depthwise_conv.1"),
+        ("_pointwise_conv.0", "_pointwise_conv.1"),
+        "fc",
+    ),
+    _v1(
+        "param-attr-v1",
+        "Paddle static graph MobileNetV1 (ParamAttr names)",
+        ("conv1", "conv1"),
+        "conv<b>",
+        ("_dw", "_dw"),
+        ("_sep", "_sep"),
+        "fc7",
+        ends=PARAM_ATTR,
+    ),
+    _v1(
+        "timm-v1",
+        "timm mobilenetv1",
+        ("conv_stem", "bn1"),
+        "blocks.<s>.<i>.",
+        ("conv_dw", "bn1"),
+        ("conv_pw", "bn2"),
+        "classifier",
+        torch=True,
+    ),
+    Scheme(
+        "pytorch-v1-stages",
+        "PyTorch MobileNetV1 in three stages (RetinaFace)",
+        "MobileNetV1",
+        (
+            ("stem", "stage1.0.0", "stage1.0.1"),
+            ("dw", "stage<s>.<i>.0", "stage<s>.<i>.1"),
+            ("out", "stage<s>.<i>.3", "stage<s>.<i>.4"),
+        ),
+        ("fc",),
+        torch=True,
+    ),
+    Scheme(
+        "pytorch-v1-sequence",
+        "PyTorch MobileNetV1 as one sequence (model.N.M)",
+        "MobileNetV1",
+        (
+            ("stem", "model.0.0", "model.0.1"),
+            ("dw", "model.<i>.0", "model.<i>.1"),
+            ("out", "model.<i>.3", "model.<i>.4"),
+        ),
+        ("fc",),
+        torch=True,
+    ),
+    Scheme(
+        "paddleclas-v2",
+        "PaddleClas MobileNetV2 (also this project's)",
+        "MobileNetV2",
+        (
+            ("stem", "conv1._conv", "conv1._batch_norm"),
+            ("expand", "<p>conv<s>.<u>._expand_conv._conv", "<p>conv<s>.<u>._expand_conv._batch_norm"),
+            ("dw", "<p>conv<s>.<u>._bottleneck_conv._conv", "<p>conv<s>.<u>._bottleneck_conv._batch_norm"),
+            ("out", "<p>conv<s>.<u>._linear_conv._conv", "<p>conv<s>.<u>._linear_conv._batch_norm"),
+            ("last", "conv9._conv", "conv9._batch_norm"),
+        ),
+        ("out",),
+    ),
+    Scheme(
+        "param-attr-v2",
+        "Paddle static graph MobileNetV2 (ParamAttr names)",
+        "MobileNetV2",
+        (
+            ("stem", "conv1_1", "conv1_1"),
+            ("expand", "conv<s>_<i>_expand", "conv<s>_<i>_expand"),
+            ("dw", "conv<s>_<i>_dwise", "conv<s>_<i>_dwise"),
+            ("out", "conv<s>_<i>_linear", "conv<s>_<i>_linear"),
+            ("last", "conv9", "conv9"),
+        ),
+        ("fc10",),
+        ends=PARAM_ATTR,
+    ),
+    Scheme("torchvision-v2", "torchvision MobileNetV2", "MobileNetV2", _TORCHVISION, ("classifier.1",), torch=True),
+    Scheme("paddle-vision-v2", "paddle.vision MobileNetV2", "MobileNetV2", _TORCHVISION, ("classifier.1",)),
+    Scheme(
+        "timm-v2",
+        "timm mobilenetv2",
+        "MobileNetV2",
+        (
+            ("stem", "conv_stem", "bn1"),
+            ("dw", "blocks.0.<i>.conv_dw", "blocks.0.<i>.bn1"),
+            ("out", "blocks.0.<i>.conv_pw", "blocks.0.<i>.bn2"),
+            ("expand", "blocks.<s>.<i>.conv_pw", "blocks.<s>.<i>.bn1"),
+            ("dw", "blocks.<s>.<i>.conv_dw", "blocks.<s>.<i>.bn2"),
+            ("out", "blocks.<s>.<i>.conv_pwl", "blocks.<s>.<i>.bn3"),
+            ("last", "conv_head", "bn2"),
+        ),
+        ("classifier",),
+        torch=True,
+    ),
+    Scheme(
+        "pytorch-v2-tutorial",
+        "the plain PyTorch MobileNetV2 of tutorials (features.N.conv.M)",
+        "MobileNetV2",
+        (
+            ("stem", "features.0.0", "features.0.1"),
+            ("dw", "features.1.conv.0", "features.1.conv.1"),
+            ("out", "features.1.conv.3", "features.1.conv.4"),
+            ("expand", "features.<i>.conv.0", "features.<i>.conv.1"),
+            ("dw", "features.<i>.conv.3", "features.<i>.conv.4"),
+            ("out", "features.<i>.conv.6", "features.<i>.conv.7"),
+            ("last", "features.<x>.0", "features.<x>.1"),
+            ("last", "conv.0", "conv.1"),
+        ),
+        ("classifier.1", "classifier"),
+        torch=True,
+    ),
+)
+AUTOMATIC = "paddle-automatic"
+SCHEME_NAMES = tuple(s.name for s in SCHEMES) + (AUTOMATIC,)
+
+# put before every key by wrappers: DataParallel, paddle.DataParallel, torch.compile, Lightning and hand-written ones
+WRAPPERS = ("module.", "_layers.", "_orig_mod.", "model.", "net.", "network.", "encoder.")
+# put before the keys of the part that is a MobileNet, in files that hold more
+PARTS = ("Student.", "student.", "backbone.")
+
+
+@dataclass
+class Layout:
+    """How a file's keys read.
+
+    Attributes:
+        scheme: the scheme's name.
+        text: whose layout that is.
+        family: ``"MobileNetV1"`` or ``"MobileNetV2"``.
+        torch: classifier weights are [out, in].
+        keys: neutral name -> the file's key.
+        ignored: the file's keys that are no part of the network, with the reason: ``{"Teacher.fc.weight": "..."}``.
+    """
+
+    scheme: str
+    text: str
+    family: str
+    torch: bool
+    keys: dict[str, str]
+    ignored: dict[str, str] = field(default_factory=dict)
+
+
+def strip_prefixes(keys: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return name without prefixes -> key, and the keys outside the MobileNet part with the reason."""
+    names = {key: key for key in keys}
+    outside: dict[str, str] = {}
+    changed = True
+    while changed and names:
+        changed = False
+        for prefix in WRAPPERS:
+            if all(name.startswith(prefix) for name in names):
+                names = {name[len(prefix) :]: key for name, key in names.items()}
+                changed = True
+        for prefix in PARTS:
+            if any(name.startswith(prefix) for name in names):
+                outside.update({key: f"outside {prefix!r}" for n, key in names.items() if not n.startswith(prefix)})
+                names = {n[len(prefix) :]: key for n, key in names.items() if n.startswith(prefix)}
+                changed = True
+    return names, outside
+
+
+def _patterns(scheme: Scheme) -> list[tuple[re.Pattern, str, str]]:
+    """(key pattern, neutral unit, kind of layer) in the scheme's order."""
+    rows = [(unit, "conv", conv) for unit, conv, _ in scheme.layers]
+    rows += [(unit, "norm", norm) for unit, _, norm in scheme.layers]
+    rows += [("head", "head", head) for head in scheme.heads]
+    # "features.1." must win over "features.<i>.": rows are tried in the scheme's order, whatever their kind
+    patterns = []
+    for unit, kind, template in rows:
+        pattern = re.escape(template)
+        for place, regex in PLACES.items():
+            pattern = pattern.replace(place, regex)
+        ends = "|".join(re.escape(end) for end in scheme.ends[kind])
+        patterns.append((re.compile(f"{pattern}(?P<end>{ends})"), unit, kind))
+    return patterns
+
+
+_COMPILED = {scheme.name: _patterns(scheme) for scheme in SCHEMES}
+
+
+def _read(scheme: Scheme, names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict, list, list]:
+    """Read names by one scheme: (neutral -> key, keys of no meaning for us, keys that do not fit)."""
+    found: dict[tuple, str] = {}
+    steps, misfits = [], []
+    for name, key in names.items():
+        for pattern, unit, kind in _COMPILED[scheme.name]:
+            match = pattern.fullmatch(name)
+            if not match:
+                continue
+            role = scheme.ends[kind][match["end"]]
+            if scheme.torch and match["end"] in ("._mean", "._variance"):
+                continue
+            if not scheme.torch and match["end"].startswith(".running"):
+                continue
+            if len(shapes[key]) != DIMENSIONS[kind].get(role, 1) and role != "steps":
+                continue
+            if role == "steps":
+                steps.append(key)
+                break
+            groups = match.groupdict()
+            place = (int(groups.get("s") or 0), int(groups.get("i") or 1))
+            found[unit, place if unit in ("expand", "dw", "out") else None, role] = key
+            break
+        else:
+            misfits.append(key)
+    places = sorted({place for _, place, _ in found if place})
+    number = {place: i for i, place in enumerate(places)}
+    neutral = {
+        f"block.{number[place]}.{unit}.{role}" if place else f"{unit}.{role}": key
+        for (unit, place, role), key in found.items()
+    }
+    return neutral, steps, misfits
+
+
+def read_layout(arrays: Mapping[str, object], scheme: str | None = None, source: object = None) -> Layout:
+    """Recognise whose layout a file's keys and shapes are.
+
+    Args:
+        arrays: key -> anything with a ``shape``.
+        scheme: force this one of :data:`SCHEME_NAMES`.
+        source: the file, for messages.
+
+    Raises:
+        UserError: an unknown scheme's name, or keys that are no MobileNetV1's or V2's, saying what they look like.
+    """
+    if scheme is not None and scheme not in SCHEME_NAMES:
+        raise UserError(f"unknown naming scheme {scheme!r}", hint=did_you_mean(scheme, SCHEME_NAMES))
+    names, outside = strip_prefixes(arrays)
+    shapes = {key: tuple(arrays[key].shape) for key in names.values()}
+    best = None
+    for candidate in SCHEMES:
+        if scheme not in (None, candidate.name):
+            continue
+        neutral, steps, misfits = _read(candidate, names, shapes)
+        turned = _turned(neutral, shapes, candidate.torch)
+        rank = (len(neutral) + len(steps), not turned)
+        if best is None or rank > best[0]:
+            best = (rank, candidate, neutral, steps, misfits)
+    if scheme in (None, AUTOMATIC) and (best is None or best[4]):
+        automatic = _automatic(names, shapes, outside)
+        if automatic is not None:
+            return automatic
+    if best is None or not best[2] or (scheme is None and len(best[4]) > len(best[2]) // 2):
+        raise UserError(what_it_is(names) if scheme is None else _not_that(scheme, arrays), where=source)
+    _, found, neutral, steps, misfits = best
+    ignored = dict(outside)
+    ignored.update({key: "PyTorch's count of steps" for key in steps})
+    ignored.update({key: f"not a key of {found.name}" for key in misfits})
+    return Layout(found.name, found.text, found.family, found.torch, neutral, ignored)
+
+
+def _turned(neutral: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], torch: bool) -> bool:
+    """Whether the classifier's weight is the other framework's way round, as far as its shape tells."""
+    head, bias = neutral.get("head.weight"), neutral.get("head.bias")
+    if head is None or bias is None:
+        return False
+    classes = shapes[bias][0]
+    rows, columns = shapes[head]
+    return rows != columns and (columns if torch else rows) == classes
+
+
+_AUTOMATIC_NAME = re.compile(
+    r"(?P<kind>conv2d|depthwise_conv2d|batch_norm2d|batch_norm|linear|fc)_(?P<n>\d+)\.(?P<end>[wb]_\d)"
+)
+_AUTOMATIC_ENDS = {
+    "conv": {"w_0": "weight", "b_0": "bias"},
+    "norm": {"w_0": "scale", "b_0": "offset", "w_1": "mean", "w_2": "variance"},
+    "head": {"w_0": "weight", "b_0": "bias"},
+}
+
+
+def _automatic(names: Mapping[str, str], shapes: Mapping, ignored: Mapping[str, str]) -> Layout | None:
+    """Read Paddle's automatic names (``conv2d_3.w_0``) by position, if the shapes are those of a MobileNet."""
+    layers: dict[str, dict[int, dict[str, str]]] = {"conv": {}, "norm": {}, "head": {}}
+    for name, key in names.items():
+        match = _AUTOMATIC_NAME.fullmatch(name)
+        if not match:
+            return None
+        kind = "conv" if "conv" in match["kind"] else "norm" if "norm" in match["kind"] else "head"
+        role = _AUTOMATIC_ENDS[kind].get(match["end"])
+        if role is None:
+            return None
+        layers[kind].setdefault(int(match["n"]), {})[role] = key
+    convs = [layers["conv"][n] for n in sorted(layers["conv"])]
+    norms = [layers["norm"][n] for n in sorted(layers["norm"])]
+    heads = [layers["head"][n] for n in sorted(layers["head"])]
+    if not convs or any("weight" not in c for c in convs) or len(heads) > 1 or len(norms) not in (0, len(convs)):
+        return None
+    units = _units_in_order([shapes[c["weight"]] for c in convs])
+    if units is None:
+        return None
+    keys = {}
+    for i, (unit, conv) in enumerate(zip(units, convs)):
+        keys.update({f"{unit}.{role}": key for role, key in conv.items()})
+        if norms:
+            keys.update({f"{unit}.{role}": key for role, key in norms[i].items()})
+    for head in heads:
+        keys.update({f"head.{role}": key for role, key in head.items()})
+    family = "MobileNetV2" if "last" in units else "MobileNetV1"
+    text = f"Paddle's automatic names, {family} by the order and shapes of its convolutions"
+    return Layout(AUTOMATIC, text, family, False, keys, dict(ignored))
+
+
+def _units_in_order(shapes: list[tuple[int, ...]]) -> list[str] | None:
+    """Name a MobileNet's convolutions from their order and shapes; None if it is none."""
+    kinds = []
+    for shape in shapes:
+        kinds.append("d" if shape[1:] == (1, 3, 3) else "p" if shape[2:] == (1, 1) else "c")
+    text = "".join(kinds)
+    if re.fullmatch("c(dp)+", text):
+        blocks = [("dw", "out")] * text.count("d")
+    elif match := re.fullmatch("c(p?dp)((?:pdp)+)p", text):
+        first = ("expand", "dw", "out") if len(match[1]) == 3 else ("dw", "out")
+        blocks = [first] + [("expand", "dw", "out")] * (len(match[2]) // 3)
+    else:
+        return None
+    units = ["stem"] + [f"block.{i}.{unit}" for i, block in enumerate(blocks) for unit in block]
+    return units + (["last"] if len(units) < len(shapes) else [])
+
+
+# what else a file may be: a pattern that some key matches -> its name
+OTHERS = (
+    (r"(^|\.)(mid_se|se)\.(conv|fc)|\.block\.\d\.fc1|hardswish|\.se\.conv_reduce.*conv_head\.bias", "MobileNetV3"),
+    (r"^layer[1-4]\.\d+\.conv\d|^res\d[a-z]|bb_\d_\d\.conv", "a ResNet"),
+    (r"^_blocks\.|\.conv_reduce\.", "an EfficientNet"),
+    (r"denseblock", "a DenseNet"),
+    (r"attn\.qkv|\.qkv\.", "a vision transformer"),
+    (r"^features\.\d+\.(weight|bias)$", "a VGG or AlexNet"),
+    (r"pp_lcnet|blocks[2-6]\.\d+\.dw_conv", "a PP-LCNet"),
+)
+
+
+def what_it_is(names: Iterable[str]) -> str:
+    """Say in one line that these keys are no MobileNetV1's or V2's, and what they look like."""
+    names = list(names)
+    for pattern, text in OTHERS:
+        matching = [name for name in names if re.search(pattern, name)]
+        if matching:
+            return f"these are the weights of {text} (it has {matching[0]!r}), not of a MobileNetV1 or V2"
+    shown = ", ".join(names[:4])
+    return f"its {len(names)} keys are no MobileNetV1's or V2's that is known: {shown[:200]}, ..."
+
+
+def _not_that(scheme: str, arrays: Mapping) -> str:
+    return f"its keys ({', '.join(list(arrays)[:3])[:160]}, ...) do not read as {scheme!r}"
+
+
+def neutral_arrays(layout: Layout, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], bool]:
+    """Return neutral name -> array as Paddle keeps it, and whether the file's batch norm was folded away.
+
+    A folded convolution (weight and bias, no batch norm) becomes one with an identity batch norm whose offset is the
+    bias. A bias in front of a batch norm goes into its mean. Classifier weights become [in, out].
+    """
+    made = {name: arrays[key] for name, key in layout.keys.items()}
+    folded = False
+    for name in [n for n in made if n.endswith(".bias") and n != "head.bias"]:
+        unit = name[: -len(".bias")]
+        bias = made.pop(name)
+        if f"{unit}.mean" in made:
+            made[f"{unit}.mean"] = made[f"{unit}.mean"] - bias
+        elif f"{unit}.scale" not in made:
+            folded = True
+            made.update(identity_norm(unit, len(bias)))
+            made[f"{unit}.offset"] = bias
+    if layout.torch and "head.weight" in made:
+        made["head.weight"] = made["head.weight"].T
+    return made, folded
+
+
+def identity_norm(unit: str, channels: int) -> dict[str, np.ndarray]:
+    """Return a batch norm that changes nothing in eval mode."""
+    return {
+        f"{unit}.scale": np.full(channels, IDENTITY_SCALE, np.float32),
+        f"{unit}.offset": np.zeros(channels, np.float32),
+        f"{unit}.mean": np.zeros(channels, np.float32),
+        f"{unit}.variance": np.ones(channels, np.float32),
+    }
+
+
+def identity_expansion(channels: int) -> dict[str, np.ndarray]:
+    """Return the expand convolution of V2's first block that changes nothing.
+
+    torchvision and its kin leave that convolution out (its factor is 1). Its input comes from an activation and lies
+    in [0, 6], where ReLU6 and ReLU change nothing, so the identity reproduces them exactly.
+    """
+    weight = np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1)
+    return {"block.0.expand.weight": weight, **identity_norm("block.0.expand", channels)}
+
+
+def norm_is_folded(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether neutral arrays hold identity batch norms throughout: right in eval mode only."""
+    units = {n[: -len(".variance")] for n in arrays if n.endswith(".variance")} - {"block.0.expand"}
+    return bool(units) and all(
+        f"{u}.mean" in arrays
+        and f"{u}.scale" in arrays
+        and not arrays[f"{u}.mean"].any()
+        and bool((arrays[f"{u}.variance"] == 1).all())
+        and bool(np.allclose(arrays[f"{u}.scale"], IDENTITY_SCALE, atol=1e-6))
+        for u in units
+    )

@@ -1,0 +1,501 @@
+"""A pickle reader that runs no code.
+
+Paddle's ``.pdparams`` and PyTorch's ``.pth`` are pickles, and a pickle is a program. Python's own machine calls what
+the file names; this one is an interpreter of the few instructions that weight files need, over a table of the few
+names they need. Nothing is imported and nothing of the file is called: each name stands for a function of this
+module, and any other name, instruction, key or size ends the reading with an error that says which.
+
+Arrays are not copied: they are read-only views of the file's bytes.
+
+Instructions: protocols 2 to 5 as CPython's ``pickletools`` documents them. Names: what numpy 1 and 2,
+``paddle.save`` and ``torch.save`` write for arrays, dicts and numbers.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ppmobilenet.errors import DamagedFileError
+
+# A MobileNet checkpoint takes some ten thousand instructions; each costs at most about 100 bytes of memory.
+MAX_INSTRUCTIONS = 1_000_000
+MAX_DEPTH = 64
+MAX_DIMENSIONS = 8
+MAX_NAME = 1024
+
+DTYPES = {
+    code: np.dtype(code) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "?")
+}
+
+
+class Refused(DamagedFileError):
+    """The pickle holds something that no weight file needs."""
+
+
+class Known:
+    """A global that may be named in a file: ``make(*args)`` is our stand-in, ``text`` its name in messages."""
+
+    def __init__(self, text: str, make: Callable | None = None):
+        self.text, self.make = text, make
+
+
+class _Dtype:
+    """numpy's dtype while it is being put together."""
+
+    def __init__(self, code: str):
+        self.value = DTYPES[code]
+
+    def build(self, state: object) -> None:
+        if not (isinstance(state, tuple) and len(state) >= 2 and as_text(state[1]) in ("<", ">", "=", "|")):
+            raise ValueError("a dtype with a state that numpy does not write")
+        if any(part is not None for part in state[2:5]):
+            raise ValueError("a structured dtype")
+        order = as_text(state[1])
+        self.value = self.value.newbyteorder(order) if order in "<>" else self.value
+
+
+class _Array:
+    """An array while it is being put together, then a view of the file."""
+
+    def __init__(self):
+        self.value: np.ndarray | None = None
+
+    def build(self, state: object) -> None:
+        if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], _Dtype)):
+            raise ValueError("an array with a state that numpy does not write")
+        _, shape, dtype, fortran, data = state
+        self.value = view(data, dtype.value, shape, "F" if fortran else "C")
+
+
+def as_text(value: object) -> object:
+    """Python 2 wrote names as bytes: read them as text."""
+    if not isinstance(value, (memoryview, bytes)):
+        return value
+    if len(value) > MAX_NAME:
+        raise ValueError(f"a name of {len(value)} bytes")
+    return bytes(value).decode("latin-1")
+
+
+def view(data: object, dtype: np.dtype, shape: object, order: str = "C") -> np.ndarray:
+    """Return the bytes as a read-only array of this shape, refusing any size that is not exactly theirs."""
+    if isinstance(shape, int):
+        shape = (shape,)
+    if not isinstance(data, (memoryview, bytes)) or not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
+        raise ValueError("an array whose shape or content is of the wrong kind")
+    size = dtype.itemsize
+    for n in shape:
+        # the shape is not printed before it is known to be numbers: a nested one can be endless
+        if type(n) is not int or not 0 <= n < 2**48:
+            raise ValueError("an array with a size that is not a number or is not possible")
+        size *= n
+    if size != len(data):
+        raise ValueError(f"an array of shape {shape!r} and {dtype} with {len(data)} bytes where {size} are needed")
+    array = np.frombuffer(data, dtype).reshape(shape, order=order)
+    array.flags.writeable = False
+    return array
+
+
+# --- what the allowed names do: each receives the file's arguments --------------------------------------------------
+
+
+def _dtype(code: object, *_: object) -> _Dtype:
+    code = as_text(code)
+    if not isinstance(code, str) or code not in DTYPES:
+        found = code[:20] if isinstance(code, str) else type(code).__name__
+        raise ValueError(f"dtype {found!r}; allowed: {', '.join(DTYPES)}")
+    return _Dtype(code)
+
+
+def _empty_array(kind: object, *_: object) -> _Array:
+    if not (isinstance(kind, Known) and kind.text == "numpy.ndarray"):
+        raise ValueError("an array of a class that is not numpy.ndarray")
+    return _Array()
+
+
+def _array_from_buffer(data: object, dtype: object, shape: object, order: object) -> _Array:
+    if not isinstance(dtype, _Dtype) or order not in ("C", "F"):
+        raise ValueError("an array that numpy does not write")
+    array = _Array()
+    array.value = view(data, dtype.value, shape, order)
+    return array
+
+
+def _scalar(dtype: object, data: object) -> object:
+    if not isinstance(dtype, _Dtype):
+        raise ValueError("a number without a dtype")
+    return view(data, dtype.value, (1,))[0].item()
+
+
+def _encode(text: object, encoding: object = "latin1", *_: object) -> bytes:
+    # how protocol 2 spells bytes
+    if not isinstance(text, str) or as_text(encoding) not in ("latin1", "latin-1"):
+        raise ValueError("_codecs.encode that does not spell bytes")
+    return text.encode("latin-1")
+
+
+def _no_bytes() -> bytes:
+    # how protocol 2 spells empty bytes
+    return b""
+
+
+def _ordered_dict(pairs: object = ()) -> dict:
+    if not isinstance(pairs, (list, tuple)) or (isinstance(pairs, tuple) and pairs):
+        raise ValueError("an OrderedDict of something that is not a list of pairs")
+    made = {}
+    for pair in pairs:
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2):
+            raise ValueError("an OrderedDict of something that is not a list of pairs")
+        made[_key(pair[0])] = pair[1]
+    return made
+
+
+def _tuple(items: object = ()) -> tuple:
+    # paddle.save writes a tensor outside a state dict as tuple((name, array))
+    if not isinstance(items, tuple):
+        raise ValueError("a tuple of something that is not one")
+    return items
+
+
+def _eval_of_data(expression: object, names: object = None) -> object:
+    # paddle.save writes a static-graph tensor as eval("data", {"data": array}); any other expression is refused
+    if as_text(expression) != "data" or not isinstance(names, dict) or set(names) != {"data"}:
+        raise ValueError("the global 'builtins.eval'")
+    return names["data"]
+
+
+def _known(*entries: tuple[str, str, Callable | None]) -> dict[tuple[str, str], Known]:
+    return {(module, name): Known(f"{module}.{name}", make) for module, name, make in entries}
+
+
+PADDLE_GLOBALS: Mapping[tuple[str, str], Known] = _known(
+    ("numpy", "ndarray", None),
+    ("numpy", "dtype", _dtype),
+    ("numpy.core.multiarray", "_reconstruct", _empty_array),
+    ("numpy._core.multiarray", "_reconstruct", _empty_array),
+    ("numpy.core.multiarray", "scalar", _scalar),
+    ("numpy._core.multiarray", "scalar", _scalar),
+    ("numpy.core.numeric", "_frombuffer", _array_from_buffer),
+    ("numpy._core.numeric", "_frombuffer", _array_from_buffer),
+    ("_codecs", "encode", _encode),
+    ("builtins", "bytes", _no_bytes),
+    ("__builtin__", "bytes", _no_bytes),
+    ("collections", "OrderedDict", _ordered_dict),
+    ("builtins", "tuple", _tuple),
+    ("__builtin__", "tuple", _tuple),
+    ("builtins", "eval", _eval_of_data),
+    ("__builtin__", "eval", _eval_of_data),
+)
+
+
+# --- the machine ----------------------------------------------------------------------------------------------------
+
+
+def _key(key: object) -> object:
+    key = as_text(key)
+    # a nested tuple as a key can take for ever to hash
+    if not isinstance(key, (str, int, float, bool, type(None))):
+        raise ValueError(f"a dict key of type {type(key).__name__}")
+    return key
+
+
+class _Machine:
+    def __init__(self, data: memoryview, position: int, table: Mapping, persistent: Callable | None):
+        self.data, self.position, self.table, self.persistent = data, position, table, persistent
+        self.stack: list = []
+        self.marks: list[int] = []
+        self.memo: dict[int, object] = {}
+        self.to_copy = 2 * len(data) + MAX_INSTRUCTIONS
+
+    def take(self, count: int) -> memoryview:
+        end = self.position + count
+        if end > len(self.data):
+            raise ValueError(f"it ends at byte {len(self.data)}, inside a value that needs {end - len(self.data)} more")
+        piece = self.data[self.position : end]
+        self.position = end
+        return piece
+
+    def number(self, form: str) -> int | float:
+        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def line(self) -> str:
+        # names only: a short window is enough, and a file without a newline is not searched to its end
+        window = bytes(self.data[self.position : self.position + 256])
+        end = window.find(b"\n")
+        if end < 0:
+            raise ValueError("a name without an end")
+        self.position += end + 1
+        return window[:end].decode("utf-8")
+
+    def pop(self) -> object:
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise ValueError("an instruction without its operand")
+        return self.stack.pop()
+
+    def top(self) -> object:
+        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
+            raise ValueError("an instruction without its operand")
+        return self.stack[-1]
+
+    def pop_mark(self) -> list:
+        if not self.marks:
+            raise ValueError("an instruction without its mark")
+        start = self.marks.pop()
+        items = self.stack[start:]
+        del self.stack[start:]
+        return items
+
+    def name(self, module: object, name: object) -> Known:
+        module, name = as_text(module), as_text(name)
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError("a global whose name is not text")
+        if (module, name) not in self.table:
+            raise Refused(f"the global '{module[:80]}.{name[:80]}'")
+        return self.table[module, name]
+
+    def call(self, function: object, args: object) -> object:
+        if not isinstance(function, Known) or not isinstance(args, tuple):
+            raise ValueError("a call of something that is not a function")
+        if function.make is None:
+            raise ValueError(f"a call of {function.text}")
+        # a few instructions can ask for the same large copy again and again: no honest file copies more than it holds
+        self.to_copy -= sum(len(arg) for arg in args if isinstance(arg, (str, list)))
+        if self.to_copy < 0:
+            raise ValueError("calls that would copy more than the file holds")
+        try:
+            return function.make(*args)
+        except TypeError as error:
+            raise ValueError(f"{function.text} with arguments of the wrong number or kind") from error
+
+    def build(self, state: object) -> None:
+        thing = self.top()
+        if isinstance(thing, (_Array, _Dtype)):
+            thing.build(state)
+        elif not (isinstance(thing, dict) and isinstance(state, dict)):  # PyTorch's _metadata on an OrderedDict
+            raise ValueError(f"a state for a {type(thing).__name__}")
+
+    def set_items(self, items: list) -> None:
+        target = self.top()
+        if not isinstance(target, dict) or len(items) % 2:
+            raise ValueError("dict items without a dict")
+        for i in range(0, len(items), 2):
+            target[_key(items[i])] = items[i + 1]
+
+    def append(self, items: list) -> None:
+        target = self.top()
+        if not isinstance(target, list):
+            raise ValueError("list items without a list")
+        target.extend(items)
+
+    def recall(self, index: int) -> object:
+        if index not in self.memo:
+            raise ValueError(f"memo entry {index} that was never written")
+        return self.memo[index]
+
+    def run(self) -> object:
+        steps, take, number = INSTRUCTIONS, self.take, self.number
+        for _ in range(MAX_INSTRUCTIONS):
+            code = take(1)[0]
+            if code == 0x2E:  # STOP
+                value = self.pop()
+                if self.stack or self.marks:
+                    raise ValueError("values left over at its end")
+                return value
+            if code == 0x80:
+                protocol = number("B")
+                if not 2 <= protocol <= 5:
+                    raise ValueError(f"pickle protocol {protocol}; allowed: 2 to 5")
+                continue
+            step = steps.get(code)
+            if step is None:
+                raise ValueError(f"pickle instruction 0x{code:02x}, which no weight file needs")
+            step(self)
+        raise ValueError(f"more than {MAX_INSTRUCTIONS} pickle instructions")
+
+
+def _long(m: _Machine, form: str) -> None:
+    size = m.number(form)
+    if not 0 <= size <= 256:
+        raise ValueError(f"a whole number of {size} bytes")
+    m.stack.append(int.from_bytes(m.take(size), "little", signed=True))
+
+
+def _sized(m: _Machine, form: str) -> memoryview:
+    size = m.number(form)
+    if size < 0:
+        raise ValueError("a negative size")
+    return m.take(size)
+
+
+def _push(make: Callable[[_Machine], object]) -> Callable[[_Machine], None]:
+    return lambda m: m.stack.append(make(m))
+
+
+def _store(m: _Machine, index: int) -> None:
+    m.memo[index] = m.top()
+
+
+def _some(m: _Machine, count: int) -> tuple:
+    return tuple(reversed([m.pop() for _ in range(count)]))
+
+
+def _reduce(m: _Machine) -> None:
+    args = m.pop()
+    m.stack.append(m.call(m.pop(), args))
+
+
+def _stack_global(m: _Machine) -> None:
+    name = m.pop()
+    m.stack.append(m.name(m.pop(), name))
+
+
+def _setitem(m: _Machine) -> None:
+    value = m.pop()
+    m.set_items([m.pop(), value])
+
+
+def _append_one(m: _Machine) -> None:
+    m.append([m.pop()])
+
+
+def _persistent(m: _Machine) -> None:
+    if m.persistent is None:
+        raise ValueError("a reference to a storage outside the pickle (PyTorch's?)")
+    m.stack.append(m.persistent(m.pop()))
+
+
+def _frame(m: _Machine) -> None:
+    size = m.number("<Q")
+    if size > len(m.data) - m.position:
+        raise ValueError(f"it ends at byte {len(m.data)}, inside a frame of {size} bytes")
+
+
+INSTRUCTIONS: dict[int, Callable[[_Machine], None]] = {
+    ord("("): lambda m: m.marks.append(len(m.stack)),
+    0x95: _frame,
+    # constants and numbers
+    ord("N"): _push(lambda m: None),
+    0x88: _push(lambda m: True),
+    0x89: _push(lambda m: False),
+    ord("J"): _push(lambda m: m.number("<i")),
+    ord("K"): _push(lambda m: m.number("B")),
+    ord("M"): _push(lambda m: m.number("<H")),
+    ord("G"): _push(lambda m: m.number(">d")),
+    0x8A: lambda m: _long(m, "B"),
+    0x8B: lambda m: _long(m, "<i"),
+    # text and bytes; bytes stay views of the file
+    ord("X"): _push(lambda m: bytes(_sized(m, "<I")).decode("utf-8", "surrogatepass")),
+    0x8C: _push(lambda m: bytes(_sized(m, "B")).decode("utf-8", "surrogatepass")),
+    0x8D: _push(lambda m: bytes(_sized(m, "<Q")).decode("utf-8", "surrogatepass")),
+    ord("T"): _push(lambda m: _sized(m, "<i")),
+    ord("U"): _push(lambda m: _sized(m, "B")),
+    ord("B"): _push(lambda m: _sized(m, "<I")),
+    ord("C"): _push(lambda m: _sized(m, "B")),
+    0x8E: _push(lambda m: _sized(m, "<Q")),
+    0x96: _push(lambda m: _sized(m, "<Q")),
+    # containers
+    ord("}"): _push(lambda m: {}),
+    ord("]"): _push(lambda m: []),
+    ord(")"): _push(lambda m: ()),
+    0x85: _push(lambda m: _some(m, 1)),
+    0x86: _push(lambda m: _some(m, 2)),
+    0x87: _push(lambda m: _some(m, 3)),
+    ord("t"): _push(lambda m: tuple(m.pop_mark())),
+    ord("a"): _append_one,
+    ord("e"): lambda m: m.append(m.pop_mark()),
+    ord("s"): _setitem,
+    ord("u"): lambda m: m.set_items(m.pop_mark()),
+    # memo
+    ord("q"): lambda m: _store(m, m.number("B")),
+    ord("r"): lambda m: _store(m, m.number("<I")),
+    0x94: lambda m: _store(m, len(m.memo)),
+    ord("h"): _push(lambda m: m.recall(m.number("B"))),
+    ord("j"): _push(lambda m: m.recall(m.number("<I"))),
+    # names and calls of our own stand-ins
+    ord("c"): _push(lambda m: m.name(m.line(), m.line())),
+    0x93: _stack_global,
+    ord("R"): _reduce,
+    0x81: _reduce,
+    ord("b"): lambda m: m.build(m.pop()),
+    ord("Q"): _persistent,
+}
+
+
+class _Finish:
+    """Replace the placeholders by arrays, each object once: shared ones stay shared, cycles are refused."""
+
+    def __init__(self):
+        self.done: dict[int, object] = {}
+        self.kept: list = []  # keeps ids from being given again
+
+    def __call__(self, value: object, depth: int = 0) -> object:
+        if isinstance(value, (str, int, float, bool, type(None), np.ndarray)):
+            return value
+        if id(value) in self.done:
+            made = self.done[id(value)]
+            if made is _UNFINISHED:
+                raise ValueError("a container that holds itself")
+            return made
+        if depth > MAX_DEPTH:
+            raise ValueError(f"containers nested more than {MAX_DEPTH} deep")
+        self.done[id(value)] = _UNFINISHED
+        self.kept.append(value)
+        if isinstance(value, dict):
+            made = {k: self(v, depth + 1) for k, v in value.items()}
+        elif isinstance(value, (list, tuple)):
+            made = type(value)(self(v, depth + 1) for v in value)
+        elif isinstance(value, (memoryview, bytes)):
+            made = bytes(value)
+        elif isinstance(value, _Array) and value.value is not None:
+            made = value.value
+        elif isinstance(value, _Dtype):
+            made = str(value.value)
+        else:
+            raise ValueError("an unfinished array" if isinstance(value, _Array) else "a function as a value")
+        self.done[id(value)] = made
+        return made
+
+
+_UNFINISHED = object()
+
+
+def load(
+    data: memoryview,
+    source: object,
+    *,
+    position: int = 0,
+    table: Mapping[tuple[str, str], Known] = PADDLE_GLOBALS,
+    persistent: Callable[[object], object] | None = None,
+) -> tuple[object, int]:
+    """Read one pickle without running anything of it.
+
+    Args:
+        data: the file's bytes.
+        source: its path, for messages.
+        position: where the pickle starts.
+        table: the names it may use.
+        persistent: resolves PyTorch's references to storages.
+
+    Returns:
+        The value (dicts, lists, tuples, numbers, text, bytes and read-only arrays) and the position after it.
+
+    Raises:
+        DamagedFileError: anything that a weight file has no need of, and any damage.
+    """
+    machine = _Machine(data, position, table, persistent)
+    try:
+        return _Finish()(machine.run()), machine.position
+    except Refused as error:
+        raise Refused(
+            f"refused: the file names {error.message}, which no weight file needs and which can run code",
+            where=source,
+            hint="do not open it with paddle.load or torch.load either unless you trust its author",
+        ) from None
+    except (ValueError, OverflowError, struct.error) as error:
+        raise DamagedFileError(
+            f"cannot be read as a weight file: byte {machine.position}: {error}",
+            where=source,
+            hint="the file is damaged or of another kind: copy or download it again",
+        ) from None

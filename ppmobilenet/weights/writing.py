@@ -1,0 +1,153 @@
+"""Writing weight files. A file appears whole or not at all: temporary file, fsync, rename."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from ppmobilenet.errors import UserError
+
+# paddle.save's note of which parameter name belongs to which key
+PADDLE_NAMES = "StructuredToParameterName@@"
+
+
+def write_weights(
+    arrays: Mapping[str, np.ndarray], path: str | os.PathLike, parameter_names: Mapping[str, str] | None = None
+) -> Path:
+    """Write named arrays; the extension chooses the kind.
+
+    Args:
+        arrays: key -> array.
+        path: ends in ``.pdparams`` (what ``paddle.load`` and PaddleClas open, under numpy 1 and 2), ``.npz`` or
+            ``.safetensors``. Its folder is made if need be.
+        parameter_names: for ``.pdparams``: key -> ParamAttr name, as ``paddle.save`` records it.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: another extension, or a place that cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in WRITERS:
+        raise UserError(f"cannot write weights as {path.name!r}", allowed="a name ending in " + ", ".join(WRITERS))
+    arrays = {key: np.asarray(array, order="C") for key, array in arrays.items()}
+
+    def write(file: BinaryIO) -> None:
+        if path.suffix == ".pdparams":
+            _pdparams(file, arrays, parameter_names or {})
+        else:
+            WRITERS[path.suffix](file, arrays)
+
+    write_whole(path, write)
+    return path
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file through a temporary one in the same folder, flushed to the disk before it gets its name.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full; what was there before stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes private files; give what open() would have given
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(temporary, 0o666 & ~mask)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror or error}", where=path) from error
+
+
+class _PickleWriter:
+    """Just enough of pickle protocol 4 for a dict of arrays.
+
+    Python's own pickler would write this machine's numpy's private module names (``numpy._core`` under numpy 2,
+    which numpy before 1.26 cannot open); the old names open everywhere.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self.write = file.write
+        self.memo: dict[str, int] = {}
+        self.write(b"\x80\x04")
+
+    def text(self, value: str) -> None:
+        data = value.encode()
+        self.write(b"X" + struct.pack("<I", len(data)) + data)
+
+    def number(self, value: int) -> None:
+        self.write(b"\x8a\x08" + struct.pack("<q", value))
+
+    def once(self, name: str, write: Callable[[], None]) -> None:
+        """Write a shared thing the first time, and a reference to it after that."""
+        if name in self.memo:
+            self.write(b"h" + bytes([self.memo[name]]))
+        else:
+            write()
+            self.memo[name] = len(self.memo)
+            self.write(b"q" + bytes([self.memo[name]]))
+
+    def named(self, module: str, name: str) -> None:
+        self.once(f"{module}.{name}", lambda: self.write(f"c{module}\n{name}\n".encode()))
+
+    def dtype(self, dtype: np.dtype) -> None:
+        self.named("numpy", "dtype")
+        self.text(dtype.str[1:])
+        self.write(b"\x89\x88\x87R(K\x03")  # (code, False, True) -> dtype; its state begins
+        self.text("<" if dtype.itemsize > 1 else "|")
+        self.write(b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb")
+
+    def array(self, array: np.ndarray) -> None:
+        dtype = array.dtype.newbyteorder("<")
+        self.named("numpy.core.multiarray", "_reconstruct")
+        self.named("numpy", "ndarray")
+        self.write(b"K\x00\x85C\x01b\x87R(K\x01(")
+        for size in array.shape:
+            self.number(size)
+        self.write(b"t")
+        self.once(f"dtype {dtype.str}", lambda: self.dtype(dtype))
+        self.write(b"\x89\x8e" + struct.pack("<Q", array.nbytes))
+        self.write(np.ascontiguousarray(array, dtype).data.cast("B") if array.nbytes else b"")
+        self.write(b"tb")
+
+
+def _pdparams(file: BinaryIO, arrays: Mapping[str, np.ndarray], parameter_names: Mapping[str, str]) -> None:
+    out = _PickleWriter(file)
+    out.write(b"}(")
+    for key, array in arrays.items():
+        out.text(key)
+        out.array(array)
+    out.text(PADDLE_NAMES)
+    out.write(b"}(")
+    for key in arrays:
+        out.text(key)
+        out.text(parameter_names.get(key, key))
+    out.write(b"uu.")
+
+
+def _npz(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    # stored, not deflated: weights do not shrink, and stored ones can be read without a copy
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for key, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(f"{key}.npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+WRITERS: dict[str, Callable] = {".pdparams": _pdparams, ".npz": _npz}
