@@ -28,6 +28,7 @@ COMMANDS = {
         "write the model for deployment and prove it",
         "-c CONFIG -o Global.pretrained_model=...",
     ),
+    "cost": ("cost", "parameters, multiply-adds and memory of a network", "MobileNetV2 --resolution 160"),
 }
 
 

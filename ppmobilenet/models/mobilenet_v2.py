@@ -117,7 +117,7 @@ class InvertedResidualUnit(nn.Layer):
     ):
         super().__init__()
         common = {"activation": activation, "data_format": data_format}
-        self._shortcut = stride == 1 and num_channels == num_filters
+        self.shortcut = stride == 1 and num_channels == num_filters
         self._expand_conv = ConvBNLayer(num_channels, 1, num_expanded, 1, 0, name=f"{name}_expand", **common)
         self._bottleneck_conv = ConvBNLayer(
             num_expanded, 3, num_expanded, stride, 1, num_groups=num_expanded, name=f"{name}_dwise", **common
@@ -129,7 +129,7 @@ class InvertedResidualUnit(nn.Layer):
     def forward(self, x):
         """[N, C, H, W] -> [N, num_filters, H / stride, W / stride]."""
         y = self._linear_conv(self._bottleneck_conv(self._expand_conv(x)))
-        return x + y if self._shortcut else y
+        return x + y if self.shortcut else y
 
 
 class InvresiBlocks(nn.Layer):

@@ -206,7 +206,7 @@ def test_expansion_leaves_the_first_stage():
 def test_shortcut_only_at_stride_1_with_equal_shapes():
     def shortcuts(model):
         units = [u for u in model.sublayers() if isinstance(u, mobilenet_v2.InvertedResidualUnit)]
-        return [u._shortcut for u in units]
+        return [u.shortcut for u in units]
 
     by_stage = [[False] + [True] * (n - 1) for _, _, n, _ in mobilenet_v2.STAGES]
     assert shortcuts(create_model("MobileNetV2", class_num=2)) == sum(by_stage, [])

@@ -1,0 +1,184 @@
+"""Pictures as SVG text: no library, no network, light and dark by the reader's setting.
+
+Every function returns one ``<svg>`` element, for a file (:func:`save`) or inside a page. Colours are CSS variables
+``--c0`` to ``--c5`` with a default, text has the colour of the page around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from math import ceil, floor, log10
+from pathlib import Path
+from typing import NamedTuple
+
+COLOURS = ("#2563a8", "#c2570c", "#2f855a", "#9b2c6f", "#6b4fbb", "#8a6d00")
+
+_STYLE = (
+    "svg.plot{font:12px system-ui,sans-serif}svg.plot text{fill:currentColor}"
+    "svg.plot .grid{stroke:currentColor;stroke-opacity:.15}svg.plot .axis{stroke:currentColor;stroke-opacity:.6}"
+)
+
+
+class Line(NamedTuple):
+    """One line or cloud of a chart: ``points`` are (x, y); ``labels``, one a point, are shown on hover."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    labels: Sequence[str] = ()
+    joined: bool = True
+    dashed: bool = False
+
+
+def colour(index: int) -> str:
+    """Return the CSS colour of the ``index``-th line."""
+    index %= len(COLOURS)
+    return f"var(--c{index},{COLOURS[index]})"
+
+
+def chart(
+    lines: Sequence[Line],
+    title: str,
+    x_label: str,
+    y_label: str,
+    *,
+    x_log: bool = False,
+    x_range: tuple[float, float] | None = None,
+    y_range: tuple[float, float] | None = None,
+    width: int = 560,
+    height: int = 340,
+) -> str:
+    """Return a line or scatter chart with axes, grid and legend.
+
+    Args:
+        lines: what to draw; without points nothing of it is drawn.
+        title: read out in place of the picture, and its heading.
+        x_label: with unit.
+        y_label: with unit.
+        x_log: logarithmic x axis.
+        x_range: of the axis; default what the points need.
+        y_range: likewise.
+        width: in user units; the picture itself takes the width of its place.
+        height: likewise.
+    """
+    lines = [line for line in lines if len(line.points)]
+    xs = [p[0] for line in lines for p in line.points] or [1.0]
+    ys = [p[1] for line in lines for p in line.points] or [0.0]
+    x_ticks = _log_ticks(*(x_range or (min(xs), max(xs)))) if x_log else _ticks(*(x_range or (min(xs), max(xs))))
+    y_ticks = _ticks(*(y_range or (min(ys), max(ys))))
+    left, top, right, bottom = 66, 34, 24, 46 + 18 * ceil(len(lines) / 3)
+    inner_w, inner_h = width - left - right, height - top - bottom
+
+    def at_x(value: float) -> float:
+        low, high = x_ticks[0], x_ticks[-1]
+        share = log10(value / low) / log10(high / low) if x_log else (value - low) / (high - low)
+        return left + inner_w * share
+
+    def at_y(value: float) -> float:
+        return top + inner_h * (1 - (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]))
+
+    parts = [f'<text x="{left}" y="18" font-weight="600">{escape(title)}</text>']
+    for tick in y_ticks:
+        y = at_y(tick)
+        parts.append(f'<line class="grid" x1="{left}" x2="{left + inner_w}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+    for tick in x_ticks:
+        x = at_x(tick)
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + inner_h}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{top + inner_h + 16}" text-anchor="middle">{_number(tick)}</text>')
+    parts.append(f'<path class="axis" fill="none" d="M{left} {top}V{top + inner_h}H{left + inner_w}"/>')
+    middle = left + inner_w / 2
+    parts.append(f'<text x="{middle}" y="{top + inner_h + 34}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(
+        f'<text transform="translate(14 {top + inner_h / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+    )
+    for i, line in enumerate(lines):
+        ink = colour(i)
+        placed = [(at_x(x), at_y(y)) for x, y in line.points]
+        if line.joined and len(placed) > 1:
+            path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
+            dash = ' stroke-dasharray="5 4"' if line.dashed else ""
+            parts.append(f'<path fill="none" stroke="{ink}" stroke-width="2"{dash} d="{path}"/>')
+        if not line.joined or len(placed) <= 40:
+            for j, (x, y) in enumerate(placed):
+                hover = f"<title>{escape(line.labels[j])}</title>" if line.labels else ""
+                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{ink}">{hover}</circle>')
+        x, y = left + (i % 3) * inner_w / 3, top + inner_h + 52 + 18 * (i // 3)
+        parts.append(f'<rect x="{x:.1f}" y="{y - 9}" width="12" height="10" rx="2" fill="{ink}"/>')
+        parts.append(f'<text x="{x + 17:.1f}" y="{y}">{escape(line.name)}</text>')
+    return _svg(parts, width, height, title)
+
+
+def panels(pictures: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str, size: int = 150) -> str:
+    """Return small pictures side by side, each (caption, path), the path's course shown by its colour."""
+    gap, top = 14, 52
+    parts = [f'<text x="{gap}" y="20" font-weight="600">{escape(title)}</text>']
+    for i, (caption, points) in enumerate(pictures):
+        left = gap + i * (size + gap)
+        xs, ys = [p[0] for p in points], [p[1] for p in points]
+        span = max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0
+        mid_x, mid_y = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
+        placed = [
+            (left + size * (0.5 + 0.94 * (x - mid_x) / span), top + size * (0.5 - 0.94 * (y - mid_y) / span))
+            for x, y in points
+        ]
+        parts.append(f'<text x="{left + size / 2}" y="{top - 8}" text-anchor="middle">{escape(caption)}</text>')
+        frame = f'x="{left}" y="{top}" width="{size}" height="{size}"'
+        parts.append(f'<rect class="axis" fill="none" {frame}/>')
+        steps = 24
+        for k in range(steps):
+            piece = placed[k * len(placed) // steps : (k + 1) * len(placed) // steps + 1]
+            path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in piece)
+            hue = round(300 * k / steps)
+            parts.append(f'<path fill="none" stroke="hsl({hue} 70% 50%)" stroke-width="1.6" d="{path}"/>')
+    return _svg(parts, gap + len(pictures) * (size + gap), top + size + gap, title)
+
+
+def save(svg: str, path: str | Path) -> Path:
+    """Write one picture as a file of its own, on white by day and on black by night."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    day, night = "background:#fff;color:#1a202c", "background:#15181d;color:#e6e8eb"
+    page = f"svg.plot{{{day}}}@media(prefers-color-scheme:dark){{svg.plot{{{night}}}}}"
+    path.write_text(svg.replace("<style>", f"<style>{page}", 1), encoding="utf-8")
+    return path
+
+
+def stack(pictures: Sequence[str], title: str) -> str:
+    """Return several charts one below the other as one picture."""
+    placed, height, width = [], 0, 0
+    for picture in pictures:
+        w, h = (int(v) for v in picture.split('viewBox="0 0 ', 1)[1].split('"', 1)[0].split())
+        placed.append(f'<svg y="{height}" width="{w}" height="{h}"' + picture[len("<svg") :])
+        height, width = height + h, max(width, w)
+    return _svg(placed, width, height, title)
+
+
+def _svg(parts: Sequence[str], width: float, height: float, title: str) -> str:
+    return (
+        f'<svg class="plot" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" '
+        f'aria-label="{escape(title)}"><style>{_STYLE}</style>' + "".join(parts) + "</svg>"
+    )
+
+
+def _ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers that include ``low`` and ``high``, some ``about`` of them."""
+    if high <= low:
+        low, high = low - 0.5, low + 0.5
+    raw = (high - low) / about
+    base = 10 ** floor(log10(raw))
+    step = next(base * m for m in (1, 2, 2.5, 5, 10) if base * m >= raw * 0.999)
+    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5 times powers of ten that include ``low`` and ``high``."""
+    ladder = [m * 10**e for e in range(floor(log10(low)) - 1, ceil(log10(high)) + 2) for m in (1, 2, 5)]
+    first = max(i for i, v in enumerate(ladder) if v <= low * 1.0001)
+    last = min(i for i, v in enumerate(ladder) if v >= high * 0.9999)
+    return ladder[first : max(last, first + 1) + 1]
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0e}"
