@@ -230,7 +230,7 @@ def _translated(shapes: Mapping, arrays: Mapping, source: object, scheme: str | 
     found.values = {own.keys[name]: array for name, array in theirs.items() if name in own.keys}
     found.heads = {key: name[len("head.") :] for name, key in own.keys.items() if name.startswith("head.")}
     headless = not found.heads
-    trunk_only = headless and "last.weight" not in own.keys and own.family == "MobileNetV2"
+    trunk_only = headless and "last.weight" not in own.keys
     deepest = max((int(n.split(".")[1]) for n in own.keys if n.startswith("block.")), default=-1)
     for name, key in layout.keys.items():
         if name in own.keys or name.endswith(".bias") and not name.startswith("head."):

@@ -306,3 +306,28 @@ def test_a_family_file_can_be_copied_alone(module, tmp_path):
     code = f"import paddle; from {name} import {family}; print({family}(0.25)(paddle.zeros([1, 3, 32, 32])).shape)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert "[1, 1000]" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"class_num": 0}, {"class_num": 7}, {"features_only": True, "out_indices": (0, 2)}]
+)
+@pytest.mark.parametrize("name", SMALL)
+def test_pretrained_from_a_file(name, kwargs, tmp_path, small_v1, small_v2):
+    """The trunk is the file's whatever the head; a classifier of another size starts anew."""
+    source = small_v1 if "V1" in name else small_v2
+    np.savez(tmp_path / "weights.npz", **{k: v.numpy() for k, v in source.state_dict().items()})
+    model = create_model(name, pretrained=tmp_path / "weights.npz", **{"class_num": 10, **kwargs})
+    model.eval()
+    for key, value in model.state_dict().items():
+        if key.split(".")[0] not in ("fc", "out"):
+            assert np.array_equal(value.numpy(), source.state_dict()[key].numpy()), key
+    if not kwargs:
+        assert np.array_equal(model(photos()).numpy(), source(photos()).numpy())
+
+
+def test_pretrained_is_strict(tmp_path, small_v1):
+    np.savez(tmp_path / "weights.npz", **{k: v.numpy() for k, v in small_v1.state_dict().items()})
+    with pytest.raises(UserError, match="MobileNetV1"):
+        create_model("MobileNetV2_x0_25", pretrained=str(tmp_path / "weights.npz"))
+    with pytest.raises(UserError, match="nowhere.npz"):
+        create_model("MobileNetV2_x0_25", pretrained=str(tmp_path / "nowhere.npz"))
