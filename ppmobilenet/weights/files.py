@@ -4,7 +4,10 @@
 |---|---|---|
 | Paddle ``.pdparams`` ``.pdopt`` ``.pdstates`` ``.pdema`` | a pickle | :mod:`.pickles` |
 | static-graph folder, one file a parameter | a folder of LoDTensor files | :mod:`.lodtensor` |
+| merged ``.pdiparams`` or ``__params__`` with its program beside it | LoDTensors one after the other | the same |
 | ``.npz`` | a zip of ``.npy`` | :mod:`.archives` |
+| ``.safetensors`` | a length and a JSON header | the same |
+| PyTorch, legacy and zip | its magic number; a zip with ``data.pkl`` | :mod:`.torchfile` |
 
 A kind is recognised by content; the extension only helps to find a file that was named without it.
 """
@@ -19,10 +22,13 @@ from pathlib import Path
 import numpy as np
 
 from ppmobilenet.errors import DamagedFileError, UserError, did_you_mean
-from ppmobilenet.weights import archives, lodtensor, pickles
+from ppmobilenet.weights import archives, lodtensor, pickles, torchfile
 
 # tried in this order when a path is given without its extension
-EXTENSIONS = (".pdparams", ".npz")
+EXTENSIONS = (".pdparams", ".npz", ".safetensors", ".pth", ".pth.tar", ".pt", ".pdiparams")
+
+# where training scripts keep the weights in a checkpoint of more
+CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "params", "weights", "state_dict_ema")
 
 
 def resolve(path: str | os.PathLike) -> Path:
@@ -94,17 +100,47 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     path = resolve(path)
     if path.is_dir():
         return lodtensor.read_folder(path, map_file)
+    if path.suffix in (".pdmodel", ".json") or path.name == "__model__":
+        raise UserError(
+            "is a program; its weights are in another file",
+            where=path,
+            allowed="the .pdiparams or __params__ beside it",
+        )
     data = _checked(path)
     if archives.is_zip(data):
-        return archives.read_npz(data, path)
-    value = _whole_pickle(data, path)
-    return flat_arrays(value, path)
+        return _read_zip(data, path)
+    if archives.is_safetensors(data):
+        return archives.read_safetensors(data, path)
+    if data[0] == 0:
+        return lodtensor.read_merged(path, map_file)
+    if torchfile.is_legacy(data):
+        return flat_arrays(torchfile.read_legacy(data, path), path)
+    return flat_arrays(_whole_pickle(data, path), path)
+
+
+def _read_zip(data: memoryview, path: Path) -> dict[str, np.ndarray]:
+    try:
+        with archives.open_zip(data) as archive:
+            if torchfile.is_torch_zip(archive):
+                return flat_arrays(torchfile.read_zip(archive, data, path), path)
+            return archives.read_npz(archive, data, path)
+    except archives.ZIP_ERRORS as error:
+        raise DamagedFileError(
+            f"is damaged: {str(error)[:200] or type(error).__name__}", where=path, hint="copy or download it again"
+        ) from None
 
 
 def flat_arrays(value: object, path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a state dict, leaving out what is not a weight (epoch numbers, Paddle's table of names)."""
+    """Return the arrays of a state dict, leaving out what is not a weight (epoch numbers, Paddle's table of names).
+
+    A checkpoint that holds more than weights keeps them under a key of :data:`CONTAINERS`.
+    """
     if not isinstance(value, Mapping):
         raise UserError(f"holds a {type(value).__name__}, not a dict of weights", where=path)
+    for container in CONTAINERS:
+        # beside it may stand an array or two that is no weight, such as the best accuracy
+        if isinstance(value.get(container), Mapping) and _count(value[container]) > _count(value):
+            return flat_arrays(value[container], path)
     arrays = {}
     for key, item in value.items():
         if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], np.ndarray):
@@ -115,6 +151,10 @@ def flat_arrays(value: object, path: Path) -> dict[str, np.ndarray]:
         found = ", ".join(map(repr, list(value)[:8])) or "nothing"
         raise UserError(f"holds no weights; found: {found[:300]}", where=path)
     return arrays
+
+
+def _count(value: Mapping) -> int:
+    return sum(isinstance(item, np.ndarray) for item in value.values())
 
 
 def _checked(path: Path) -> memoryview:
@@ -134,7 +174,7 @@ def _whole_pickle(data: memoryview, path: Path) -> object:
         raise DamagedFileError(
             f"is no weight file: it begins with {bytes(data[:8])!r}",
             where=path,
-            allowed="Paddle .pdparams, .npz, or a folder of static-graph parameter files",
+            allowed="Paddle .pdparams or .pdiparams, PyTorch .pth, .safetensors, .npz, a folder of parameter files",
         )
     value, end = pickles.load(data, path)
     if end != len(data):

@@ -6,6 +6,7 @@ tensor version 0; int32 length of a protobuf (field 1: data type, field 2: dimen
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,8 +28,9 @@ DTYPES = {
     20: np.dtype("u1"),
     21: np.dtype("i1"),
 }
+LOD_TENSOR = 7
 # files of a saved program that hold no parameter
-PROGRAMS = ("__model__", "model.yml", "infer_cfg.yml", "inference.yml")
+PROGRAMS = ("__model__",)
 
 
 def varint(data: memoryview, position: int) -> tuple[int, int]:
@@ -129,13 +131,77 @@ def read_tensors(data: memoryview, names: Sequence[str], path: Path) -> dict[str
     return arrays
 
 
-def read_folder(folder: Path, map_file: Callable[[Path], memoryview]) -> dict[str, np.ndarray]:
-    """Read a folder with one file a parameter; the file's name is the parameter's.
+def parameter_names(program: Path, data: memoryview) -> list[str]:
+    """Return a program's parameter names in the order in which a merged file holds them.
+
+    Args:
+        program: its path: ``.json`` (Paddle 3) or protobuf (``.pdmodel``, ``__model__``).
+        data: its bytes.
 
     Raises:
-        UserError: the folder holds none.
+        DamagedFileError: it is no program.
+    """
+    try:
+        names = _json_names(bytes(data)) if program.suffix == ".json" else _protobuf_names(data)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        names = []
+    if not names:
+        raise DamagedFileError("is no Paddle program with parameters", where=program)
+    return sorted(names)
+
+
+def _protobuf_names(data: memoryview) -> list[str]:
+    # ProgramDesc.blocks = 1, BlockDesc.vars = 3, VarDesc: name 1, type 2, persistable 3; VarType.type 1
+    names = []
+    for number, block in fields(data):
+        for inner, variable in fields(block) if number == 1 else ():
+            if inner != 3:
+                continue
+            parts = dict(fields(variable))
+            kind = dict(fields(parts[2])).get(1)
+            if parts.get(3) == 1 and kind == LOD_TENSOR:
+                names.append(bytes(parts[1]).decode("utf-8"))
+    return names
+
+
+def _json_names(data: bytes) -> list[str]:
+    regions = json.loads(data)["program"]["regions"]
+    operations = [op for region in regions for block in region["blocks"] for op in block["ops"]]
+    return [op["A"][3] for op in operations if op["#"] == "p" and isinstance(op["A"][3], str)]
+
+
+def read_merged(path: Path, map_file: Callable[[Path], memoryview]) -> dict[str, np.ndarray]:
+    """Read an exported model's merged parameters, ``NAME.pdiparams`` or ``__params__``, by its program beside it.
+
+    Raises:
+        UserError: the program is not there.
+        DamagedFileError: one of the two is damaged, or they do not belong together.
+    """
+    stem = path.with_suffix("")
+    programs = [path.with_name("__model__")] if path.name == "__params__" else []
+    programs += [stem.with_suffix(".pdmodel"), stem.with_suffix(".json"), path.with_name("__model__")]
+    program = next((p for p in programs if p.is_file()), None)
+    if program is None:
+        raise UserError(
+            "the program that names its parameters is not beside it",
+            where=path,
+            allowed=" or ".join(p.name for p in programs),
+        )
+    return read_tensors(map_file(path), parameter_names(program, map_file(program)), path)
+
+
+def read_folder(folder: Path, map_file: Callable[[Path], memoryview]) -> dict[str, np.ndarray]:
+    """Read a folder with one file a parameter, whose name is the parameter's, or with one merged file.
+
+    Raises:
+        UserError: the folder holds none, or several merged files.
         DamagedFileError: a file in it is damaged or no parameter.
     """
+    merged = sorted(p for p in folder.iterdir() if p.suffix == ".pdiparams" or p.name == "__params__")
+    if len(merged) == 1:
+        return read_merged(merged[0], map_file)
+    if merged:
+        raise UserError(f"holds {len(merged)} exported models; name one: {merged[0]}", where=folder)
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in PROGRAMS and p.name[0] != ".")
     if not files:
         raise UserError("the folder holds no parameter files", where=folder)

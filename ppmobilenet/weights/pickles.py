@@ -166,11 +166,12 @@ def _eval_of_data(expression: object, names: object = None) -> object:
     return names["data"]
 
 
-def _known(*entries: tuple[str, str, Callable | None]) -> dict[tuple[str, str], Known]:
+def known(*entries: tuple[str, str, Callable | None]) -> dict[tuple[str, str], Known]:
+    """Return a table of globals from (module, name, stand-in) rows."""
     return {(module, name): Known(f"{module}.{name}", make) for module, name, make in entries}
 
 
-PADDLE_GLOBALS: Mapping[tuple[str, str], Known] = _known(
+PADDLE_GLOBALS: Mapping[tuple[str, str], Known] = known(
     ("numpy", "ndarray", None),
     ("numpy", "dtype", _dtype),
     ("numpy.core.multiarray", "_reconstruct", _empty_array),

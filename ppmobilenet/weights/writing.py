@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ppmobilenet.errors import UserError
+from ppmobilenet.weights.archives import safetensors_bytes
 
 # paddle.save's note of which parameter name belongs to which key
 PADDLE_NAMES = "StructuredToParameterName@@"
@@ -150,4 +151,11 @@ def _npz(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-WRITERS: dict[str, Callable] = {".pdparams": _pdparams, ".npz": _npz}
+def _safetensors(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    start, values = safetensors_bytes(arrays)
+    file.write(start)
+    for array in values:
+        file.write(array.tobytes())
+
+
+WRITERS: dict[str, Callable] = {".pdparams": _pdparams, ".npz": _npz, ".safetensors": _safetensors}
