@@ -3,6 +3,9 @@
 PaddleClas names no parameter of its V1: Paddle numbers them (``conv2d_0.w_0``, ``batch_norm_26.b_0``), and those are
 the keys of its ``.pdopt``. Ours have the names of the static-graph release (``conv1_weights``). Layers stand in the
 same order in both, so the n-th convolution is the n-th convolution. V2's names are equal and need none of this.
+
+The last number of a key (``conv1_weights_velocity_0``) counts the optimizers of the process that made the accumulator:
+take an optimizer's first step inside ``paddle.utils.unique_name.guard()`` and it is 0, as in a process of its own.
 """
 
 from __future__ import annotations
