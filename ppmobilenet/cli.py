@@ -29,6 +29,7 @@ COMMANDS = {
         "-c CONFIG -o Global.pretrained_model=...",
     ),
     "cost": ("cost", "parameters, multiply-adds and memory of a network", "MobileNetV2 --resolution 160"),
+    "verify": ("verify", "does a package still answer as its model did, and where not", "inference/ --images photos/"),
 }
 
 

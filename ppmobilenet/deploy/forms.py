@@ -13,8 +13,8 @@ from paddle import nn
 from ppmobilenet import __version__
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden, package
-from ppmobilenet.deploy.backends import BACKENDS, open_backend, why_not
 from ppmobilenet.deploy.predictor import softmax
+from ppmobilenet.deploy.verify import verify
 from ppmobilenet.errors import NumericsError, UserError, did_you_mean
 
 PADDLE_FORMS = ("inference", "pdmodel")
@@ -190,9 +190,8 @@ def export_layer(
             "accuracy": list(accuracy),
             "labels": list(labels),
         }
-        written = package.Package(folder, {**meta, "forms": forms, "files": []})
-        forms = [compare_form(written, form, batch, expected, log) for form in forms]
         package.write_package(folder, {**meta, "forms": forms}, inner_ops)
+        prove(folder, lambda batch: _eager(layer, batch)[0], photos, log)
     final = Path(output)
     log(f"exported {name} ({', '.join(form['name'] for form in forms)}) to {final}")
     return final
@@ -225,33 +224,34 @@ def _eager(layer: Deployed, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return logits, softmax(logits) if inside else logits
 
 
-def compare_form(
-    written: package.Package, form: Mapping, batch: np.ndarray, expected: np.ndarray, log: Callable[[str], None]
-) -> dict:
-    """Run a form of a package being written and compare it with the model; return the form with the outcome.
+def prove(folder: Path, eager: Callable[[np.ndarray], np.ndarray], photos: Sequence[bytes], log: Callable[[str], None]):
+    """Verify a package that is being written and note in its package.json what was compared.
+
+    Args:
+        folder: complete, not yet in its place.
+        eager: the network on the package's input, logits.
+        photos: encoded photos.
+        log: where the table goes.
 
     Raises:
-        NumericsError: it departs by more than the bound.
+        NumericsError: something departs; names the first stage.
     """
-    engine = next((name for name, row in BACKENDS.items() if row.engine == form["engine"] and name != "openvino"), None)
-    alone = package.Package(written.folder, {**written.meta, "forms": [form]})
-    reason = why_not(alone, engine, form["precision"]) if engine else "no engine here runs it"
-    if reason:
-        log(f"{form['name']}: written, not compared: {reason}")
-        return {**form, "compared": False}
-    _, _, run = open_backend(alone, engine, precision=form["precision"])
-    got = run(batch)
-    kind = written.meta["output"]["kind"]
-    bound = package.BOUNDS[kind]
-    difference = float(np.abs(got - expected).max()) if np.isfinite(got).all() else float("inf")
-    log(f"{form['name']}: largest difference from the model {difference:.1e} on {kind} (bound {bound:.0e})")
-    if not difference <= bound:
+    report = verify(folder, photos, model=eager)
+    log(report.table())
+    first = report.first_departure
+    if first is not None:
+        numbers = f"{first.difference:.3g}, allowed {first.bound:g}" if first.difference is not None else first.note
         raise NumericsError(
-            f"the exported form {form['name']!r} departs from the model: {difference:.3g} on {kind}, "
-            f"allowed {bound:.0e}; nothing was written",
+            f"the export departs from the model at {first.stage} ({first.subject}): {numbers}; nothing was written",
             hint="report this with the config and the versions of paddle and onnxruntime",
         )
-    return {**form, "compared": True, "max_difference": difference}
+    meta = package.read_json(folder / "package.json")
+    for form in meta["forms"]:
+        rows = [row for row in report.rows if row.subject.startswith(f"{form['name']},") and row.difference is not None]
+        form["compared"] = bool(rows)
+        if rows:
+            form["max_difference"] = max(row.difference for row in rows)
+    package.dump_json(meta, folder / "package.json")
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,44 @@
+"""``ppmobilenet export``: write the package for deployment and prove it."""
+
+from __future__ import annotations
+
+import argparse
+
+from ppmobilenet.commands._common import add_config_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument(
+        "--to",
+        default="inference,pdmodel",
+        metavar="FORMS",
+        help="comma list of inference, pdmodel, onnx, or all (default: %(default)s)",
+    )
+    parser.add_argument("--output", metavar="DIR", help="the folder to write (default: Global.save_inference_dir)")
+    parser.add_argument(
+        "--softmax",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="give probabilities or logits (default: Arch.infer_add_softmax, and that is true)",
+    )
+    parser.add_argument(
+        "--embed-preprocess",
+        choices=("NCHW", "NHWC"),
+        help="compute the normalisation inside the graph; its input is then uint8 pixels in this layout",
+    )
+    parser.add_argument("--random-init", action="store_true", help="export without trained weights")
+
+
+def run(args: argparse.Namespace) -> None:
+    from ppmobilenet.config import load_config
+    from ppmobilenet.deploy.export import export
+
+    export(
+        load_config(args.config, args.override),
+        to=args.to,
+        output=args.output,
+        random_init=args.random_init,
+        softmax_inside=args.softmax,
+        embed_preprocess=args.embed_preprocess,
+    )

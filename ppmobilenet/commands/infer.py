@@ -1,0 +1,48 @@
+"""``ppmobilenet infer``: names for photos, from trained weights (-c) or an exported package (-m)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ppmobilenet.commands._common import add_config_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser, required=False)
+    parser.add_argument("-m", "--model", metavar="DIR", help="an exported package; then no config is needed")
+    parser.add_argument("-i", "--input", metavar="FILE|DIR", help="a photo or a folder (default: Infer.infer_imgs)")
+    parser.add_argument("--infer-list", metavar="TXT", help="a list of paths below the input folder")
+    parser.add_argument("--topk", type=int, help="answers a photo")
+    parser.add_argument("--batch-size", type=int, help="photos a run of the model")
+    parser.add_argument(
+        "--save", metavar="FILE", help="write the answers: .jsonl (a line a photo), .csv, or .json (PaddleClas's list)"
+    )
+    parser.add_argument("--backend", default="auto", help="auto, openvino, paddle, onnxruntime or lite (with -m)")
+    parser.add_argument("--threads", type=int, help="threads for one inference (with -m; default: all)")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "int8"), help="with -m (default: %(default)s)")
+    parser.add_argument("--random-init", action="store_true", help="with -c: run without trained weights")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ppmobilenet.deploy import infer
+    from ppmobilenet.errors import UserError
+
+    if bool(args.config) == bool(args.model):
+        raise UserError("give either -c CONFIG (trained weights) or -m DIR (an exported package)")
+    if args.model:
+        if not args.input:
+            raise UserError("which photos? give -i FILE or DIR")
+        job = infer.from_package(
+            args.model, args.input, args.infer_list, args.backend, args.threads, args.precision, args.topk
+        )
+    else:
+        from ppmobilenet.config import load_config
+
+        config = load_config(args.config, args.override)
+        job = infer.from_config(config, args.input, args.infer_list, args.topk, args.random_init)
+    if args.batch_size:
+        job.batch_size = args.batch_size
+    if args.save:
+        job.save = args.save
+    return infer.run(job, out=sys.stdout)

@@ -1,0 +1,36 @@
+"""``ppmobilenet verify``: does a package answer as it did when it was exported, and if not, from which stage on?"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("package", help="the exported folder")
+    parser.add_argument("--images", metavar="DIR", help="photos to run through every form, besides the golden one")
+    parser.add_argument("-c", "--config", metavar="YAML", help="compare with the trained model of this config too")
+    parser.add_argument(
+        "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="replace one value of the config"
+    )
+    parser.add_argument("--checkpoint", metavar="FILE", help="its weights (default: Global.pretrained_model)")
+    parser.add_argument("--limit", type=int, default=64, help="photos at most (default: %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the table as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ppmobilenet.deploy.verify import verify
+    from ppmobilenet.errors import EXIT_NUMERICS, EXIT_OK, UserError
+
+    if args.checkpoint and not args.config:
+        raise UserError("--checkpoint needs the config it was trained with", hint="add -c CONFIG")
+    config = None
+    if args.config:
+        from ppmobilenet.config import load_config
+
+        overrides = [*args.override, *([f"Global.pretrained_model={args.checkpoint}"] if args.checkpoint else [])]
+        config = load_config(args.config, overrides)
+    report = verify(args.package, images=args.images, config=config, limit=args.limit)
+    print(report.table())
+    if args.json:
+        report.write_json(args.json)
+    return EXIT_OK if report.passed else EXIT_NUMERICS

@@ -1,0 +1,165 @@
+"""A folder of photos -> lines on the screen and a file of answers (``tools/infer.py``)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from ppmobilenet.deploy.predictor import Classifier, Failure, Prediction, Predictor, list_photos
+from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
+
+SAVED_AS = (".jsonl", ".csv", ".json")
+
+
+@dataclass
+class Job:
+    """What :func:`run` does: ``classifier`` on ``photos``; ``save`` names a .jsonl, .csv or .json file, or is None."""
+
+    classifier: Classifier
+    photos: Sequence[str]
+    batch_size: int = 1
+    save: str | None = None
+
+
+def from_package(
+    package: str | os.PathLike,
+    source: str,
+    infer_list: str | None = None,
+    backend: str = "auto",
+    threads: int | None = None,
+    precision: str = "fp32",
+    topk: int | None = None,
+) -> Job:
+    """Prepare to predict with an exported package; nothing but it and its backend is needed."""
+    photos = list_photos(source, infer_list)
+    return Job(Predictor(package, backend, threads, precision, topk), photos)
+
+
+def from_config(
+    config: Mapping,
+    source: str | None = None,
+    infer_list: str | None = None,
+    topk: int | None = None,
+    random_init: bool = False,
+    log: Callable[[str], None] | None = None,
+) -> Job:
+    """Prepare to predict with trained weights, as PaddleClas's ``tools/infer.py`` does.
+
+    Uses ``Infer.infer_imgs``, ``infer_list``, ``batch_size``, ``save_dir`` and ``PostProcess`` (``topk``,
+    ``class_id_map_file``). The preprocessing is that of ``DataLoader.Eval``, with which the accuracy was measured;
+    where ``Infer.transforms`` says otherwise, that is logged.
+    """
+    import paddle
+
+    from ppmobilenet.deploy.export import deployment_labels, evaluation_ops, model_with_weights
+    from ppmobilenet.deploy.package import deployment_ops, spell_out
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    log = log or say
+    source = source or config.get("Infer.infer_imgs")
+    infer_list = infer_list or config.get("Infer.infer_list")
+    if not source:
+        raise UserError(
+            "which photos?", where="Infer.infer_imgs", hint="-o Infer.infer_imgs=photo.jpg, or -i photo.jpg"
+        )
+    photos = list_photos(source, infer_list)
+    ops = evaluation_ops(config)
+    own = config.get("Infer.transforms")
+    if own and spell_out(deployment_ops(own)) != spell_out(ops):
+        log("note: Infer.transforms differ from those of DataLoader.Eval; the latter are used, as in evaluation")
+    model = model_with_weights(config, random_init, log)
+    model.eval()
+
+    def eager(batch):
+        with paddle.no_grad():
+            return model(paddle.to_tensor(batch)).numpy()
+
+    classifier = Classifier(
+        ops,
+        eager,
+        deployment_labels(config, int(config["Arch"].get("class_num", 1000))),
+        output="logits",
+        topk=topk or int(config.get("Infer.PostProcess.topk") or 5),
+    )
+    save = config.get("Infer.save_dir")
+    if save and Path(save).suffix not in SAVED_AS:
+        save = save.rstrip("/") + ".json"  # PaddleClas takes save_dir for a file's name
+    return Job(classifier, photos, int(config.get("Infer.batch_size") or 1), save)
+
+
+@contextmanager
+def _saving(path: str | None) -> Iterator[Callable[[Prediction | Failure], None]]:
+    """Give a function that writes one answer; the file takes its name when all are written."""
+    if path is None:
+        yield lambda answer: None
+        return
+    suffix = Path(path).suffix
+    if suffix not in SAVED_AS:
+        raise UserError(f"cannot save to {path!r}", where="--save", allowed="a name ending in " + ", ".join(SAVED_AS))
+    partial = Path(path).with_name(f".{Path(path).name}.partial-{os.getpid()}")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        file = open(partial, "w", encoding="utf-8", newline="" if suffix == ".csv" else None)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}", where="--save") from error
+    try:
+        with file:
+            if suffix == ".csv":
+                table = csv.writer(file)
+                table.writerow(["file_name", "rank", "class_id", "score", "label_name", "error"])
+                yield lambda answer: table.writerows(_csv_rows(answer))
+            elif suffix == ".jsonl":
+                yield lambda answer: file.write(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n") and None
+            else:
+                answers: list[dict] = []
+                yield lambda answer: answers.append(answer.to_dict())
+                json.dump(answers, file, ensure_ascii=False)
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}", where="--save") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _csv_rows(answer: Prediction | Failure) -> list[list]:
+    if isinstance(answer, Failure):
+        return [[answer.source, "", "", "", "", str(answer.error)]]
+    names = answer.label_names or [""] * len(answer.class_ids)
+    return [
+        [answer.source, rank, number, f"{score:.5f}", name, ""]
+        for rank, (number, score, name) in enumerate(zip(answer.class_ids, answer.scores, names), 1)
+    ]
+
+
+def run(job: Job, out: TextIO) -> int:
+    """Predict every photo of the job, write a line each to ``out``, and save them if asked.
+
+    Returns:
+        0, or the exit code for bad data if a photo could not be used (the others are answered all the same).
+    """
+    from tqdm import tqdm
+
+    failed = 0
+    answers = job.classifier.stream(job.photos, job.batch_size)
+    # the bar and the lines share the terminal: with the lines on it, they are progress enough
+    bar = tqdm(total=len(job.photos), unit="photo", disable=out.isatty() or not sys.stderr.isatty(), leave=False)
+    with bar, _saving(job.save) as save:
+        for answer in answers:
+            failed += isinstance(answer, Failure)
+            print(answer, file=sys.stderr if isinstance(answer, Failure) else out)
+            save(answer)
+            bar.update()
+    if job.save:
+        print(f"{len(job.photos)} answers written to {job.save}", file=sys.stderr)
+    if failed:
+        print(f"{failed} of {len(job.photos)} photos could not be used", file=sys.stderr)
+    return EXIT_DATA if failed else EXIT_OK
