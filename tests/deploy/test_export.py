@@ -121,7 +121,7 @@ def test_exported_equals_eager(tmp_path, name, size, inside):
     assert batch.shape == (3, 3, size, size) and batch.dtype == np.float32
     with paddle.no_grad():
         logits = model(paddle.to_tensor(batch)).numpy()
-    assert np.abs(logits).max() > 0.5, "a comparison of zeros proves nothing"
+    assert np.ptp(logits, axis=0).max() > 0.1, "a comparison of constants proves nothing"
     expected = softmax(logits) if inside else logits
     bound = 1e-5 if inside else 1e-4
     assert np.abs(predictor.run(batch) - expected).max() < bound
