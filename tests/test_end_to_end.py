@@ -71,9 +71,7 @@ def test_eval_refuses_random_weights(walk):
 
 def test_exported_model_names_the_photos(walk):
     weights = "Global.pretrained_model=demo/output/best_model"
-    done = command(
-        "tools/export_model.py", "-c", REPO / CONFIG, "-o", weights, "-o", "Global.resolution=32", cwd=walk
-    )
+    done = command("tools/export_model.py", "-c", REPO / CONFIG, "-o", weights, "-o", "Global.resolution=32", cwd=walk)
     package = walk / "demo/inference"
     for name in ("inference.json", "inference.pdmodel", "inference.pdiparams", "inference.yml"):
         assert (package / name).stat().st_size > 0, done.stdout
