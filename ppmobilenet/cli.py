@@ -28,7 +28,11 @@ COMMANDS = {
         "write the model for deployment and prove it",
         "-c CONFIG -o Global.pretrained_model=...",
     ),
-    "choose": ("choose", "the networks that fit a budget", "--max-latency-ms 10 --max-size-mb 5"),
+    "convert-weights": (
+        "convert_weights",
+        "look into a weight file of any kind, or convert it",
+        "mobilenet_v2.pth -o MobileNetV2.pdparams",
+    ),
     "cost": ("cost", "parameters, multiply-adds and memory of a network", "MobileNetV2 --resolution 160"),
     "verify": ("verify", "does a package still answer as its model did, and where not", "inference/ --images photos/"),
 }

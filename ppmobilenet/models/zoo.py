@@ -85,7 +85,7 @@ def build_model(arch: Mapping) -> nn.Layer:
 
 
 def _load(model: nn.Layer, name: str, pretrained: bool | str | Path, use_ssld: bool) -> None:
-    from ppmobilenet.weights import loading
+    from ppmobilenet.weights.download import published_file
+    from ppmobilenet.weights.loading import load_weights
 
-    path = loading.published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained
-    loading.load_weights(model, path)
+    load_weights(model, published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained)

@@ -13,6 +13,7 @@ import numpy as np
 
 from ppmobilenet.errors import NumericsError, UserError, did_you_mean
 from ppmobilenet.weights import files, naming
+from ppmobilenet.weights.guess import Architecture, guess
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -188,7 +189,7 @@ class _Found:
     notes: tuple[str, ...] = ()
     bn_folded: bool = False
     classes: tuple[int, int] | None = None  # the file's and the model's
-    architecture: str | None = None
+    architecture: Architecture | None = None
 
 
 def _translated(shapes: Mapping, arrays: Mapping, source: object, scheme: str | None) -> _Found:
@@ -222,6 +223,7 @@ def _translated(shapes: Mapping, arrays: Mapping, source: object, scheme: str | 
     if bn_folded:
         notes.append("batch norm folded")
     found = _Found(layout.scheme, {}, notes=tuple(notes), bn_folded=bn_folded)
+    found.architecture = guess({name: array.shape for name, array in theirs.items()}, layout.family)
     found.ignored = dict(layout.ignored)
     misfits = [key for key, reason in layout.ignored.items() if reason.startswith("not a key of")]
     for key in misfits:
@@ -272,6 +274,8 @@ def _difference(missing, misshaped, shapes, found: _Found, classes, report: Load
     if misshaped:
         pairs = [f"{key} {list(found.values[key].shape)} -> {list(shapes[key])}" for key in misshaped]
         lines.append(f"other shapes, file -> model ({len(misshaped)}): {_some(pairs)}")
+    if misshaped and found.architecture:
+        lines.append(f"the file's shapes are those of {found.architecture}")
     if found.unexpected:
         lines.append(f"not in the model ({len(found.unexpected)}): {_some(found.unexpected)}")
     return "\n  ".join(lines)
@@ -281,6 +285,10 @@ def _advice(missing, misshaped, found: _Found, heads, classes) -> str | None:
     problems = missing + misshaped
     if problems and all(key in heads for key in problems) and classes and classes[0] != classes[1]:
         return f"give the model the file's class count (Arch.class_num={classes[0]})"
+    if misshaped and found.architecture:
+        return f"build the file's network: Arch.name={found.architecture.name}" + "".join(
+            f" Arch.{key}={value}" for key, value in found.architecture.arguments.items()
+        )
     if missing and not misshaped and not found.unexpected and len(missing) <= SHOWN:
         return f"if they may keep their initial values: --allow-missing {' '.join(missing)}"
     return None

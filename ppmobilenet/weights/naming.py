@@ -234,6 +234,8 @@ SCHEMES = (
     ),
 )
 AUTOMATIC = "paddle-automatic"
+# MobileNetV1s whose author used ReLU6, as TensorFlow's release; Paddle's use ReLU
+RELU6_SCHEMES = ("timm-v1",)
 SCHEME_NAMES = tuple(s.name for s in SCHEMES) + (AUTOMATIC,)
 
 # put before every key by wrappers: DataParallel, paddle.DataParallel, torch.compile, Lightning and hand-written ones
@@ -287,7 +289,7 @@ def _patterns(scheme: Scheme) -> list[tuple[re.Pattern, str, str]]:
     rows = [(unit, "conv", conv) for unit, conv, _ in scheme.layers]
     rows += [(unit, "norm", norm) for unit, _, norm in scheme.layers]
     rows += [("head", "head", head) for head in scheme.heads]
-    # "features.1." must win over "features.<i>.": rows are tried in the scheme's order, whatever their kind
+    rows.sort(key=lambda row: row[2].count("<"))  # "features.1." before "features.<i>."
     patterns = []
     for unit, kind, template in rows:
         pattern = re.escape(template)
@@ -356,7 +358,7 @@ def read_layout(arrays: Mapping[str, object], scheme: str | None = None, source:
             continue
         neutral, steps, misfits = _read(candidate, names, shapes)
         turned = _turned(neutral, shapes, candidate.torch)
-        rank = (len(neutral) + len(steps), not turned)
+        rank = (_whole_blocks(neutral), len(neutral) + len(steps), not turned)
         if best is None or rank > best[0]:
             best = (rank, candidate, neutral, steps, misfits)
     if scheme in (None, AUTOMATIC) and (best is None or best[4]):
@@ -372,6 +374,12 @@ def read_layout(arrays: Mapping[str, object], scheme: str | None = None, source:
     return Layout(found.name, found.text, found.family, found.torch, neutral, ignored)
 
 
+def _whole_blocks(neutral: Mapping[str, str]) -> int:
+    """How many blocks have what every block has: a scheme that reads the keys wrongly finds others."""
+    blocks = {name.rsplit(".", 2)[0] for name in neutral if name.startswith("block.")}
+    return sum(f"{block}.dw.weight" in neutral and f"{block}.out.weight" in neutral for block in blocks)
+
+
 def _turned(neutral: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], torch: bool) -> bool:
     """Whether the classifier's weight is the other framework's way round, as far as its shape tells."""
     head, bias = neutral.get("head.weight"), neutral.get("head.bias")
@@ -383,7 +391,7 @@ def _turned(neutral: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], t
 
 
 _AUTOMATIC_NAME = re.compile(
-    r"(?P<kind>conv2d|depthwise_conv2d|batch_norm2d|batch_norm|linear|fc)_(?P<n>\d+)\.(?P<end>[wb]_\d)"
+    r"(?P<kind>conv2d|depthwise_conv2d|batch_norm2d|batch_norm|linear|fc)_(?P<n>\d+)\.(?P<end>[wb]_\d)(?:_deepcopy_\d+)?"
 )
 _AUTOMATIC_ENDS = {
     "conv": {"w_0": "weight", "b_0": "bias"},

@@ -1,4 +1,4 @@
-"""PaddleClas-style entry: `python tools/choose.py ...` is `ppmobilenet choose ...`."""
+"""PaddleClas-style entry: `python tools/convert_weights.py ...` is `ppmobilenet convert-weights ...`."""
 
 import os
 import sys
@@ -8,4 +8,4 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from ppmobilenet.cli import main  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main(["choose", *sys.argv[1:]]))
+    sys.exit(main(["convert-weights", *sys.argv[1:]]))

@@ -1,0 +1,63 @@
+"""``ppmobilenet convert-weights``: any published weight file to ours, or a look at what it holds."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SRC", help="a weight file of any kind and naming, or a folder of them")
+    parser.add_argument("--inspect", action="store_true", help="only print what it holds")
+    parser.add_argument(
+        "--arch", metavar="NAME", help="the network, for example MobileNetV2_x0_5; default: what its shapes say"
+    )
+    parser.add_argument(
+        "--arch-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="an argument of the network, e.g. --arch-option divisor=8; may be given many times",
+    )
+    parser.add_argument("-o", "--output", metavar="DST", help="ends in .pdparams, .npz or .safetensors")
+    parser.add_argument("--to", default="paddle", choices=("paddle", "torchvision"), help="key names to write (paddle)")
+    parser.add_argument("--scheme", metavar="NAME", help="read SRC by this naming scheme instead of recognising it")
+    parser.add_argument(
+        "--allow-missing", nargs="+", default=[], metavar="KEY", help="keys that SRC may lack, e.g. out.weight"
+    )
+    parser.add_argument(
+        "--unfold-bn",
+        metavar="PHOTOS",
+        help="a folder of photos: recalibrate batch norms that were folded away, so that the file can be fine-tuned",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    import json
+
+    from ppmobilenet.errors import UserError
+    from ppmobilenet.weights.inspecting import inspect_weights
+
+    if args.inspect:
+        print(inspect_weights(args.source, args.scheme))
+        return
+    if not args.output:
+        raise UserError("where to write? -o is missing", hint="-o weights.pdparams, or --inspect to only look")
+
+    from ppmobilenet.models.zoo import build_model
+    from ppmobilenet.weights.convert import architecture_of, calibration_batches, convert_weights
+
+    arch = architecture_of(args.source, args.arch, args.arch_option, args.scheme)
+    print(f"network: Arch: {json.dumps(arch)}")
+    model = build_model(arch)
+    batches = calibration_batches(args.unfold_bn) if args.unfold_bn else None
+    print(
+        convert_weights(
+            model,
+            args.source,
+            args.output,
+            to=args.to,
+            scheme=args.scheme,
+            allow_missing=args.allow_missing,
+            calibration=batches,
+        )
+    )

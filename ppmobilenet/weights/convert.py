@@ -1,0 +1,196 @@
+"""Converting weight files: any kind and naming in, ours or torchvision's out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from ppmobilenet.errors import UserError
+from ppmobilenet.weights import naming
+from ppmobilenet.weights.inspecting import inspect_weights
+from ppmobilenet.weights.loading import LoadReport, load_weights
+from ppmobilenet.weights.unfolding import unfold_bn
+from ppmobilenet.weights.writing import write_weights
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+# the Eval list of PaddleClas's MobileNet recipes, and its datasets' transpose
+EVAL_OPS = (
+    {"DecodeImage": {"to_rgb": True, "channel_first": False}},
+    {"ResizeImage": {"resize_short": 256}},
+    {"CropImage": {"size": 224}},
+    {
+        "NormalizeImage": {
+            "scale": 1.0 / 255.0,
+            "mean": [0.485, 0.456, 0.406],
+            "std": [0.229, 0.224, 0.225],
+            "order": "",
+        }
+    },
+    {"ToCHWImage": {}},
+)
+OUTPUT_NAMINGS = ("paddle", "torchvision")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What :func:`convert_weights` did; ``str()`` is what the command prints.
+
+    Attributes:
+        report: of the strict load in between.
+        output: the file written.
+        tensors: how many it holds.
+        photos: images used to recalibrate the batch norms, 0 without ``unfold_bn``.
+    """
+
+    report: LoadReport
+    output: Path
+    tensors: int
+    photos: int = 0
+
+    def __str__(self) -> str:
+        lines = [f"{self.report.path}: {self.report} ({self.report.scheme})"]
+        if self.photos:
+            lines.append(f"batch norms recalibrated on {self.photos} photos")
+        elif self.report.bn_folded:
+            lines.append("its batch norm is folded away: to fine-tune from it, add --unfold-bn PHOTOS")
+        return "\n".join((*lines, f"{self.output}: {self.tensors} tensors written"))
+
+
+def convert_weights(
+    model,
+    source: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    to: str = "paddle",
+    scheme: str | None = None,
+    allow_missing: Iterable[str] = (),
+    calibration: Iterable[np.ndarray] | None = None,
+) -> Conversion:
+    """Load a file strictly into its network and write it anew.
+
+    Args:
+        model: the file's network (``create_model(...)``), whose class count is the file's.
+        source: a weight file of any kind and naming.
+        output: ends in ``.pdparams``, ``.npz`` or ``.safetensors``.
+        to: key names to write: ``"paddle"`` (PaddleClas's and ours) or ``"torchvision"``.
+        scheme: force the naming of ``source``.
+        allow_missing: keys that ``source`` may lack.
+        calibration: image batches, float32 [N, 3, H, W]: recalibrate the batch norms of a folded file with them.
+
+    Returns:
+        What was done.
+
+    Raises:
+        UserError: the file does not fit the network, or the network has no torchvision layout.
+        DamagedFileError, NumericsError: as :func:`ppmobilenet.weights.loading.load_weights`.
+    """
+    if to not in OUTPUT_NAMINGS:
+        raise UserError(f"unknown output naming {to!r}", allowed=", ".join(OUTPUT_NAMINGS))
+    report = load_weights(model, source, class_num_may_differ=False, allow_missing=allow_missing, scheme=scheme)
+    photos = unfold_bn(model, calibration) if calibration is not None else 0
+    state = model.state_dict()
+    arrays = {key: tensor.numpy() for key, tensor in state.items()}
+    names = {key: tensor.name for key, tensor in state.items()}
+    if to == "torchvision":
+        arrays, names = to_torchvision(arrays), None
+    path = write_weights(arrays, output, names)
+    return Conversion(report, path, len(arrays), photos)
+
+
+def architecture_of(
+    source: str | os.PathLike, name: str | None = None, options: Iterable[str] = (), scheme: str | None = None
+) -> dict:
+    """Return the ``Arch`` section that builds a file's network.
+
+    Args:
+        source: the weight file.
+        name: the network's name; None takes the name and arguments that the file's shapes tell.
+        options: ``"divisor=8"``: arguments with it, YAML values.
+        scheme: force the naming of ``source``.
+
+    Raises:
+        UserError: the shapes are those of no network known and ``name`` is None, or an option without ``=``.
+    """
+    found = inspect_weights(source, scheme)
+    if name is None and found.architecture is None:
+        raise UserError(
+            f"its network cannot be told: {found.text}",
+            where=source,
+            hint="name it: --arch MobileNetV2 --arch-option scale=0.6 ...",
+        )
+    arch: dict = {"name": name or found.architecture.name}
+    if found.architecture:
+        told = found.architecture.arguments
+        arch.update(told if name is None else {key: told[key] for key in ("class_num",) if key in told})
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not equals:
+            raise UserError(f"--arch-option {option!r} has no '='", allowed="KEY=VALUE, for example divisor=8")
+        arch[key] = yaml.safe_load(value)
+    return arch
+
+
+def calibration_batches(folder: str | os.PathLike, size: int = 16) -> Iterator[np.ndarray]:
+    """Yield the photos of a folder, preprocessed as PaddleClas evaluates, float32 [N, 3, 224, 224].
+
+    Raises:
+        UserError: no photo in it.
+        DataError: a photo that cannot be read.
+    """
+    from ppmobilenet.data.transforms import build_transforms
+
+    photos = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    if not photos:
+        raise UserError("no photos in this folder", where=folder, allowed=", ".join(PHOTO_SUFFIXES))
+    prepare = build_transforms(EVAL_OPS)
+    for start in range(0, len(photos), size):
+        yield np.stack([prepare(photo) for photo in photos[start : start + size]])
+
+
+def to_torchvision(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rename our MobileNetV2's arrays as torchvision's ``mobilenet_v2().load_state_dict`` takes them.
+
+    Raises:
+        UserError: not a MobileNetV2, or one whose first block has a trained expand convolution: torchvision's layout
+            has no place for it.
+    """
+    layout = naming.read_layout(arrays)
+    if layout.family != "MobileNetV2":
+        raise UserError("torchvision has no MobileNetV1: only MobileNetV2 can be written in its naming")
+    neutral, _ = naming.neutral_arrays(layout, arrays)
+    stem = len(neutral["stem.scale"])
+    for name, identity in naming.identity_expansion(stem).items():
+        if neutral.pop(name).shape != identity.shape or not np.allclose(arrays[layout.keys[name]], identity, atol=1e-6):
+            raise UserError(
+                "its first block has a trained expand convolution, which torchvision's layout has no place for",
+                hint="write .pdparams, .npz or .safetensors in Paddle naming; only networks that came from "
+                "torchvision, timm or paddle.vision can go back",
+            )
+    blocks = 1 + max(int(name.split(".")[1]) for name in neutral if name.startswith("block."))
+    # neutral unit -> (convolution, batch norm)
+    places = {"stem": ("features.0.0", "features.0.1")}
+    places["block.0.dw"] = ("features.1.conv.0.0", "features.1.conv.0.1")
+    places["block.0.out"] = ("features.1.conv.1", "features.1.conv.2")
+    for i in range(1, blocks):
+        at = f"features.{i + 1}.conv"
+        places[f"block.{i}.expand"] = (f"{at}.0.0", f"{at}.0.1")
+        places[f"block.{i}.dw"] = (f"{at}.1.0", f"{at}.1.1")
+        places[f"block.{i}.out"] = (f"{at}.2", f"{at}.3")
+    places["last"] = (f"features.{blocks + 1}.0", f"features.{blocks + 1}.1")
+    made = {}
+    for unit, (conv, norm) in places.items():
+        made[f"{conv}.weight"] = neutral[f"{unit}.weight"]
+        made[f"{norm}.weight"] = neutral[f"{unit}.scale"]
+        made[f"{norm}.bias"] = neutral[f"{unit}.offset"]
+        made[f"{norm}.running_mean"] = neutral[f"{unit}.mean"]
+        made[f"{norm}.running_var"] = neutral[f"{unit}.variance"]
+        made[f"{norm}.num_batches_tracked"] = np.array(0, "int64")
+    if "head.weight" in neutral:
+        made["classifier.1.weight"] = np.ascontiguousarray(neutral["head.weight"].T)
+        made["classifier.1.bias"] = neutral["head.bias"]
+    return made

@@ -1,0 +1,75 @@
+"""The catalogue of published weights against the networks and against what was published."""
+
+from __future__ import annotations
+
+import pytest
+
+from ppmobilenet.errors import UserError
+from ppmobilenet.weights import catalog
+
+pytest.importorskip("paddle")
+
+
+def batch_norm_values(model, cost) -> int:
+    """Output values of all batch norms of one image: one behind each convolution."""
+    return sum(c * h * w for c, h, w in (x.output_shape for x in cost.layers if x.kind != "fc"))
+
+
+@pytest.mark.parametrize("model", sorted({row.model for row in catalog.ROWS}))
+def test_exact_and_published_figures(model):
+    from ppmobilenet.insight.cost import measure
+    from ppmobilenet.models.zoo import create_model
+
+    network = create_model(model)
+    cost = measure(network, 224)
+    counted = {
+        catalog.AS_BUILT: cost.madds,
+        catalog.AS_PAPER: cost.paper_madds,
+        catalog.WITH_NORM: cost.madds + 2 * batch_norm_values(network, cost),
+    }
+    rows = [row for row in catalog.ROWS if row.model == model]
+    assert rows
+    for row in rows:
+        assert (row.parameters, row.madds) == (cost.parameters, cost.madds)
+        assert row.published_parameters == pytest.approx(cost.parameters / 1e6, rel=0.03)
+        assert row.published_madds == pytest.approx(counted[row.madds_counted] / 1e6, rel=0.03)
+
+
+def test_rows_cover_every_published_model_and_point_to_files():
+    from ppmobilenet.models.zoo import list_models
+
+    assert [row.model for row in catalog.ROWS if not row.ssld] == list_models("MobileNetV[12]*")
+    assert len({row.url for row in catalog.ROWS}) == len(catalog.ROWS) == 12
+    for row in catalog.ROWS:
+        assert row.url.startswith("https://") and row.url.endswith(f"/{row.name}_pretrained.pdparams")
+        assert 50 < row.top1 < row.top5 < 100
+        assert row.status == "unverified" or row.sha256
+
+
+def test_recipes_exist_and_evaluate_with_the_rows_preprocessing(repo):
+    import yaml
+
+    if not (repo / "configs" / "ImageNet").is_dir():
+        pytest.skip("configs/ImageNet has not landed yet")
+    for row in catalog.ROWS:
+        recipe = yaml.safe_load((repo / row.recipe).read_text(encoding="utf-8"))
+        assert recipe["Arch"]["name"] == row.model
+        ops = {k: v for op in recipe["DataLoader"]["Eval"]["dataset"]["transform_ops"] for k, v in op.items()}
+        assert ops["ResizeImage"]["resize_short"] == row.preprocessing.resize
+        assert ops["CropImage"]["size"] == row.preprocessing.crop
+        assert tuple(ops["NormalizeImage"]["mean"]) == row.preprocessing.mean
+        assert tuple(ops["NormalizeImage"]["std"]) == row.preprocessing.std
+
+
+def test_find_knows_ssld_and_what_there_is_not():
+    assert catalog.find("MobileNetV2", use_ssld=True).top1 == 76.74
+    assert catalog.find("MobileNetV1_ssld").model == "MobileNetV1"
+    with pytest.raises(UserError, match="no SSLD weights of MobileNetV2_x0_5.*\n.*MobileNetV1, MobileNetV2"):
+        catalog.find("MobileNetV2_x0_5", use_ssld=True)
+    with pytest.raises(UserError, match="did you mean"):
+        catalog.find("MobileNetV2_x05")
+
+
+def test_peer_addresses_are_these(peer):
+    theirs = {**peer.v1.MODEL_URLS, **peer.v2.MODEL_URLS}
+    assert {row.model: row.url for row in catalog.ROWS if not row.ssld} == theirs
