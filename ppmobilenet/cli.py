@@ -28,6 +28,7 @@ COMMANDS = {
         "write the model for deployment and prove it",
         "-c CONFIG -o Global.pretrained_model=...",
     ),
+    "choose": ("choose", "the networks that fit a budget", "--max-latency-ms 10 --max-size-mb 5"),
     "convert-weights": (
         "convert_weights",
         "look into a weight file of any kind, or convert it",

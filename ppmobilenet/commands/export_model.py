@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         default="inference,pdmodel",
         metavar="FORMS",
-        help="comma list of inference, pdmodel, onnx, or all (default: %(default)s)",
+        help="comma list of inference, pdmodel, onnx, lite-armv8, lite-armv7, lite-x86, lite-armv8-fp16, or all "
+        "(default: %(default)s)",
     )
     parser.add_argument("--output", metavar="DIR", help="the folder to write (default: Global.save_inference_dir)")
     parser.add_argument(

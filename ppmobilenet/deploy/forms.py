@@ -12,13 +12,14 @@ from paddle import nn
 
 from ppmobilenet import __version__
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.deploy import golden, package
+from ppmobilenet.deploy import golden, lite, lite_env, onnx, package
 from ppmobilenet.deploy.predictor import softmax
 from ppmobilenet.deploy.verify import verify
 from ppmobilenet.errors import NumericsError, UserError, did_you_mean
 
 PADDLE_FORMS = ("inference", "pdmodel")
-FORMS = (*PADDLE_FORMS, "onnx")
+ALL_FORMS = (*PADDLE_FORMS, "onnx", "lite-armv8", "lite-armv7", "lite-x86")
+FORMS = (*ALL_FORMS, "lite-armv8-fp16")
 LAYOUTS = ("NCHW", "NHWC")
 
 
@@ -93,11 +94,25 @@ def _write_paddle_forms(layer: Deployed, folder: Path, shape: Sequence[int], dty
         yield {"name": name, "engine": "paddle", "precision": "fp32", "files": files}
 
 
+def _convert_forms(folder: Path, names: Iterable[str], log: Callable[[str], None]) -> Iterable[Mapping]:
+    """Write the forms that are made from ``inference.pdmodel``; those for which no tool is there are left out, said."""
+    for name in names:
+        if name == "onnx":
+            yield onnx.convert(folder, log)
+            continue
+        _, target, precision = f"{name}-fp32".split("-")[:3]
+        try:
+            model, parameters = folder / "inference.pdmodel", folder / "inference.pdiparams"
+            yield lite.convert(model, parameters, folder, target, precision, log)
+        except lite_env.NoLite as error:
+            log(f"{name}: left out: {error}")
+
+
 def parse_forms(to: str | Sequence[str]) -> list[str]:
     """Return the forms named by ``--to``: names, a comma list, or ``"all"``; UserError says what exists."""
     names = [name.strip() for name in (to.split(",") if isinstance(to, str) else to) if name.strip()]
     if names == ["all"]:
-        return list(FORMS)
+        return list(ALL_FORMS)
     for name in names:
         if name not in FORMS:
             hint = did_you_mean(name, [*FORMS, "all"])
@@ -163,17 +178,17 @@ def export_layer(
     kind = "probabilities" if softmax_inside else "logits"
 
     with package.replacing(output) as folder:
-        wanted = [form for form in PADDLE_FORMS if form in to or form == "pdmodel" and "onnx" in to]
+        # ONNX and Lite are converted from the legacy program, so it is written for them and removed if nobody asked
+        wanted = [form for form in PADDLE_FORMS if form in to or (form == "pdmodel" and set(to) - set(PADDLE_FORMS))]
         forms = list(_write_paddle_forms(layer, folder, shape, dtype, wanted))
-        if "onnx" in to:
-            from ppmobilenet.deploy import onnx
-
-            forms.append(onnx.convert(folder, log))
-            if "pdmodel" not in to:
-                forms = [form for form in forms if form["name"] != "pdmodel"]
-                (folder / "inference.pdmodel").unlink()
-                if "inference" not in to:
-                    (folder / "inference.pdiparams").unlink()
+        forms += _convert_forms(folder, [form for form in to if form not in PADDLE_FORMS], log)
+        if "pdmodel" in wanted and "pdmodel" not in to:
+            forms = [form for form in forms if form["name"] != "pdmodel"]
+            (folder / "inference.pdmodel").unlink()
+            if "inference" not in to:
+                (folder / "inference.pdiparams").unlink()
+        if not forms:
+            raise UserError("none of the forms could be written", where="--to")
         meta = {
             "name": name,
             "class_num": len(labels),
@@ -265,4 +280,5 @@ def _versions() -> dict[str, str]:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "python": platform.python_version(),
+        "lite_runtime": lite_env.LITE_VERSION,
     }

@@ -57,6 +57,7 @@ A folder without package.json but with ``inference.yml`` (written by PaddleClas)
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -257,12 +258,20 @@ def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
     dump_json(full, folder / "package.json")
 
 
+_CANNOT_WRITE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO", "ENAMETOOLONG", "ENOTDIR")
+}
+
+
 @contextmanager
 def writing(target: Path) -> Iterator[None]:
     """Say disk-full, read-only and the like as a UserError that names the folder."""
     try:
         yield
     except OSError as error:
+        if error.errno not in _CANNOT_WRITE:
+            raise
         raise UserError(
             f"cannot write {target}: {error.strerror or error}",
             hint="nothing was changed there; free space or rights are needed, or another folder (--output)",
@@ -503,43 +512,55 @@ def open_package(folder: str | Path) -> Package:
     )
 
 
-def _from_inference_yml(folder: Path) -> dict:
+def read_inference_yml(folder: Path) -> tuple[dict, list[dict]]:
+    """Return the content of inference.yml and its preprocessing, every parameter written out.
+
+    Raises:
+        DamagedFileError: it has not PaddleClas's shape.
+    """
     path = folder / "inference.yml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         ops = deployment_ops([{k: v or {} for k, v in op.items()} for op in content["PreProcess"]["transform_ops"]])
         for op in ops:
             op.get("NormalizeImage", {}).pop("channel_num", None)
-        topk = content["PostProcess"]["Topk"]
-        labels = list(topk.get("label_list") or ())
+        if not isinstance(content["PostProcess"]["Topk"].get("label_list", []), list):
+            raise TypeError("label_list is no list")
+        return content, spell_out(ops)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise DamagedFileError(
             f"inference.yml has not PaddleClas's shape ({type(error).__name__}: {error})",
             where=path,
             allowed="PreProcess.transform_ops and PostProcess.Topk",
         ) from error
-    forms = []
-    for name, engine, files in (
-        ("inference", "paddle", ("inference.json", "inference.pdiparams")),
-        ("pdmodel", "paddle", ("inference.pdmodel", "inference.pdiparams")),
-        ("onnx", "onnxruntime", ("inference.onnx",)),
-    ):
-        if all((folder / file).is_file() for file in files):
-            forms.append({"name": name, "engine": engine, "precision": "fp32", "files": list(files)})
+
+
+def _from_inference_yml(folder: Path) -> dict:
+    """Make up the content of package.json for a folder that PaddleClas wrote."""
+    content, ops = read_inference_yml(folder)
+    topk = content["PostProcess"]["Topk"]
+    labels = [str(label) for label in topk.get("label_list") or ()]
+    forms = [
+        {"name": name, "engine": engine, "precision": "fp32", "files": list(files)}
+        for name, engine, files in (
+            ("inference", "paddle", ("inference.json", "inference.pdiparams")),
+            ("pdmodel", "paddle", ("inference.pdmodel", "inference.pdiparams")),
+            ("onnx", "onnxruntime", ("inference.onnx",)),
+        )
+        if all((folder / file).is_file() for file in files)
+    ]
     if not forms:
         raise DamagedFileError("there is no model beside inference.yml", where=folder)
-    size = next((op["CropImage"]["size"] for op in ops if "CropImage" in op), None) or next(
-        (op["ResizeImage"]["size"] for op in ops if op.get("ResizeImage", {}).get("size")), 224
-    )
-    width, height = (size, size) if isinstance(size, int) else size
+    sizes = [op["size"] for op in ops if "size" in op] or [[224, 224]]
+    width, height = sizes[-1]
     return {
         "name": (content.get("Global") or {}).get("model_name", folder.name),
         "class_num": len(labels),
         "topk": int(topk.get("topk", 5)),
-        "labels": [str(label) for label in labels],
+        "labels": labels,
         "input": {"name": "x", "dtype": "float32", "layout": "NCHW", "shape": [-1, 3, height, width]},
         "output": {"kind": "unknown", "class_num": len(labels)},
-        "preprocess": {"decoder": "opencv", "exif": "rotate", "rounding": "half-even", "ops": spell_out(ops)},
+        "preprocess": {"decoder": "opencv", "exif": "rotate", "rounding": "half-even", "ops": ops},
         "forms": forms,
         "files": [],
     }

@@ -23,9 +23,9 @@ import numpy as np
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden
 from ppmobilenet.deploy.backends import BACKENDS, Run, open_backend, why_not
-from ppmobilenet.deploy.package import BOUNDS, Package, open_package
+from ppmobilenet.deploy.package import BOUNDS, Package, as_transform_ops, open_package, read_inference_yml
 from ppmobilenet.deploy.predictor import list_photos
-from ppmobilenet.errors import DataError
+from ppmobilenet.errors import DataError, UserError
 
 # the order of a photo's way: the first of these that departs is the one to look at
 STAGES = ("files", "decode", "resize", "crop", "normalise", "logits", "probabilities", "top-1")
@@ -205,12 +205,10 @@ def _golden_stages(opened: Package) -> list[Row]:
 
 def _inference_yml(opened: Package, photos: Sequence[bytes]) -> list[Row]:
     """What other predictors do by inference.yml, against package.json."""
-    from ppmobilenet.deploy.package import _from_inference_yml, as_transform_ops
-
     path = opened.folder / "inference.yml"
     if not path.is_file() or not opened.meta["files"]:
         return []
-    theirs = as_transform_ops(_from_inference_yml(opened.folder)["preprocess"]["ops"])
+    theirs = as_transform_ops(read_inference_yml(opened.folder)[1])
     if opened.meta["input"]["layout"] == "NHWC":
         theirs = theirs[:-1]  # the file lists no ToCHWImage then, and reading it assumes one
     return _preprocess_rows(opened, theirs, photos, "inference.yml to package.json")
@@ -288,7 +286,13 @@ def _forms(opened: Package, photos: Sequence[bytes], model: Callable[[np.ndarray
         expected = logits if kind == "logits" else _softmax(logits)
         if recorded:
             rows.append(_compare("logits", "eager to golden", logits[0], opened.golden("logits"), BOUNDS["logits"]))
+    stage = "logits" if kind == "logits" else "probabilities"
     for form in opened.meta["forms"]:
+        if form["engine"] == "lite":
+            rows.append(_nb_version(opened, form))
+            if form["target"] != "x86":
+                note = "ARM only: the board proves it (classify --self-test)"
+                rows.append(Row(stage, form["name"], note=note))
         alone = Package(opened.folder, {**opened.meta, "forms": [form]}, opened._checked)
         for backend, row in BACKENDS.items():
             if row.engine != form["engine"] or form["name"] not in row.prefer:
@@ -296,7 +300,7 @@ def _forms(opened: Package, photos: Sequence[bytes], model: Callable[[np.ndarray
             subject = f"{form['name']}, {backend}"
             reason = why_not(alone, backend, form["precision"])
             if reason:
-                rows.append(Row("logits" if kind == "logits" else "probabilities", subject, note=reason))
+                rows.append(Row(stage, subject, note=reason))
                 continue
             run: Run = open_backend(alone, backend, precision=form["precision"])[2]
             got = np.concatenate([run(tensor[None]) for tensor in tensors])
@@ -310,6 +314,17 @@ def _forms(opened: Package, photos: Sequence[bytes], model: Callable[[np.ndarray
         names = ", ".join(form["name"] for form in opened.meta["forms"])
         rows.append(Row("logits", names, note="no engine on this machine runs these forms"))
     return rows
+
+
+def _nb_version(opened: Package, form: Mapping) -> Row:
+    from ppmobilenet.deploy.lite import read_version
+
+    subject = f"{form['files'][0]}, opt version"
+    try:
+        version = read_version(opened.check_file(form["files"][0]))
+    except UserError as error:
+        return Row("files", subject, passed=False, note=error.message)
+    return Row("files", subject, agreement=1.0, passed=True, note=version)
 
 
 def _form_rows(subject: str, form: Mapping, kind: str, got: np.ndarray, expected: np.ndarray) -> list[Row]:

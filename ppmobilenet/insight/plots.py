@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 COLOURS = ("#2563a8", "#c2570c", "#2f855a", "#9b2c6f", "#6b4fbb", "#8a6d00")
+NIGHT_COLOURS = ("#6ea8e5", "#f0935a", "#6fcf97", "#e08abf", "#a894f0", "#d9b84a")
 
 _STYLE = (
     "svg.plot{font:12px system-ui,sans-serif}svg.plot text{fill:currentColor}"
@@ -34,6 +35,11 @@ def colour(index: int) -> str:
     """Return the CSS colour of the ``index``-th line."""
     index %= len(COLOURS)
     return f"var(--c{index},{COLOURS[index]})"
+
+
+def night_colours() -> str:
+    """Return the CSS that sets the lines' colours for a dark page."""
+    return ";".join(f"--c{i}:{value}" for i, value in enumerate(NIGHT_COLOURS))
 
 
 def chart(
@@ -138,7 +144,7 @@ def save(svg: str, path: str | Path) -> Path:
     """Write one picture as a file of its own, on white by day and on black by night."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    day, night = "background:#fff;color:#1a202c", "background:#15181d;color:#e6e8eb"
+    day, night = "background:#fff;color:#1a202c", "background:#15181d;color:#e6e8eb;" + night_colours()
     page = f"svg.plot{{{day}}}@media(prefers-color-scheme:dark){{svg.plot{{{night}}}}}"
     path.write_text(svg.replace("<style>", f"<style>{page}", 1), encoding="utf-8")
     return path

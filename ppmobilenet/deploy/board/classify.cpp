@@ -1,0 +1,266 @@
+// classify PACKAGE photo...: what the photos show, from a package that `ppmobilenet export --to lite-armv8` wrote.
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <numeric>
+#include <opencv2/imgcodecs.hpp>
+#include <opencv2/imgproc.hpp>
+
+#include "engine.hpp"
+#include "package.hpp"
+#include "preprocess.hpp"
+
+using namespace ppmobilenet;  // NOLINT
+
+namespace {
+
+const char kUsageText[] =
+    "usage: classify PACKAGE [photo ...] [options]\n"
+    "\n"
+    "  classify PACKAGE photo.jpg          the most likely classes of each photo\n"
+    "  classify PACKAGE --self-test        golden image -> tensor -> output, against what was stored at export\n"
+    "  classify PACKAGE photo.jpg --bench  latency of the network and of the whole way from the file\n"
+    "\n"
+    "options:\n"
+    "  --threads N      threads of Paddle Lite (default 1)\n"
+    "  --power MODE     cores to bind to: high, low, full, none (default), rand-high, rand-low\n"
+    "  --form NAME      a model of the package, e.g. lite-armv8-int8 (default: this processor's, fp32 first)\n"
+    "  --topk K         how many classes to show (default: the package's)\n"
+    "  --runs N         runs of --bench (default 50)\n"
+    "  --tensor FILE    write the first photo's input tensor to FILE (raw values) and stop; needs no model\n"
+    "\n"
+    "exit code: 0 done, 2 wrong usage, 3 a photo could not be read, 4 damaged package, 5 self-test out of bounds\n";
+
+struct Options {
+  std::string package, power = "none", form, tensor;
+  std::vector<std::string> photos;
+  int threads = 1, topk = 0, runs = 50;
+  bool bench = false, self_test = false;
+};
+
+int whole_number(const std::string& name, const std::string& text) {
+  char* end = nullptr;
+  const long value = std::strtol(text.c_str(), &end, 10);
+  if (text.empty() || *end || value < 1 || value > 1000000) {
+    throw Failure(kUsage, name + " takes a whole number from 1, not \"" + text + "\"");
+  }
+  return static_cast<int>(value);
+}
+
+Options parse(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    auto value = [&]() -> std::string {
+      if (i + 1 >= argc) throw Failure(kUsage, word + " needs a value");
+      return argv[++i];
+    };
+    if (word == "--threads") {
+      options.threads = whole_number(word, value());
+    } else if (word == "--topk") {
+      options.topk = whole_number(word, value());
+    } else if (word == "--runs") {
+      options.runs = whole_number(word, value());
+    } else if (word == "--power") {
+      options.power = value();
+    } else if (word == "--form") {
+      options.form = value();
+    } else if (word == "--tensor") {
+      options.tensor = value();
+    } else if (word == "--bench") {
+      options.bench = true;
+    } else if (word == "--self-test") {
+      options.self_test = true;
+    } else if (word.size() > 1 && word[0] == '-') {
+      throw Failure(kUsage, "unknown option " + word + "\n\n" + kUsageText);
+    } else if (options.package.empty()) {
+      options.package = word;
+    } else {
+      options.photos.push_back(word);
+    }
+  }
+  if (options.package.empty()) throw Failure(kUsage, std::string("no package is given\n\n") + kUsageText);
+  if (options.photos.empty() && !options.self_test) throw Failure(kUsage, "no photo is given");
+  return options;
+}
+
+std::vector<int> best_first(const std::vector<float>& scores, int count) {
+  std::vector<int> order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  count = std::min<int>(count, static_cast<int>(order.size()));
+  // equal scores keep the order of the classes, as the Python program does
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return scores[a] > scores[b]; });
+  order.resize(count);
+  return order;
+}
+
+// The values are probabilities, or logits that a softmax turns into such.
+std::vector<float> as_probabilities(const Package& package, std::vector<float> values) {
+  if (package.output_kind != "logits") return values;
+  const float top = *std::max_element(values.begin(), values.end());
+  double sum = 0;
+  for (float& value : values) sum += value = std::exp(value - top);
+  for (float& value : values) value = static_cast<float>(value / sum);
+  return values;
+}
+
+int classify(const Package& package, Engine* engine, const Options& options) {
+  int code = kDone;
+  for (const std::string& photo : options.photos) {
+    try {
+      const std::vector<float> scores = as_probabilities(package, engine->run(preprocess(package, photo)));
+      std::printf("%s:", photo.c_str());
+      for (const int i : best_first(scores, options.topk ? options.topk : package.topk)) {
+        const std::string name = i < static_cast<int>(package.labels.size()) ? package.labels[i] : "class";
+        std::printf("  %.4f %s (%d)", scores[i], name.c_str(), i);
+      }
+      std::printf("\n");
+    } catch (const Failure& failure) {
+      if (failure.code != kData) throw;
+      std::fprintf(stderr, "error: %s\n", failure.what());  // a bad photo loses none of the good ones
+      code = kData;
+    }
+  }
+  return code;
+}
+
+double milliseconds(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+}
+
+void print_times(const char* what, std::vector<double> times) {
+  std::sort(times.begin(), times.end());
+  std::printf("%-24s median %8.2f ms   p90 %8.2f ms   (%zu runs)\n", what, times[times.size() / 2],
+              times[times.size() * 9 / 10], times.size());
+}
+
+int bench(const Package& package, Engine* engine, const Options& options) {
+  const Image image = preprocess(package, options.photos[0]);
+  for (int i = 0; i < 5; ++i) engine->run(image);
+  std::vector<double> network, whole;
+  for (int i = 0; i < options.runs; ++i) {
+    network.push_back(milliseconds([&] { engine->run(image); }));
+    whole.push_back(milliseconds([&] { engine->run(preprocess(package, options.photos[0])); }));
+  }
+  std::printf("%s, %d thread(s), power mode %s\n", package.name.c_str(), options.threads, options.power.c_str());
+  print_times("network", network);
+  print_times("photo file to label", whole);
+  return kDone;
+}
+
+template <typename T>
+double largest_difference(const T* a, const T* b, size_t count) {
+  double largest = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const double difference = std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i]));
+    if (!(difference <= largest)) largest = difference;  // a NaN wins
+  }
+  return largest;
+}
+
+bool report(const char* stage, double difference, double bound, const char* note = "") {
+  const bool good = difference <= bound;
+  std::printf("%-10s max difference %-12.4g bound %-10.3g %s%s\n", stage, difference, bound, good ? "pass" : "FAIL",
+              note);
+  return good;
+}
+
+// Each stage starts from what was recorded of the one before it, so that the first stage that departs is named.
+int self_test(const Package& package, Engine* engine, const Form& form) {
+  if (!package.golden.count("image") || !package.golden.count("tensor") || !package.golden.count("output")) {
+    throw Failure(kDamaged, "the package has no golden/ record: export the model again");
+  }
+  bool good = true;
+  bool rgb = true;
+  Image image;
+  for (const Op& op : package.ops) {
+    std::string stage;
+    if (op.name == "DecodeImage") stage = "decode", rgb = op.to_rgb;
+    if (op.name == "ResizeImage") stage = "resize";
+    if (op.name == "CropImage") stage = "crop";
+    apply(op, package.path(package.golden.at("image")), &image);
+    if (stage.empty() || !package.golden.count(stage)) continue;
+    cv::Mat recorded = cv::imread(package.path(package.golden.at(stage)), cv::IMREAD_COLOR);
+    if (recorded.empty()) throw Failure(kDamaged, package.path(package.golden.at(stage)) + " is missing or damaged");
+    if (rgb) cv::cvtColor(recorded, recorded, cv::COLOR_BGR2RGB);
+    double difference = 255;
+    if (recorded.size() == image.pixels.size()) difference = cv::norm(recorded, image.pixels, cv::NORM_INF);
+    // JPEG decoders and resize kernels may round a level or two apart; the crop only copies
+    good &= report(stage.c_str(), difference, stage == "decode" ? 3 : stage == "resize" ? 1 : 0, " (grey levels)");
+    image.pixels = recorded;
+  }
+  const auto& shape = package.input_shape;
+  const size_t count = static_cast<size_t>(shape[1] * shape[2] * shape[3]);
+  Image tensor = finish(package, package.golden.at("image"), image);
+  if (package.input_dtype == "float32") {
+    std::vector<float> recorded = read_values<float>(package.path(package.golden.at("tensor")), count);
+    good &= report("tensor", largest_difference(recorded.data(), tensor.planes.data(), count), 1e-5);
+    tensor.planes = recorded;
+  } else {
+    std::vector<uint8_t> recorded = read_values<uint8_t>(package.path(package.golden.at("tensor")), count);
+    good &= report("tensor", largest_difference(recorded.data(), tensor.byte_planes.data(), count), 0);
+    tensor.byte_planes = recorded;
+  }
+  const size_t classes = static_cast<size_t>(package.class_num);
+  const std::vector<float> expected = read_values<float>(package.path(package.golden.at("output")), classes);
+  const std::vector<float> got = engine->run(tensor);
+  double bound = package.output_kind == "logits" ? package.bound_logits : package.bound_probabilities;
+  const char* note = "";
+  if (form.precision == "fp16") bound = package.output_kind == "logits" ? 0.2 : 0.05, note = " (fp16)";
+  if (form.precision == "int8") bound = INFINITY, note = " (int8: only the most likely class is compared)";
+  good &= report(package.output_kind.c_str(), largest_difference(expected.data(), got.data(), classes), bound, note);
+  const int want = best_first(expected, 1)[0], have = best_first(got, 1)[0];
+  std::printf("%-10s recorded %d, here %d  %s\n", "top-1", want, have, want == have ? "pass" : "FAIL");
+  good &= want == have;
+  std::printf(good ? "self-test passed: this board answers as the trained model does\n" : "self-test FAILED\n");
+  return good ? kDone : kNumerics;
+}
+
+int run(const Options& options) {
+  const Package package = open_package(options.package);
+  if (!options.tensor.empty()) {
+    const Image image = preprocess(package, options.photos.at(0));
+    std::ofstream out(options.tensor, std::ios::binary);
+    const bool bytes = image.planes.empty();
+    out.write(bytes ? reinterpret_cast<const char*>(image.byte_planes.data())
+                    : reinterpret_cast<const char*>(image.planes.data()),
+              static_cast<std::streamsize>(bytes ? image.byte_planes.size() : image.planes.size() * sizeof(float)));
+    if (!out.flush()) throw Failure(kUsage, options.tensor + " cannot be written");
+    return kDone;
+  }
+  const Form& form = choose_form(package, options.form);
+  Engine engine(package, form, options.threads, options.power);
+  const std::string have = engine.runtime_version(), need = package.lite_runtime;
+  if (!need.empty() && have.find(need) == std::string::npos && need.find(have) == std::string::npos) {
+    std::fprintf(stderr, "warning: the model was made for Paddle Lite %s, this program runs %s\n", need.c_str(),
+                 have.c_str());
+  }
+  if (options.self_test) return self_test(package, &engine, form);
+  return options.bench ? bench(package, &engine, options) : classify(package, &engine, options);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc > 1 && (!std::strcmp(argv[1], "--help") || !std::strcmp(argv[1], "-h"))) {
+    std::cout << kUsageText;
+    return kDone;
+  }
+  try {
+    return run(parse(argc, argv));
+  } catch (const Failure& failure) {
+    std::fprintf(stderr, "error: %s\n", failure.what());
+    return failure.code;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return kDamaged;
+  }
+}

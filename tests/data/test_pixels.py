@@ -1,0 +1,130 @@
+"""Evaluation pixels are what PaddleClas's chain of OpenCV calls defines; every photo decodes or is named."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+
+from ppmobilenet.data.decode import decode_image
+from ppmobilenet.data.transforms import RandCropImage, RandFlipImage, build_transforms
+from ppmobilenet.errors import DataError, UserError
+
+EVAL_OPS = [
+    {"DecodeImage": {"to_rgb": True, "channel_first": False}},
+    {"ResizeImage": {"resize_short": 256}},
+    {"CropImage": {"size": 224}},
+    {"NormalizeImage": {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "order": ""}},
+    {"ToCHWImage": None},
+]
+
+
+def reference(data: bytes) -> np.ndarray:
+    """The chain as plain OpenCV and NumPy calls."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), 1)[:, :, ::-1]
+    percent = 256.0 / min(image.shape[:2])
+    size = (int(round(image.shape[1] * percent)), int(round(image.shape[0] * percent)))
+    image = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_LINEAR)
+    top, left = (image.shape[0] - 224) // 2, (image.shape[1] - 224) // 2
+    image = image[top : top + 224, left : left + 224].astype("float32")
+    mean = np.array([0.485, 0.456, 0.406], "float32").reshape(1, 1, 3)
+    std = np.array([0.229, 0.224, 0.225], "float32").reshape(1, 1, 3)
+    return ((image * np.float32(1 / 255) - mean) / std).transpose(2, 0, 1)
+
+
+def photo(height: int = 300, width: int = 401) -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 4).reshape(height, width, 3)
+
+
+def encode(pixels: np.ndarray, suffix: str = ".jpg") -> bytes:
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+def test_evaluation_pixels_are_opencvs():
+    for data in (encode(photo()), encode(photo(641, 200), ".png"), encode(photo(100, 90), ".bmp")):
+        assert np.array_equal(build_transforms(EVAL_OPS)(data), reference(data))
+
+
+def test_evaluation_pixels_of_real_photos(shared):
+    for path in sorted((shared / "images").glob("*.jp*g")):
+        assert np.array_equal(build_transforms(EVAL_OPS)(path), reference(path.read_bytes()))
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "I;16", "1"])
+def test_every_colour_mode_becomes_three_channels(mode):
+    image = pytest.importorskip("PIL.Image")
+    out = io.BytesIO()
+    if mode == "I;16":
+        image.fromarray(np.linspace(0, 65535, 6400).reshape(80, 80).astype(np.uint16)).save(out, "PNG")
+    else:
+        image.fromarray(photo(80, 80)).convert(mode).save(out, "JPEG" if mode == "CMYK" else "PNG")
+    pixels = decode_image(out.getvalue())
+    assert pixels.shape == (80, 80, 3) and pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied(orientation):
+    image = pytest.importorskip("PIL.Image")
+    out = io.BytesIO()
+    exif = image.Exif()
+    exif[274] = orientation
+    image.fromarray(photo(40, 60)).save(out, "JPEG", exif=exif)
+    assert decode_image(out.getvalue()).shape[:2] == ((40, 60) if orientation <= 4 else (60, 40))
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html>404", "web page"),
+        (encode(photo())[:900], "truncated or damaged"),
+        (b"GIF89a" + bytes(2), "not a photo"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(8) + (60000).to_bytes(4, "big") * 2, "60000x60000"),
+        (b"plain text", "not a photo"),
+    ],
+)
+def test_what_is_not_a_photo_is_named(tmp_path, data, words):
+    path = tmp_path / "my photo é.jpg"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=words) as error:
+        decode_image(path)
+    assert "my photo é.jpg" in str(error.value)
+
+
+def test_extreme_shapes_go_through():
+    small = build_transforms([{"ResizeImage": {"resize_short": 40}}, {"CropImage": {"size": 32}}])
+    for height, width in ((1, 1), (1, 500), (3, 2000)):
+        assert RandCropImage(size=32)(photo(height, width), np.random.default_rng(0)).shape == (32, 32, 3)
+        assert small(photo(height, width)).shape == (32, 32, 3)
+
+
+def test_random_crop_has_paddleclas_distribution():
+    crop, rng = RandCropImage(size=224), np.random.default_rng(0)
+    boxes = np.array([crop.box(500, 400, rng) for _ in range(4000)], float)
+    area, aspect = boxes[:, 2] * boxes[:, 3] / (500 * 400), boxes[:, 2] / boxes[:, 3]
+    # aspect uniform in [3/4, 4/3]; area uniform between 8 % and the largest part that the aspect allows
+    assert abs(aspect.mean() - (3 / 4 + 4 / 3) / 2) < 0.02
+    bound = np.minimum(1, np.minimum(1.25 / aspect, 0.8 * aspect))
+    assert abs(((area - 0.08) / (bound - 0.08)).mean() - 0.5) < 0.02
+    assert abs((boxes[:, 0] / np.maximum(500 - boxes[:, 2], 1)).mean() - 0.5) < 0.02
+    assert abs(np.mean([RandFlipImage()(np.eye(3), rng)[0, 0] == 0 for _ in range(2000)]) - 0.5) < 0.05
+
+
+@pytest.mark.parametrize(
+    "op, words",
+    [
+        ({"RandCropImag": {"size": 3}}, "did you mean 'RandCropImage'"),
+        ({"ResizeImage": {}}, "size or resize_short"),
+        ({"CropImage": {"size": "big"}}, "size 'big'"),
+        ({"ResizeImage": {"size": 3, "backend": "gpu"}}, "allowed: cv2, pil"),
+        ({"ResizeImage": {"size": 3, "interpolation": "cubic"}}, "bicubic"),
+        ({"NormalizeImage": {"order": "rgb"}}, "order 'rgb'"),
+    ],
+)
+def test_wrong_parameters_are_named(op, words):
+    with pytest.raises(UserError, match=words) as error:
+        build_transforms([op], where="DataLoader.Eval.dataset.transform_ops")
+    assert "transform_ops.0" in str(error.value)

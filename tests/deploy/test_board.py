@@ -1,0 +1,199 @@
+"""The board program: built against a stand-in for Paddle Lite here, and against the real one where it is at hand."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.deploy.golden import golden_photo, synthetic_photo, write_golden
+from ppmobilenet.deploy.package import write_package
+
+REPO = Path(__file__).resolve().parents[2]
+BOARD = REPO / "ppmobilenet/deploy/board"
+STUB = Path(__file__).parent / "board_stub"
+SOURCES = sorted(BOARD.glob("*.cpp"))
+OPS = [
+    {"DecodeImage": {"to_rgb": True}},
+    {"ResizeImage": {"resize_short": 256}},
+    {"CropImage": {"size": 224}},
+    {"NormalizeImage": {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "order": ""}},
+    {"ToCHWImage": {}},
+]
+TARGETS = {"x86_64": "x86", "aarch64": "armv8"}
+
+
+def _opencv_flags() -> list[str]:
+    if not shutil.which("g++") or not shutil.which("pkg-config"):
+        pytest.skip("no g++ and pkg-config: they build the board program")
+    done = subprocess.run(["pkg-config", "--cflags", "opencv4"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("no OpenCV for C++ (Debian: libopencv-dev)")
+    return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def classify(tmp_path_factory) -> Path:
+    """The program, built by its own CMakeLists.txt against the stand-in."""
+    _opencv_flags()
+    if not shutil.which("cmake"):
+        pytest.skip("no cmake")
+    folder = tmp_path_factory.mktemp("board")
+    lite = folder / "lite"
+    (lite / "lib").mkdir(parents=True)
+    shutil.copytree(STUB, lite / "include")
+    empty = folder / "empty.cpp"
+    empty.write_text("")
+    library = lite / "lib/libpaddle_light_api_shared.so"
+    subprocess.run(["g++", "-shared", "-fPIC", empty, "-o", library], check=True)
+    build = folder / "build"
+    for command in (
+        ["cmake", "-S", BOARD, "-B", build, f"-DPADDLE_LITE_DIR={lite}", "-DCMAKE_BUILD_TYPE=Debug"],
+        ["cmake", "--build", build, "-j2"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return build / "classify"
+
+
+def run(program: Path, *words: object, expect: int = 0) -> subprocess.CompletedProcess:
+    done = subprocess.run([str(program), *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == expect, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def make_package(folder: Path, photo: bytes, weights: np.ndarray, labels: list[str], target: str) -> Path:
+    """A package whose model is the stand-in's: ``weights`` [class_num, 3] on the means of the planes."""
+    folder.mkdir()
+    tensor = build_transforms(OPS)(photo)
+    logits = (weights @ tensor.reshape(3, -1).mean(axis=1)).astype(np.float32)
+    (folder / f"{target}_fp32.nb").write_bytes(bytes(1024) + weights.astype("<f4").tobytes())
+    form = {"name": f"lite-{target}-fp32", "engine": "lite", "precision": "fp32", "target": target}
+    meta = {
+        "name": "MobileNetV2",
+        "class_num": len(labels),
+        "topk": 3,
+        "labels": labels,
+        "input": {"name": "x", "dtype": "float32", "layout": "NCHW", "shape": [-1, 3, 224, 224]},
+        "output": {"kind": "logits", "class_num": len(labels)},
+        "forms": [{**form, "files": [f"{target}_fp32.nb"], "opt_version": "v2.13-rc", "compared": False}],
+        "golden": write_golden(folder, OPS, photo, logits, logits),
+        "versions": {"ppmobilenet": "0.1.0", "lite_runtime": "v2.13-rc"},
+        "accuracy": [],
+    }
+    write_package(folder, meta, OPS)
+    return folder
+
+
+LABELS = ['t-shirt "bleu"', "größe\\weiß", "裤子"] + [f"class {i}, with a longer name" for i in range(997)]
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory) -> Path:
+    target = TARGETS.get(platform.machine())
+    if target is None:
+        pytest.skip(f"the stand-in's package is not made for {platform.machine()}")
+    weights = np.random.default_rng(0).normal(size=(len(LABELS), 3))
+    photo, _ = golden_photo(synthetic_photo())
+    return make_package(tmp_path_factory.mktemp("packages") / "päckage", photo, weights, LABELS, target)
+
+
+def test_tensors_equal_pythons(classify, package, shared, tmp_path):
+    photos = [*sorted((shared / "images").glob("*.jp*g")), *sorted((shared / "data/clothing/val").rglob("*.jpg"))[:20]]
+    assert len(photos) == 25
+    for photo in photos:
+        run(classify, package, photo, "--tensor", tmp_path / "t.bin")
+        there = np.fromfile(tmp_path / "t.bin", "<f4")
+        here = build_transforms(OPS)(photo.read_bytes()).ravel()
+        # the decoder of this OpenCV and of Python's own may differ by a grey level or so: compare from the pixels on
+        pixels = cv2.imread(str(photo))
+        png = tmp_path / "p.png"
+        cv2.imwrite(str(png), pixels)
+        run(classify, package, png, "--tensor", tmp_path / "t2.bin")
+        there_png = np.fromfile(tmp_path / "t2.bin", "<f4")
+        assert np.abs(there_png - build_transforms(OPS)(png.read_bytes()).ravel()).max() < 1e-5
+        assert np.abs(there - here).max() < 0.1
+
+
+def test_classes_equal_pythons_and_a_bad_photo_loses_nothing(classify, package, tmp_path):
+    photos = []
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (280, 300 + 40 * i, 3), dtype=np.uint8)
+        photos.append(tmp_path / f"photo {i} ä.png")
+        cv2.imwrite(str(photos[-1]), cv2.GaussianBlur(pixels, (0, 0), 5))
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("<html>404</html>")
+    done = run(classify, package, photos[0], bad, *photos[1:], tmp_path / "none.jpg", "--topk", 2, expect=3)
+    assert "bad.jpg" in done.stderr and "none.jpg cannot be opened" in done.stderr
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 3
+    weights = np.fromfile(next(package.glob("*.nb")), "<f4", offset=1024).reshape(-1, 3)
+    for photo, line in zip(photos, lines):
+        logits = weights @ build_transforms(OPS)(photo.read_bytes()).reshape(3, -1).mean(axis=1)
+        assert line.startswith(f"{photo}:") and f"{LABELS[int(logits.argmax())]} ({logits.argmax()})" in line
+
+
+def test_self_test_passes_and_names_the_stage_that_departs(classify, package, tmp_path):
+    assert "self-test passed" in run(classify, package, "--self-test").stdout
+    for stage, file in (("resize", "resize.png"), ("tensor", "tensor.bin"), ("logits", "output.bin")):
+        copy = tmp_path / stage
+        shutil.copytree(package, copy)
+        path = copy / "golden" / file
+        if file.endswith(".png"):
+            cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+        else:
+            values = np.fromfile(path, "<f4")
+            values[7] += 0.5
+            values.tofile(path)
+        done = run(classify, copy, "--self-test", expect=5)
+        failed = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("FAIL") or "FAIL " in line]
+        assert failed[0] == stage, done.stdout
+
+
+def test_bench_prints_both_latencies(classify, package):
+    done = run(classify, package, package / "golden/image.png", "--bench", "--runs", 3, "--threads", 2)
+    assert "network" in done.stdout and "photo file to label" in done.stdout and "p90" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words, code, message",
+    [
+        (["PACKAGE"], 2, "no photo"),
+        (["/nowhere", "x.jpg"], 2, "package.json is not there"),
+        (["PACKAGE", "x.jpg", "--threads", "many"], 2, "--threads takes a whole number"),
+        (["PACKAGE", "x.jpg", "--colour"], 2, "unknown option --colour"),
+        (["PACKAGE", "x.jpg", "--power", "huge"], 2, "unknown power mode"),
+        (["PACKAGE", "x.jpg", "--form", "lite-armv9"], 2, "there are: lite-"),
+        (["CUT", "x.jpg"], 4, "package.json"),
+        (["NEWER", "x.jpg"], 2, "format version 99"),
+        (["NOMODEL", "x.jpg"], 4, "is missing"),
+    ],
+)
+def test_mistakes_are_said(classify, package, tmp_path, words, code, message):
+    text = (package / "package.json").read_text(encoding="utf-8")
+    for name, content in {
+        "CUT": text[: len(text) // 2],
+        "NEWER": text.replace('"format_version": 1', '"format_version": 99'),
+        "NOMODEL": text,
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "package.json").write_text(content, encoding="utf-8")
+    names = {"PACKAGE": package, **{name: tmp_path / name for name in ("CUT", "NEWER", "NOMODEL")}}
+    done = run(classify, *[names.get(word, word) for word in words], expect=code)
+    assert message in done.stderr and done.stderr.startswith("error: ")
+
+
+def test_compiles_for_aarch64(tmp_path):
+    flags = _opencv_flags()
+    if not shutil.which("aarch64-linux-gnu-g++"):
+        pytest.skip("no aarch64 compiler (Debian: g++-aarch64-linux-gnu)")
+    for source in SOURCES:
+        command = ["aarch64-linux-gnu-g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", source]
+        done = subprocess.run([*command, *flags, f"-I{STUB}"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
