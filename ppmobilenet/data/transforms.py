@@ -1,0 +1,275 @@
+"""PaddleClas's image operators, by their names and parameters, on NumPy arrays; no Paddle is needed.
+
+A transform is called with an image and a random generator (None in evaluation) and returns the image. All randomness
+comes from that generator, so a sample is the same whichever worker makes it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+
+from ppmobilenet.data.decode import decode_image
+from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.registry import TRANSFORMS
+
+INTERPOLATIONS = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "area": cv2.INTER_AREA,
+    "bicubic": cv2.INTER_CUBIC,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+PIL_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "lanczos", "hamming")
+
+
+class Compose:
+    """Transforms in a row: ``compose(image_or_bytes_or_path, rng)``.
+
+    Attributes:
+        transforms: the transforms, in order.
+    """
+
+    def __init__(self, transforms: Sequence):
+        self.transforms = list(transforms)
+
+    def __call__(self, image, rng: np.random.Generator | None = None) -> np.ndarray:
+        for transform in self.transforms:
+            image = transform(image, rng)
+        return image
+
+
+def build_transforms(ops: Sequence[Mapping[str, Mapping | None]], where: str = "transform_ops") -> Compose:
+    """Build a list of PaddleClas's shape: ``[{"DecodeImage": {"to_rgb": True}}, ..., {"ToCHWImage": None}]``.
+
+    Raises:
+        UserError: an unknown operator or parameter, with its place in the list.
+    """
+    built = []
+    for number, entry in enumerate(ops):
+        ((name, parameters),) = entry.items()
+        transform = TRANSFORMS.resolve(name, where=f"{where}.{number}")
+        try:
+            built.append(transform(**(parameters or {})))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{name}: {error}", where=f"{where}.{number}") from error
+    return Compose(built)
+
+
+class Resizer:
+    """``cv2.resize`` or PIL's, by PaddleClas's interpolation and backend names."""
+
+    def __init__(self, interpolation: str | None, backend: str):
+        self.interpolation, self.backend = (interpolation or "bilinear").lower(), backend.lower()
+        if self.backend not in ("cv2", "pil"):
+            raise ValueError(f"backend {backend!r}; allowed: cv2, pil")
+        known = (*(INTERPOLATIONS if self.backend == "cv2" else PIL_INTERPOLATIONS), "random")
+        if self.interpolation not in known:
+            raise ValueError(f"interpolation {interpolation!r}; allowed with {backend}: {', '.join(known)}")
+
+    def __call__(self, image: np.ndarray, size: tuple[int, int], rng: np.random.Generator | None) -> np.ndarray:
+        """Resize [H, W, 3] to ``size`` (width, height)."""
+        name = self.interpolation
+        if name == "random":
+            name = "bilinear" if rng is None or rng.random() < 0.5 else "bicubic"
+        if self.backend == "cv2":
+            return cv2.resize(image, size, interpolation=INTERPOLATIONS[name])
+        from PIL import Image
+
+        picture = Image.fromarray(np.ascontiguousarray(image))
+        return np.asarray(picture.resize(size, getattr(Image.Resampling, name.upper())))
+
+
+def _pair(size: int | Sequence[int], name: str = "size") -> tuple[int, int]:
+    """A number, or two of them -> (width, height)."""
+    values = (size, size) if isinstance(size, int) else tuple(size)
+    if len(values) != 2 or not all(isinstance(v, int) and v > 0 for v in values):
+        raise ValueError(f"{name} {size!r}; allowed: a number of pixels, or [width, height]")
+    return values
+
+
+@TRANSFORMS.register()
+class DecodeImage:
+    """Bytes or a path -> uint8 [H, W, 3] (``channel_first``: [3, H, W])."""
+
+    def __init__(self, to_np: bool = True, to_rgb: bool = True, channel_first: bool = False, backend: str = "cv2"):
+        if backend.lower() not in ("cv2", "pil"):
+            raise ValueError(f"backend {backend!r}; allowed: cv2, pil")
+        self.to_rgb, self.channel_first, self.backend = to_rgb, channel_first, backend.lower()
+
+    def __call__(self, image, rng=None) -> np.ndarray:
+        pixels = self._pil(image) if self.backend == "pil" else decode_image(image, to_rgb=self.to_rgb)
+        return pixels.transpose(2, 0, 1) if self.channel_first else pixels
+
+    def _pil(self, image) -> np.ndarray:
+        if isinstance(image, np.ndarray):
+            return image
+        import io
+
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+            pixels = np.asarray(opened.convert("RGB"))
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            name = "(bytes)" if isinstance(image, bytes) else image
+            raise DataError(f"PIL cannot decode the photo: {error}", where=name) from error
+        return pixels if self.to_rgb else pixels[:, :, ::-1]
+
+
+@TRANSFORMS.register()
+class ResizeImage:
+    """Resize so that the shorter side becomes ``resize_short``, or to ``size`` (a number, or [width, height])."""
+
+    def __init__(
+        self,
+        size: int | list | None = None,
+        resize_short: int | None = None,
+        interpolation: str | None = None,
+        backend: str = "cv2",
+        return_numpy: bool = True,
+    ):
+        if not resize_short and size is None:
+            raise ValueError("give size or resize_short")
+        self.resize_short = resize_short or None
+        self.size = None if self.resize_short else _pair(size)
+        self._resize = Resizer(interpolation, backend)
+
+    def __call__(self, image: np.ndarray, rng=None) -> np.ndarray:
+        size = self.size
+        if size is None:
+            height, width = image.shape[:2]
+            percent = float(self.resize_short) / min(width, height)
+            size = (int(round(width * percent)), int(round(height * percent)))
+        return self._resize(image, size, rng)
+
+
+@TRANSFORMS.register()
+class CropImage:
+    """Centre crop to ``size`` (a number, or [width, height])."""
+
+    def __init__(self, size: int | list):
+        self.size = _pair(size)
+
+    def __call__(self, image: np.ndarray, rng=None) -> np.ndarray:
+        width, height = self.size
+        top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+        if top < 0 or left < 0:
+            raise DataError(
+                f"the image is {image.shape[1]}x{image.shape[0]} before CropImage to {width}x{height}",
+                hint="put a ResizeImage that is at least as large in front",
+            )
+        return image[top : top + height, left : left + width]
+
+
+@TRANSFORMS.register()
+class RandCropImage:
+    """Random resized crop with PaddleClas's distribution (aspect ratio uniform unless ``use_log_aspect``).
+
+    Args:
+        size: of the result, a number or [width, height].
+        scale: smallest and largest part of the area, default [0.08, 1.0].
+        ratio: narrowest and widest aspect ratio, default [3/4, 4/3].
+    """
+
+    def __init__(
+        self,
+        size: int | list,
+        progress_size: list | None = None,
+        scale: list | None = None,
+        ratio: list | None = None,
+        interpolation: str | None = None,
+        use_log_aspect: bool = False,
+        backend: str = "cv2",
+    ):
+        self.size = _pair(size)
+        self.scale = tuple(scale or (0.08, 1.0))
+        self.ratio = tuple(ratio or (3 / 4, 4 / 3))
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale {scale!r}; allowed: 0 < smallest <= largest")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio {ratio!r}; allowed: 0 < narrowest <= widest")
+        self.use_log_aspect = use_log_aspect
+        self._resize = Resizer(interpolation, backend)
+
+    def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Draw the crop of a photo of this size: (left, top, width, height)."""
+        if self.use_log_aspect:
+            aspect = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+        else:
+            aspect = rng.uniform(*self.ratio)
+        bound = min(width / height / aspect, height / width * aspect)
+        area = width * height * rng.uniform(min(self.scale[0], bound), min(self.scale[1], bound))
+        # a photo of a few pixels may come out as none
+        w = min(width, max(1, int(math.sqrt(area * aspect))))
+        h = min(height, max(1, int(math.sqrt(area / aspect))))
+        return int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1)), w, h
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        left, top, w, h = self.box(image.shape[1], image.shape[0], rng)
+        return self._resize(image[top : top + h, left : left + w], self.size, rng)
+
+
+@TRANSFORMS.register()
+class RandFlipImage:
+    """Flip every second image: ``flip_code`` 1 left-right, 0 top-bottom, -1 both."""
+
+    def __init__(self, flip_code: int = 1):
+        if flip_code not in (-1, 0, 1):
+            raise ValueError(f"flip_code {flip_code!r}; allowed: -1, 0, 1")
+        self.flip_code = flip_code
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return cv2.flip(image, self.flip_code) if rng.random() < 0.5 else image
+
+
+@TRANSFORMS.register()
+class NormalizeImage:
+    """``(pixel * scale - mean) / std`` in float32.
+
+    Args:
+        scale: default 1/255.
+        mean: of each channel, default ImageNet's.
+        std: of each channel, default ImageNet's.
+        order: ``"chw"`` if channels come first in the image, else ``""`` or ``"hwc"``.
+        output_fp16: return float16.
+        channel_num: 4 appends a channel of zeros.
+    """
+
+    def __init__(
+        self,
+        scale: float | None = None,
+        mean: list | None = None,
+        std: list | None = None,
+        order: str = "chw",
+        output_fp16: bool = False,
+        channel_num: int = 3,
+    ):
+        if channel_num not in (3, 4):
+            raise ValueError(f"channel_num {channel_num!r}; allowed: 3, 4")
+        if order not in ("chw", "hwc", ""):
+            raise ValueError(f"order {order!r}; allowed: 'chw', 'hwc', ''")
+        self.chw = order == "chw"
+        self.scale = np.float32(1.0 / 255.0 if scale is None else scale)
+        shape = (3, 1, 1) if self.chw else (1, 1, 3)
+        self.mean = np.array(mean or (0.485, 0.456, 0.406), np.float32).reshape(shape)
+        self.std = np.array(std or (0.229, 0.224, 0.225), np.float32).reshape(shape)
+        self.output_fp16, self.channel_num = output_fp16, channel_num
+
+    def __call__(self, image: np.ndarray, rng=None) -> np.ndarray:
+        image = (image.astype(np.float32) * self.scale - self.mean) / self.std
+        if self.channel_num == 4:
+            axis = 0 if self.chw else 2
+            image = np.concatenate([image, np.zeros_like(np.take(image, [0], axis))], axis)
+        return image.astype(np.float16) if self.output_fp16 else image
+
+
+@TRANSFORMS.register()
+class ToCHWImage:
+    """[H, W, C] -> [C, H, W]."""
+
+    def __call__(self, image: np.ndarray, rng=None) -> np.ndarray:
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
