@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import subprocess
@@ -197,3 +198,56 @@ def test_compiles_for_aarch64(tmp_path):
         command = ["aarch64-linux-gnu-g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", source]
         done = subprocess.run([*command, *flags, f"-I{STUB}"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
+
+
+def _arm_runner(folder: Path) -> list[str]:
+    """The program built for armv8 with the real Paddle Lite, and the emulator's command in front of it."""
+    lite = Path(os.environ.get("PADDLE_LITE_DIR", "")) if os.environ.get("PADDLE_LITE_DIR") else None
+    if lite is None:
+        pytest.skip("PADDLE_LITE_DIR does not name an armv8 Paddle Lite library")
+    root = Path(os.environ.get("PPMOBILENET_ARM_ROOT", "/"))
+    libraries = root / "usr/lib/aarch64-linux-gnu"
+    if not shutil.which("qemu-aarch64") or not shutil.which("aarch64-linux-gnu-g++"):
+        pytest.skip("no emulator or compiler for aarch64 (Debian: qemu-user g++-aarch64-linux-gnu)")
+    if not list(libraries.glob("libopencv_core.so*")):
+        pytest.skip("no OpenCV for aarch64 below PPMOBILENET_ARM_ROOT (Debian: libopencv-imgcodecs406:arm64)")
+    program = folder / "classify"
+    opencv = [f"-l:{min(libraries.glob(f'libopencv_{n}.so*')).name}" for n in ("core", "imgproc", "imgcodecs")]
+    command = ["aarch64-linux-gnu-g++", "-std=c++17", "-O2", "-ffp-contract=off", *map(str, SOURCES), *_opencv_flags()]
+    command += ["-isystem", f"{lite}/include", f"-L{lite}/lib", "-lpaddle_light_api_shared", f"-L{libraries}", *opencv]
+    done = subprocess.run(
+        [*command, "-Wl,--unresolved-symbols=ignore-in-shared-libs", "-o", program], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    search = f"{lite}/lib:{libraries}:{libraries}/blas:{libraries}/lapack"
+    return ["qemu-aarch64", "-L", str(root), "-E", f"LD_LIBRARY_PATH={search}", str(program)]
+
+
+@pytest.mark.parametrize("name", ["MobileNetV1_x0_25", "MobileNetV2_x0_25"])
+def test_a_real_package_passes_its_self_test_on_an_emulated_board(tmp_path, shared, name):
+    runner = _arm_runner(tmp_path)
+    paddle = pytest.importorskip("paddle")
+    from ppmobilenet import create_model, load_weights
+    from ppmobilenet.deploy.forms import export_layer
+    from ppmobilenet.deploy.predictor import Predictor
+
+    paddle.seed(0)
+    model = create_model(name, init="kaiming_fan_out")
+    if name == "MobileNetV1_x0_25":
+        load_weights(model, shared / "weights/MobileNetV1_x0_25.npz")
+    photos = sorted((shared / "images").glob("*.jp*g"))
+    package = export_layer(
+        model,
+        tmp_path / "package",
+        name=name,
+        ops=OPS,
+        labels=LABELS,
+        to=("inference", "lite-armv8"),
+        photos=[photo.read_bytes() for photo in photos],
+    )
+    done = subprocess.run([*runner, str(package), "--self-test"], capture_output=True, text=True)
+    assert done.returncode == 0 and "self-test passed" in done.stdout, done.stdout + done.stderr[-2000:]
+    done = subprocess.run([*runner, str(package), *map(str, photos), "--topk", "1"], capture_output=True, text=True)
+    predict = Predictor(package, backend="paddle")
+    for photo, line in zip(photos, done.stdout.strip().splitlines()):
+        assert f"({predict(photo).class_ids[0]})" in line
