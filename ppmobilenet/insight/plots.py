@@ -16,7 +16,7 @@ COLOURS = ("#2563a8", "#c2570c", "#2f855a", "#9b2c6f", "#6b4fbb", "#8a6d00")
 NIGHT_COLOURS = ("#6ea8e5", "#f0935a", "#6fcf97", "#e08abf", "#a894f0", "#d9b84a")
 
 _STYLE = (
-    "svg.plot{font:12px system-ui,sans-serif}svg.plot text{fill:currentColor}"
+    "svg.plot{font:13px system-ui,sans-serif}svg.plot text{fill:currentColor}"
     "svg.plot .grid{stroke:currentColor;stroke-opacity:.15}svg.plot .axis{stroke:currentColor;stroke-opacity:.6}"
 )
 
@@ -115,6 +115,20 @@ def chart(
     return _svg(parts, width, height, title)
 
 
+def bars(rows: Sequence[tuple[str, float]], title: str, unit: str, width: int = 560) -> str:
+    """Return horizontal bars, each (name, value)."""
+    row_height, left, top, right = 22, 150, 34, 70
+    most = max((value for _, value in rows), default=0) or 1
+    parts = [f'<text x="0" y="18" font-weight="600">{escape(title)}</text>']
+    for i, (name, value) in enumerate(rows):
+        y = top + i * row_height
+        length = max(0.0, (width - left - right) * value / most)
+        parts.append(f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<rect x="{left}" y="{y + 3}" width="{length:.1f}" height="15" rx="2" fill="{colour(0)}"/>')
+        parts.append(f'<text x="{left + length + 6:.1f}" y="{y + 14}">{_number(value)} {escape(unit)}</text>')
+    return _svg(parts, width, top + row_height * len(rows) + 8, title)
+
+
 def panels(pictures: Sequence[tuple[str, Sequence[tuple[float, float]]]], title: str, size: int = 150) -> str:
     """Return small pictures side by side, each (caption, path), the path's course shown by its colour."""
     gap, top = 14, 52
@@ -173,7 +187,7 @@ def _ticks(low: float, high: float, about: int = 5) -> list[float]:
         low, high = low - 0.5, low + 0.5
     raw = (high - low) / about
     base = 10 ** floor(log10(raw))
-    step = next(base * m for m in (1, 2, 2.5, 5, 10) if base * m >= raw * 0.999)
+    step = next(base * m for m in (1, 2, 5, 10) if base * m >= raw * 0.999)
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
     return [i * step for i in range(first, last + 1)]
 
@@ -187,4 +201,4 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 1e6 else f"{value:.0e}"
+    return f"{value:,.0f}" if value == round(value) and abs(value) < 1e9 else f"{value:.4g}"

@@ -8,7 +8,8 @@ import pytest
 
 from ppmobilenet.cli import main
 from ppmobilenet.errors import UserError
-from ppmobilenet.insight import choose, published
+from ppmobilenet.insight import choose, cost, published
+from ppmobilenet.models.zoo import create_model
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,14 @@ def test_size_is_that_of_a_deployed_file(found):
     assert size["MobileNetV2", "fp32"] == pytest.approx(14.1e6, rel=0.02)
     assert size["MobileNetV2", "int8 PTQ"] == pytest.approx(3.9e6, rel=0.1)
     assert size["MobileNetV1", "fp32 SSLD"] == size["MobileNetV1", "fp32"]
+
+
+def test_multiply_adds_are_those_of_the_network(found):
+    for candidate in found:
+        if (candidate.scale, candidate.precision) == (0.25, "fp32") or candidate.resolution == 96:
+            model = create_model(candidate.model, scale=candidate.scale)
+            assert candidate.madds == cost.measure(model, candidate.resolution).madds
+        assert candidate.resolution % 32 == 0
 
 
 def test_pareto():
@@ -59,7 +68,6 @@ def test_the_front_is_of_what_is_left(found):
 
 
 def test_measured_latency_counts_where_it_was_measured(found):
-    pytest.importorskip("ppmobilenet.data.transforms")
     tiny = [c for c in found if (c.scale, c.resolution) == (0.35, 96)]
     assert len(tiny) == 1 and tiny[0].published_ms is None
     assert choose.choose(tiny, max_latency_ms=1e4) == []
