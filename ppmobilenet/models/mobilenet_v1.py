@@ -218,9 +218,16 @@ class MobileNetV1(nn.Layer):
         if self.features_only:
             maps = self.forward_features(x)
             return [maps[i] for i in self.out_indices]
-        x = self.avg_pool(self._pyramid(x)[-1])
-        x = self.dropout(paddle.flatten(x, 1))
+        return self.head(self._pyramid(x)[-1])
+
+    def head(self, x):
+        """[N, num_features, h, w] in the layout computed in -> what forward returns: pooling, dropout, classifier."""
+        x = self.dropout(paddle.flatten(self.avg_pool(x), 1))
         return self.fc(x) if self.class_num else x
+
+    def units(self) -> list[nn.Layer]:
+        """The layers in front of the head, in order: the first convolution and the depthwise separable blocks."""
+        return [self.conv, *self.blocks]
 
 
 def kaiming_fan_out(model: nn.Layer) -> None:

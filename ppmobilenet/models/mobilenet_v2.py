@@ -292,9 +292,18 @@ class MobileNetV2(nn.Layer):
         if self.features_only:
             maps = self.forward_features(x)
             return [maps[i] for i in self.out_indices]
-        x = self.pool2d_avg(self.conv9(self._pyramid(x)[-1]))
-        x = self.dropout(paddle.flatten(x, 1))
+        return self.head(self.conv9(self._pyramid(x)[-1]))
+
+    def head(self, x):
+        """[N, num_features, h, w] in the layout computed in -> what forward returns: pooling, dropout, classifier."""
+        x = self.dropout(paddle.flatten(self.pool2d_avg(x), 1))
         return self.out(x) if self.class_num else x
+
+    def units(self) -> list[nn.Layer]:
+        """The layers in front of the head, in order: the first convolution, the inverted residuals, the last one."""
+        stages = [getattr(self, stage) for stage in self._stages]
+        inner = [getattr(stage, unit) for stage in stages for unit in stage._units]
+        return [self.conv1, *inner] if self.features_only else [self.conv1, *inner, self.conv9]
 
 
 def scaled_width(channels: int, scale: float, divisor: int | None = None) -> int:

@@ -153,12 +153,8 @@ inline void product_group(const float* panel, int64_t panel_stride, int64_t rows
                 }
             }
         }
-        const int64_t valid = rows - r < MR ? rows - r : MR;
-        if (valid == MR) {
-            UNROLL for (int i = 0; i < MR; i++) state.row(r + i, acc[i]);
-        } else {
-            for (int64_t i = 0; i < valid; i++) state.row(r + i, acc[i]);
-        }
+        if (r + MR <= rows) state.template tile<MR>(r, MR, acc);
+        else state.template tile<MR>(r, rows - r, acc);
     }
     state.finish();
 }
@@ -320,18 +316,32 @@ struct StoreRaw {
                 shift[j] = fresh ? vec{} : load(o.statistics.shift + block * BLOCK + j * WIDTH);
             }
         }
-        inline void row(int64_t r, const vec* acc) {
+        template <int MR>
+        inline void tile(int64_t r, int64_t valid, const vec (&acc)[MR][NV]) {
             if (fresh) {
                 fresh = false;
-                UNROLL for (int j = 0; j < NV; j++) store(o.statistics.shift + block * BLOCK + j * WIDTH, shift[j] = acc[j]);
+                UNROLL for (int j = 0; j < NV; j++) {
+                    vec all_rows{};
+                    for (int64_t i = 0; i < valid; i++) all_rows += acc[i][j];
+                    shift[j] = all_rows / float(valid);
+                    store(o.statistics.shift + block * BLOCK + j * WIDTH, shift[j]);
+                }
             }
+            // sums of a tile first: adding up short sums loses fewer digits
             UNROLL for (int j = 0; j < NV; j++) {
-                store(o.raw + ((block + j / UNITS) * o.total + o.first + r) * BLOCK + j % UNITS * WIDTH, acc[j]);
-                const vec d = acc[j] - shift[j];
-                sum[j] += d;
-                square[j] += d * d;
+                float* to = o.raw + ((block + j / UNITS) * o.total + o.first + r) * BLOCK + j % UNITS * WIDTH;
+                vec s{}, q{};
+                UNROLL for (int i = 0; i < MR; i++)
+                    if (i < valid) {
+                        store(to + i * BLOCK, acc[i][j]);
+                        const vec d = acc[i][j] - shift[j];
+                        s += d;
+                        q += d * d;
+                    }
+                sum[j] += s;
+                square[j] += q;
             }
-            rows++;
+            rows += valid;
         }
         void finish() {
             for (int j = 0; j < NV; j++) {
@@ -369,18 +379,26 @@ struct StoreGradient {
                     shift[j] = load(o.source.raw_shift + c);
             }
         }
-        inline void row(int64_t r, const vec* acc) {
+        template <int MR>
+        inline void tile(int64_t r, int64_t valid, const vec (&acc)[MR][NV]) {
             UNROLL for (int j = 0; j < NV; j++) {
-                const int64_t at = ((block + j / UNITS) * o.total + o.first + r) * BLOCK + j % UNITS * WIDTH;
-                vec g = acc[j];
-                if (SKIP) g += load(o.skip + at);
-                if (ACT != IDENTITY) {
-                    const vec raw = load(o.source.raw + at);
-                    g = masked<ACT>(g, raw * scale[j] + shift[j]);
-                    sum[j] += g;
-                    product[j] += g * (raw - mean[j]);
-                }
-                store(o.gradient + at, g);
+                const int64_t start = ((block + j / UNITS) * o.total + o.first + r) * BLOCK + j % UNITS * WIDTH;
+                vec s{}, q{};
+                UNROLL for (int i = 0; i < MR; i++)
+                    if (i < valid) {
+                        const int64_t at = start + i * BLOCK;
+                        vec g = acc[i][j];
+                        if (SKIP) g += load(o.skip + at);
+                        if (ACT != IDENTITY) {
+                            const vec raw = load(o.source.raw + at);
+                            g = masked<ACT>(g, raw * scale[j] + shift[j]);
+                            s += g;
+                            q += g * (raw - mean[j]);
+                        }
+                        store(o.gradient + at, g);
+                    }
+                sum[j] += s;
+                product[j] += q;
             }
         }
         void finish() {
@@ -456,38 +474,51 @@ void depthwise_forward(const Layer& layer, const Source& source, int64_t images,
         for (int k = 0; k < 9; k++)
             for (int64_t c = 0; c < BLOCK; c++) taps[k][c] = c0 + c < layer.c_out ? layer.weight[(c0 + c) * 9 + k] : 0.0f;
         vec sum[UNITS] = {}, square[UNITS] = {};
-        bool fresh = statistics.count[c0] == 0;
+        const auto fill = [&](int64_t y) {
+            float* row = rows + (y + 3) % 3 * row_size;
+            if (y < 0 || y >= h_in) memset(row + BLOCK, 0, w_in * BLOCK * 4);
+            else fill_row<ACT>(row, in + y * w_in * BLOCK, w_in, source.scale + c0, source.shift + c0);
+        };
+        if (statistics.count[c0] == 0) {  // the shift: the mean of a row from the middle, away from the zero border
+            const int64_t middle = (plane.begin + plane.end) / 2 * STRIDE;
+            for (int64_t y = middle - 1; y <= middle + 1; y++) fill(y);
+            for (int u = 0; u < UNITS; u++) {
+                vec weight[9], whole_row{}, acc[1];
+                UNROLL for (int k = 0; k < 9; k++) weight[k] = load(taps[k] + u * WIDTH);
+                for (int64_t x = 0; x < w_out; x++) {
+                    const float* row[3];
+                    for (int i = 0; i < 3; i++)
+                        row[i] = rows + (middle + 2 + i) % 3 * row_size + x * STRIDE * BLOCK + u * WIDTH;
+                    depthwise_columns<STRIDE, 1>(row, weight, acc);
+                    whole_row += acc[0];
+                }
+                store(statistics.shift + c0 + u * WIDTH, whole_row / float(w_out));
+            }
+        }
         int64_t filled = plane.begin * STRIDE - 1;
         for (int64_t y = plane.begin; y < plane.end; y++) {
-            for (; filled <= y * STRIDE + 1; filled++) {
-                float* row = rows + (filled + 3) % 3 * row_size;
-                if (filled < 0 || filled >= h_in) memset(row + BLOCK, 0, w_in * BLOCK * 4);
-                else fill_row<ACT>(row, in + filled * w_in * BLOCK, w_in, source.scale + c0, source.shift + c0);
-            }
+            for (; filled <= y * STRIDE + 1; filled++) fill(filled);
             for (int u = 0; u < UNITS; u++) {
                 const float* row[3];
                 vec weight[9];
                 for (int i = 0; i < 3; i++) row[i] = rows + (y * STRIDE - 1 + i + 3) % 3 * row_size + u * WIDTH;
                 UNROLL for (int k = 0; k < 9; k++) weight[k] = load(taps[k] + u * WIDTH);
                 float* to = out + y * w_out * BLOCK + u * WIDTH;
-                float* shift_at = statistics.shift + c0 + u * WIDTH;
-                if (fresh) {
-                    vec acc[1];
-                    depthwise_columns<STRIDE, 1>(row, weight, acc);
-                    store(shift_at, acc[0]);
-                }
-                const vec shift = load(shift_at);
+                const vec shift = load(statistics.shift + c0 + u * WIDTH);
                 int64_t x = 0;
                 constexpr int MANY = WIDTH == 16 ? 4 : 2;
                 for (; x + MANY <= w_out; x += MANY) {
                     vec acc[MANY];
                     depthwise_columns<STRIDE, MANY>(row, weight, acc);
+                    vec s{}, q{};
                     UNROLL for (int c = 0; c < MANY; c++) {
                         store(to + (x + c) * BLOCK, acc[c]);
                         const vec d = acc[c] - shift;
-                        sum[u] += d;
-                        square[u] += d * d;
+                        s += d;
+                        q += d * d;
                     }
+                    sum[u] += s;
+                    square[u] += q;
                     UNROLL for (int i = 0; i < 3; i++) row[i] += MANY * STRIDE * BLOCK;
                 }
                 for (; x < w_out; x++) {
@@ -500,7 +531,6 @@ void depthwise_forward(const Layer& layer, const Source& source, int64_t images,
                     for (int i = 0; i < 3; i++) row[i] += STRIDE * BLOCK;
                 }
             }
-            fresh = false;
             if ((y - plane.begin + 1) % flush_every(w_out) == 0 || y + 1 == plane.end)
                 for (int u = 0; u < UNITS; u++) {
                     add(statistics.first + c0 + u * WIDTH, sum[u]);
@@ -658,7 +688,8 @@ struct Work {
     int64_t total(int k) const { return run.images * pixels_out(layer(k)); }
     float* raw(int k) const { return saved + layout.layer[k].raw; }
     float* gradient(int k) const { return scratch + layout.layer[k].gradient; }
-    float* statistic(int k, int which) const {  // 0 mean, 1 inverse deviation, 2 scale, 3 shift
+    // 0 mean, 1 inverse deviation, 2 scale, 3 shift, 4 what rounding took from the mean
+    float* statistic(int k, int which) const {
         return saved + layout.layer[k].statistics + which * padded(layer(k).c_out);
     }
     double* sums(int t) const { return reinterpret_cast<double*>(scratch + layout.sums + t * layout.sums_size); }
@@ -694,10 +725,10 @@ void finish_statistics(const Work& work, int k) {
     const Layer& layer = work.layer(k);
     const int64_t channels = padded(layer.c_out);
     float *means = work.statistic(k, 0), *inverses = work.statistic(k, 1);
-    float *scales = work.statistic(k, 2), *shifts = work.statistic(k, 3);
+    float *scales = work.statistic(k, 2), *shifts = work.statistic(k, 3), *rests = work.statistic(k, 4);
     for (int64_t c = 0; c < channels; c++) {
         if (c >= layer.c_out) {
-            means[c] = inverses[c] = scales[c] = shifts[c] = 0.0f;
+            means[c] = inverses[c] = scales[c] = shifts[c] = rests[c] = 0.0f;
             continue;
         }
         double mean = layer.mean[c], variance = layer.variance[c];
@@ -718,9 +749,10 @@ void finish_statistics(const Work& work, int k) {
             layer.mean[c] = layer.mean[c] * layer.momentum + float(mean) * (1.0f - layer.momentum);
             layer.variance[c] = layer.variance[c] * layer.momentum + float(variance) * (1.0f - layer.momentum);
         }
-        const double inverse = 1.0 / sqrt(variance + layer.epsilon), scale = layer.gamma[c] * inverse;
-        means[c] = float(mean), inverses[c] = float(inverse), scales[c] = float(scale);
-        shifts[c] = float(layer.beta[c] - mean * scale);
+        const double inverse = 1.0 / sqrt(variance + layer.epsilon);
+        inverses[c] = float(inverse), scales[c] = float(layer.gamma[c] * inverse);
+        shifts[c] = float(layer.beta[c] - mean * double(scales[c]));
+        means[c] = float(mean), rests[c] = float(mean - double(means[c]));
     }
 }
 
@@ -894,13 +926,16 @@ void finish_gradient(const Work& work, int k) {
         double sum = 0, product = 0;
         for (int t = 0; t < work.run.threads; t++) sum += work.sums(t)[i], product += work.sums(t)[wide + i];
         const double inverse = work.statistic(k, 1)[i], scale = work.statistic(k, 2)[i];
+        const double rest = work.statistic(k, 4)[i];
+        product -= sum * rest;
         if (i < layer.c_out) {
             if (layer.needs_gradient & 2) layer.gamma_grad[i] = float(product * inverse);
             if (layer.needs_gradient & 4) layer.beta_grad[i] = float(sum);
         }
+        // c makes the mean of the result zero for the a, b and mean that are left after rounding
         a[i] = float(scale);
         b[i] = layer.running ? 0.0f : float(-scale * inverse * inverse * product / count);
-        c[i] = layer.running ? 0.0f : float(-scale * sum / count);
+        c[i] = layer.running ? 0.0f : float(-scale * sum / count - double(b[i]) * rest);
     }
 }
 

@@ -62,7 +62,7 @@ Layout lay_out(const Run& run, bool with_gradients) {
         const bool sum = layer.residual >= -1;
         out.layer[k].raw = maps.put(size, k, run.keep ? end : sum ? k : last[k + 1]);
         out.layer[k].sum = sum ? maps.put(size, k, run.keep ? end : last[k + 1]) : NOWHERE;
-        out.layer[k].statistics = maps.put(4 * padded(layer.c_out), -1, end);
+        out.layer[k].statistics = maps.put(5 * padded(layer.c_out), -1, end);
         out.layer[k].gradient = NOWHERE;
     }
     out.saved = maps.top();

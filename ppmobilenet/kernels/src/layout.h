@@ -8,7 +8,7 @@ constexpr int64_t NOWHERE = -1;
 struct Place {
     int64_t raw;         // convolution output, the batch norm's input
     int64_t sum;         // output of a layer with a residual, materialised; NOWHERE otherwise
-    int64_t statistics;  // mean, 1 / deviation, scale, shift: four rows of padded channels
+    int64_t statistics;  // five rows of padded channels, see Work::statistic
     int64_t gradient;    // in the backward scratch: gradient of the batch norm's output
 };
 

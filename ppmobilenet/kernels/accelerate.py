@@ -1,0 +1,125 @@
+"""Put the fused operators under a model's layers, and say in one line what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MethodType
+
+import paddle
+from paddle import nn
+
+from ppmobilenet.errors import UserError, did_you_mean
+from ppmobilenet.kernels.build import INSTRUCTION_SETS, Unavailable, load_library
+from ppmobilenet.kernels.plan import Unsupported, plan
+from ppmobilenet.kernels.run import Engine, execute
+from ppmobilenet.kernels.threads import usable_cores
+
+MODES = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
+class Report:
+    """What :func:`accelerate` did.
+
+    Attributes:
+        accelerated: the model now runs on the fused operators.
+        message: one line for the log.
+        layers: how many convolution layers were fused.
+        instruction_set: ``"avx512"``, ``"avx2"`` or ``"baseline"``; None with stock operators.
+        threads: of the fused operators; 0 with stock operators.
+    """
+
+    accelerated: bool
+    message: str
+    layers: int = 0
+    instruction_set: str | None = None
+    threads: int = 0
+
+
+def accelerate(
+    model: nn.Layer, mode: str = "auto", *, threads: int | None = None, say: Callable[[str], None] = print
+) -> Report:
+    """Run ``model`` on fused CPU operators from now on, where that is possible.
+
+    Only how ``model(x)`` is computed changes: keys, parameter names, state dict and optimizer stay as they are, and
+    static graphs (``paddle.jit``, export) see the stock layers. Each call looks at the layers anew, so that freezing,
+    ``train()`` and ``eval()`` keep their meaning, and falls back to the stock operators by itself for what the engine
+    cannot take: other places and types than float32 on the CPU, AMP, layers with hooks, one value per channel.
+
+    Args:
+        model: a network with ``units()`` and ``head(x)`` (all of :mod:`ppmobilenet.models`).
+        mode: ``auto`` (stock operators if it cannot be), ``on`` (an error instead), ``off``.
+        threads: by default the cores this process may use.
+        say: receives the progress line of the compilation.
+
+    Returns:
+        The report; its message is worth logging.
+
+    Raises:
+        UserError: an unknown mode, or mode ``on`` where the kernels cannot run, with the reason.
+    """
+    if mode not in MODES:
+        raise UserError(
+            f"cpu_kernels {mode!r}",
+            where="Global.cpu_kernels",
+            allowed=", ".join(MODES),
+            hint=did_you_mean(mode, MODES),
+        )
+    if mode == "off":
+        return Report(False, "cpu_kernels: off, stock operators")
+    try:
+        if paddle.get_device() != "cpu":
+            raise Unavailable(f"the device is {paddle.get_device()}")
+        if not hasattr(model, "units") or not hasattr(model, "head"):
+            raise Unsupported(f"{type(model).__name__} has no units() and head()")
+        if getattr(model, "features_only", False):
+            raise Unsupported("features_only returns maps from inside the network")
+        steps = plan(model.units())
+        library = load_library(say)
+    except (Unavailable, Unsupported) as reason:
+        if mode == "on":
+            raise UserError(
+                f"cpu_kernels cannot run: {reason}", where="Global.cpu_kernels", hint="use auto or off"
+            ) from reason
+        return Report(False, f"cpu_kernels: stock operators ({reason})")
+    threads = threads or usable_cores()
+    which = library.ppm_instruction_set()
+    model._cpu_kernels = Engine(library, which, threads)
+    model.forward = MethodType(_forward, model)
+    name = INSTRUCTION_SETS[which][0]
+    plural = "" if threads == 1 else "s"
+    return Report(
+        True, f"cpu_kernels: {len(steps)} layers fused, {name}, {threads} thread{plural}", len(steps), name, threads
+    )
+
+
+def _forward(self: nn.Layer, x):  # jit.save wants the first argument to be called self
+    stock = type(self).forward
+    if not paddle.in_dynamic_mode() or not _can_take(x) or self.training is False and paddle.is_grad_enabled():
+        return stock(self, x)
+    try:
+        steps = plan(self.units())
+    except Unsupported:
+        return stock(self, x)
+    if any(p.dtype != paddle.float32 for step in steps for p in step.parameters):
+        return stock(self, x)
+    height, width = x.shape[2:]
+    for step in steps:
+        height, width = -(-height // step.stride), -(-width // step.stride)
+        if not step.running and x.shape[0] * height * width == 1:
+            return stock(self, x)  # batch statistics of one value: Paddle passes it through
+    if steps[0].kind == 0 and not x.stop_gradient:
+        return stock(self, x)  # the gradient of the pixels: not on the way of training
+    return self.head(execute(self._cpu_kernels, steps, x))
+
+
+def _can_take(x) -> bool:
+    return (
+        isinstance(x, paddle.Tensor)
+        and x.ndim == 4
+        and x.dtype == paddle.float32
+        and x.place.is_cpu_place()
+        and 0 not in x.shape
+        and not paddle.amp.is_autocast_enabled()
+    )

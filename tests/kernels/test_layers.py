@@ -1,0 +1,226 @@
+"""Each fused operator against the stock ones, both measured against float64."""
+
+import numpy as np
+import paddle
+import pytest
+
+from ppmobilenet.kernels import accelerate
+from ppmobilenet.kernels.build import INSTRUCTION_SETS, Unavailable, load_library
+from ppmobilenet.kernels.plan import plan
+from ppmobilenet.models import mobilenet_v1, mobilenet_v2
+from ppmobilenet.models.zoo import create_model
+
+try:
+    BEST = load_library().ppm_instruction_set()
+except Unavailable as reason:
+    pytest.skip(f"no kernels here: {reason}", allow_module_level=True)
+
+
+class Chain(paddle.nn.Layer):
+    """Layers one after the other, as a network shows them to `accelerate`."""
+
+    def __init__(self, *layers):
+        super().__init__()
+        self.layers = paddle.nn.LayerList(layers)
+
+    def units(self):
+        return list(self.layers)
+
+    def head(self, x):
+        return x
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def conv_norm(c_in, c_out, kernel=1, stride=1, activation="relu6", groups=1):
+    return mobilenet_v2.ConvBNLayer(
+        c_in,
+        kernel,
+        c_out,
+        stride,
+        kernel // 2,
+        groups,
+        name=paddle.utils.unique_name.generate("c"),
+        activation=activation,
+    )
+
+
+def depthwise(channels, stride, activation="relu6"):
+    return conv_norm(channels, channels, 3, stride, activation, groups=channels)
+
+
+def inverted_residual(c_in, c_out, stride, t=6):
+    return mobilenet_v2.InvertedResidualUnit(c_in, c_in * t, c_out, stride, name=paddle.utils.unique_name.generate("u"))
+
+
+def separable(c_in, c_out, stride):
+    return mobilenet_v1.DepthwiseSeparable(c_in, c_out, stride, name=paddle.utils.unique_name.generate("b"))
+
+
+def randomise(layer, seed=0):
+    """Weights of the size that training has, statistics far from where they start."""
+    rng = np.random.default_rng(seed)
+    for name, p in layer.named_parameters():
+        shape = p.shape
+        if len(shape) > 1:
+            value = rng.normal(size=shape) * (2 / np.prod(shape[1:])) ** 0.5
+        elif name.endswith(("weight", "_variance")):
+            value = rng.uniform(0.5, 1.5, shape)
+        else:
+            value = rng.normal(size=shape) * 0.5
+        p.set_value(value.astype("float32"))
+    return layer
+
+
+def passes(make, shape, kind, *, threads=2, instruction_set=BEST, offset=0.0, input_gradient=True, training=True):
+    """Output, every gradient and the statistics after one step, of the stock, fused or float64 layers."""
+    with paddle.utils.unique_name.guard():
+        model = randomise(Chain(*make()))
+    rng = np.random.default_rng(1)
+    x = paddle.to_tensor((rng.normal(size=shape) + offset).astype("float32"))
+    if kind == "double":
+        model.to(dtype="float64")
+        x = x.astype("float64")
+    if kind == "fused":
+        assert accelerate(model, "on", threads=threads).accelerated
+        model._cpu_kernels.instruction_set = instruction_set
+    (model.train if training else model.eval)()
+    x.stop_gradient = not input_gradient
+    out = model(x)
+    (out * paddle.to_tensor(rng.normal(size=out.shape).astype("float32")).astype(out.dtype)).sum().backward()
+    result = {"out": out.numpy()}
+    if input_gradient:
+        result["x"] = x.grad.numpy()
+    for name, p in model.named_parameters():
+        result[name] = (p if p.stop_gradient else p.grad).numpy()
+    return result
+
+
+def compare(make, shape, **options):
+    """The fused error is at most twice the stock one's, besides the rounding of the result itself.
+
+    The root mean square of fewer than 32 errors is luck: there stock's may happen to be nearly zero, and a few units
+    in the last place are allowed.
+    """
+    double = passes(make, shape, "double", **{k: v for k, v in options.items() if k in ("offset", "input_gradient")})
+    stock = passes(make, shape, "stock", **{k: v for k, v in options.items() if k in ("offset", "input_gradient")})
+    fused = passes(make, shape, "fused", **options)
+    assert fused.keys() == double.keys()
+    for name, exact in double.items():
+        assert fused[name].shape == exact.shape, name
+        ours, theirs = (np.sqrt(np.mean((r[name] - exact) ** 2)) for r in (fused, stock))
+        rounding = (6e-8 if exact.size >= 32 else 3e-7) * np.abs(exact).max()
+        assert ours <= 2 * theirs + rounding, (
+            f"{name}: {ours:.3g} against {theirs:.3g}, value {np.abs(exact).max():.3g}"
+        )
+        if name == "out":
+            assert np.abs(exact).max() > 0.1  # not a comparison of zeros
+
+
+POINTWISE_CHANNELS = sorted(
+    # (in, out) of the networks' 1x1 convolutions at some scales, and counts that no block divides
+    {(32, 16), (16, 96), (24, 144), (144, 32), (192, 64), (96, 576), (576, 160), (320, 1280), (3, 5), (8, 1), (17, 33)}
+    | {(32, 64), (128, 256), (1024, 1024), (12, 47)}
+)
+
+
+@pytest.mark.parametrize("channels", POINTWISE_CHANNELS, ids=str)
+def test_pointwise(channels):
+    size = 7 if max(channels) > 500 else 12
+    compare(lambda: [conv_norm(*channels)], (2, channels[0], size, size + 1))
+
+
+@pytest.mark.parametrize("stride", (1, 2))
+@pytest.mark.parametrize("channels", (1, 8, 16, 24, 33, 96))
+@pytest.mark.parametrize("size", ((14, 14), (7, 9), (2, 3), (1, 4)), ids=str)
+def test_depthwise(channels, stride, size):
+    compare(lambda: [depthwise(channels, stride)], (2, channels, *size))
+
+
+@pytest.mark.parametrize("activation", ("relu", "relu6", None))
+@pytest.mark.parametrize("kernel", (1, 3))
+def test_activations(kernel, activation):
+    compare(lambda: [conv_norm(24, 24, kernel, 1, activation, groups=24 if kernel == 3 else 1)], (3, 24, 10, 11))
+
+
+@pytest.mark.parametrize("stride", (1, 2))
+@pytest.mark.parametrize("size", ((32, 32), (33, 47), (5, 1)), ids=str)
+@pytest.mark.parametrize("channels", (3, 1))
+def test_first_convolution(size, stride, channels):
+    compare(lambda: [conv_norm(channels, 20, 3, stride)], (2, channels, *size), input_gradient=False)
+
+
+@pytest.mark.parametrize(
+    "units",
+    {
+        "residual": lambda: [inverted_residual(16, 16, 1)],
+        "two residuals": lambda: [inverted_residual(24, 24, 1), inverted_residual(24, 24, 1)],
+        "no expansion": lambda: [conv_norm(3, 8, 3, 2), inverted_residual(8, 4, 1, t=1), inverted_residual(4, 6, 2)],
+        "residual of an activation": lambda: [conv_norm(9, 16), inverted_residual(16, 16, 1), conv_norm(16, 40)],
+        "V1": lambda: [separable(8, 16, 1), separable(16, 24, 2)],
+    }.items(),
+    ids=lambda item: item[0],
+)
+@pytest.mark.parametrize("batch", (1, 3))
+def test_blocks(units, batch):
+    make = units[1]
+    c_in = {"residual": 16, "two residuals": 24, "no expansion": 3, "residual of an activation": 9, "V1": 8}[units[0]]
+    compare(make, (batch, c_in, 13, 11), input_gradient=c_in != 3)
+
+
+@pytest.mark.parametrize("threads", (1, 2, 3, 7))
+@pytest.mark.parametrize("which", range(BEST + 1), ids=lambda i: INSTRUCTION_SETS[i][0])
+def test_every_instruction_set_and_thread_count(which, threads):
+    def make():
+        return [conv_norm(3, 24, 3, 2), inverted_residual(24, 24, 1), inverted_residual(24, 40, 2), conv_norm(40, 50)]
+
+    compare(make, (2, 3, 21, 18), input_gradient=False, threads=threads, instruction_set=which)
+
+
+def test_large_mean_costs_no_digits():
+    compare(lambda: [conv_norm(32, 48)], (4, 32, 12, 12), offset=30.0)
+    compare(lambda: [depthwise(32, 1)], (4, 32, 12, 12), offset=30.0)
+
+
+def test_same_bits_every_time():
+    def make():
+        return [conv_norm(3, 16, 3, 2), inverted_residual(16, 16, 1), conv_norm(16, 40)]
+
+    once, again = (passes(make, (4, 3, 32, 32), "fused", input_gradient=False) for _ in range(2))
+    for name, value in once.items():
+        assert np.array_equal(value, again[name]), name
+
+
+def test_not_a_number_stays_visible():
+    with paddle.utils.unique_name.guard():
+        model = randomise(Chain(conv_norm(3, 16, 3, 2), inverted_residual(16, 16, 1)))
+    accelerate(model, "on")
+    x = np.zeros((2, 3, 16, 16), "float32")
+    x[1, 2, 5, 5] = np.nan
+    assert np.isnan(model(paddle.to_tensor(x)).numpy()).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", (224, 160, 97))
+@pytest.mark.parametrize("name", ("MobileNetV1", "MobileNetV2", "MobileNetV2_x0_75", "MobileNetV1_x0_25"))
+def test_every_layer_of_the_networks(name, size):
+    """Every distinct layer at the size the network has it for images of ``size``."""
+    model = create_model(name, class_num=2)
+    seen = set()
+    height = width = size
+    for step in plan(model.units()):
+        kernel = step.conv._kernel_size[0]
+        key = (step.c_in, step.c_out, kernel, step.stride, step.conv._groups, height)
+        if key not in seen:
+            seen.add(key)
+            activation = {0: None, 1: "relu", 2: "relu6"}[step.activation]
+
+            def make(step=step, kernel=kernel, activation=activation):
+                return [conv_norm(step.c_in, step.c_out, kernel, step.stride, activation, step.conv._groups)]
+
+            compare(make, (1, step.c_in, height, width), input_gradient=step.kind != 0)
+        height, width = -(-height // step.stride), -(-width // step.stride)
+    assert len(seen) > 10
