@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import MethodType
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -77,21 +78,38 @@ def accelerate(
             raise Unsupported("features_only returns maps from inside the network")
         steps = plan(model.units())
         library = load_library(say)
+        engine = Engine(library, library.ppm_instruction_set(), threads or usable_cores())
+        _prove(model, engine)
     except (Unavailable, Unsupported) as reason:
         if mode == "on":
             raise UserError(
                 f"cpu_kernels cannot run: {reason}", where="Global.cpu_kernels", hint="use auto or off"
             ) from reason
         return Report(False, f"cpu_kernels: stock operators ({reason})")
-    threads = threads or usable_cores()
-    which = library.ppm_instruction_set()
-    model._cpu_kernels = Engine(library, which, threads)
+    model._cpu_kernels = engine
     model.forward = MethodType(_forward, model)
-    name = INSTRUCTION_SETS[which][0]
-    plural = "" if threads == 1 else "s"
-    return Report(
-        True, f"cpu_kernels: {len(steps)} layers fused, {name}, {threads} thread{plural}", len(steps), name, threads
-    )
+    name, plural = INSTRUCTION_SETS[engine.instruction_set][0], "" if engine.threads == 1 else "s"
+    message = f"cpu_kernels: {len(steps)} layers fused, {name}, {engine.threads} thread{plural}"
+    return Report(True, message, len(steps), name, engine.threads)
+
+
+def _prove(model: nn.Layer, engine: Engine) -> None:
+    """Compare the fused layers with the stock ones on noise, so that nothing is fused that was misunderstood."""
+    modes = [(layer, layer.training) for layer in (model, *model.sublayers())]
+    model.eval()
+    try:
+        with paddle.no_grad():
+            noise = np.random.default_rng(0).uniform(-2, 2, (2, plan(model.units())[0].c_in, 37, 33))
+            x = stock = paddle.to_tensor(noise.astype("float32"))
+            for unit in model.units():
+                stock = unit(stock)
+            fused = execute(engine, plan(model.units()), x)
+            apart, size = float((fused - stock).abs().max()), float(stock.abs().max())
+    finally:
+        for layer, training in modes:
+            layer.training = training
+    if not apart <= 1e-3 * size:
+        raise Unavailable(f"its result departs from stock's by {apart:.2g} of {size:.2g}: a bug, please report it")
 
 
 def _forward(self: nn.Layer, x):  # jit.save wants the first argument to be called self

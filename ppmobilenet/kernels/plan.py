@@ -63,7 +63,7 @@ def plan(units: Iterable[nn.Layer]) -> list[Step]:
     for unit in units:
         layers = _conv_norm_layers(unit)
         start = len(steps) - 1
-        shortcut = bool(getattr(unit, "_shortcut", False))
+        shortcut = bool(getattr(unit, "shortcut", False))
         for layer in layers:
             residual = start if shortcut and layer is layers[-1] else NO_RESIDUAL
             steps.append(_step(layer, first=not steps, residual=residual))
