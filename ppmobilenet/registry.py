@@ -41,9 +41,13 @@ class Registry(Mapping):
 
     def _fill(self) -> None:
         if not self._filled:
-            self._filled = True
-            for module in self._modules:
-                importlib.import_module(module)
+            self._filled = True  # before the imports: a module that asks its own registry must not start over
+            try:
+                for module in self._modules:
+                    importlib.import_module(module)
+            except ImportError:
+                self._filled = False  # a missing package is reported each time, not as "unknown name" the second
+                raise
 
     def __getitem__(self, name: str) -> Callable:
         self._fill()

@@ -1,0 +1,190 @@
+"""The read-only configuration."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import yaml
+
+from ppmobilenet.config import schema
+from ppmobilenet.config.check import dotted, parameters, unbuilt
+from ppmobilenet.config.reading import scalar
+from ppmobilenet.errors import UserError, did_you_mean
+
+
+class MissingKey(UserError, KeyError):
+    """A section or key that a command needs and the configuration does not hold."""
+
+    __str__ = Exception.__str__
+
+
+class Section(Mapping):
+    """A read-only mapping inside a configuration; lists in it are tuples.
+
+    ``section["key"]`` is the value of the file and raises :class:`MissingKey` where there is none;
+    ``section.get("a.b")`` takes a dotted key and falls back to the schema's default.
+    """
+
+    def __init__(self, tree: Mapping, path: tuple, root: Config | None = None):
+        self._tree, self._path = tree, path
+        self._root = root if root is not None else self
+
+    def __getitem__(self, key: str):
+        if key not in self._tree:
+            path = (*self._path, key)
+            raise MissingKey(
+                f"{dotted(path)} is missing",
+                where=self._root.where(self._path) if self._path else self._root.source,
+                hint=f"-o {dotted(path)}=..., or add it to the file",
+            )
+        return self._wrap(self._tree[key], (*self._path, key))
+
+    def _wrap(self, value, path: tuple):
+        if isinstance(value, dict):
+            return Section(value, path, self._root)
+        if isinstance(value, list):
+            return tuple(self._wrap(v, (*path, i)) for i, v in enumerate(value))
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tree)
+
+    def __len__(self) -> int:
+        return len(self._tree)
+
+    def __contains__(self, key) -> bool:
+        return key in self._tree
+
+    def __eq__(self, other) -> bool:
+        if isinstance(other, Section):
+            return self._tree == other._tree
+        return self.to_dict() == other
+
+    __hash__ = None
+
+    def get(self, key: str, default=None):
+        """Return the value at a dotted key (list indices are numbers).
+
+        Where the file gives none, or null: the schema's default, else ``default``.
+
+        Raises:
+            KeyError: no such key can stand there: a mistake in the program, not in the file.
+        """
+        value, path = self._tree, self._path
+        for part in key.split("."):
+            if isinstance(value, dict):
+                path, value = (*path, part), value.get(part)
+            elif isinstance(value, list):
+                index = int(part) if part.isdecimal() else len(value)
+                path, value = (*path, index), value[index] if index < len(value) else None
+            else:
+                path, value = (*path, part), None
+        if value is not None:
+            return self._wrap(value, path)
+        known = self._root.default(path)
+        return default if known is None else known
+
+    def to_dict(self) -> dict:
+        """Return a deep copy in plain dicts and lists, to change at will."""
+        return _copy(self._tree)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._tree!r})"
+
+
+class Config(Section):
+    """What :func:`ppmobilenet.load_config` returns.
+
+    Attributes:
+        source: the file, as it was named.
+        overrides: the ``-o`` texts.
+        notes: lines for the log: keys of PaddleClas that are set and change nothing here, sizes that differ.
+    """
+
+    def __init__(self, tree: dict, marks: dict, source: str, overrides: tuple[str, ...] = (), notes=()):
+        super().__init__(tree, ())
+        self._marks, self.source, self.overrides, self.notes = marks, source, overrides, tuple(notes)
+
+    def where(self, key: str | tuple) -> str:
+        """Return where a value was given: ``"a.yaml:63"``, ``"-o Global.epochs=5"``, ``"default of Global.seed"``."""
+        path = tuple(int(p) if p.isdecimal() else p for p in key.split(".")) if isinstance(key, str) else key
+        around = path
+        while around and around not in self._marks:
+            around = around[:-1]
+        if around == path or dotted(path) not in schema.KEYS:
+            return self._marks.get(around, self.source)
+        return f"default of {dotted(path)}"
+
+    def default(self, path: tuple):
+        """Return what the schema, or the constructor of the named part, gives where the file is silent.
+
+        Raises:
+            KeyError: no such key can stand there.
+        """
+        name, section, key = dotted(path), dotted(path[:-1]), str(path[-1])
+        part = schema.PARTS.get(section)
+        if part and key == "name":
+            return part.default
+        if name in schema.KEYS and schema.KEYS[name].default is not None:
+            return schema.KEYS[name].default
+        if part:
+            named = self._inner(path[:-1]).get("name", part.default)
+            own = parameters(part.registry, named) if not unbuilt(part.registry) and named in part.registry else {}
+            if key in own:
+                found = own[key].default
+                return None if found is inspect.Parameter.empty else found
+        elsewhere = (schema.KEYS, schema.SECTIONS, schema.PART_LISTS, schema.IGNORED, schema.UNSUPPORTED)
+        if any(name in table for table in elsewhere) or any(isinstance(p, int) for p in path):
+            return None
+        inside = any(name.startswith(f"{known}.") for known in schema.PART_LISTS)
+        if inside or part:
+            return None
+        raise KeyError(f"{name} is no key of a configuration; {did_you_mean(key, schema.children(section))}")
+
+    def _inner(self, path: tuple) -> dict:
+        tree = self._tree
+        for key in path:
+            tree = tree.get(key) if isinstance(tree, dict) else None
+        return tree if isinstance(tree, dict) else {}
+
+    def dump(self, path: str | Path) -> None:
+        """Write the effective YAML: the file with the overrides in it. Loading it gives an equal configuration."""
+        lines = [f"# effective configuration, from {self.source}", *(f"#   -o {text}" for text in self.overrides)]
+        header = "".join(_one_line(line) + "\n" for line in lines)
+        # one place that writes whole files atomically is not worth an import of another room here
+        target = Path(path)
+        partial = target.with_name(target.name + ".partial")
+        partial.write_text(header + to_yaml(self._tree), encoding="utf-8")
+        partial.replace(target)
+
+
+def to_yaml(tree: object) -> str:
+    """Return YAML that reads back as the same values, with the keys in their order."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes each text that, unquoted, :func:`scalar` would read as something else."""
+
+    def ignore_aliases(self, data) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    quoted = scalar(text) != text or isinstance(scalar(text), bool)
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if quoted else None)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _copy(value):
+    if isinstance(value, dict):
+        return {key: _copy(v) for key, v in value.items()}
+    return [_copy(v) for v in value] if isinstance(value, list) else value
