@@ -32,10 +32,11 @@ def check(document: Document) -> list[str]:
     return checker.notes
 
 
-def parameters(registry: Registry, name: str) -> Mapping[str, inspect.Parameter]:
-    """Return what a configuration may give to an entry, by name."""
+def parameters(part: schema.Part | schema.PartList, name: str) -> Mapping[str, inspect.Parameter]:
+    """Return what a configuration may give to an entry of a part's registry, by name."""
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return {key: p for key, p in registry.parameters(name).items() if p.kind in named}
+    every = part.registry.parameters(name)
+    return {key: p for key, p in every.items() if p.kind in named and key not in part.supplied}
 
 
 def unbuilt(registry: Registry) -> bool:
@@ -99,9 +100,9 @@ class _Checker:
             return None
         if not self.known(part.registry, name, (*path, "name")):
             return None
-        own = parameters(part.registry, name)
+        own = parameters(part, name)
         for key, parameter in own.items():
-            required = parameter.default is inspect.Parameter.empty and key not in part.supplied
+            required = parameter.default is inspect.Parameter.empty
             inner = f"{dotted(path)}.{key}"
             if required and value.get(key) is None and inner not in schema.PART_LISTS and not _has_default(inner):
                 self.error(path, f"{inner} is missing: {name} needs it", hint=f"-o {inner}=...")
@@ -162,7 +163,7 @@ class _Checker:
         tree = self.document.tree
         for key in section:
             tree = tree[key]
-        return tree.get("name", part.default)
+        return str(tree.get("name", part.default))
 
     def fixed(self, section: tuple, part: schema.Part) -> Mapping:
         name = self.name(section, part)
@@ -219,7 +220,7 @@ class _Checker:
             return {name: {} if given is None else given}
         if not self.known(parts.registry, name, inner):
             return entry
-        own = parameters(parts.registry, name)
+        own = parameters(parts, name)
         if given is None:
             given = {}
         if not isinstance(given, dict):
@@ -234,7 +235,7 @@ class _Checker:
             else:
                 self.unknown((*inner, key), [*own, *parts.extra], name)
         for key, parameter in own.items():
-            if parameter.default is inspect.Parameter.empty and key not in parts.supplied and given.get(key) is None:
+            if parameter.default is inspect.Parameter.empty and given.get(key) is None:
                 self.error(inner, f"{dotted((*inner, key))} is missing: {name} needs it")
         return {name: checked}
 

@@ -167,21 +167,10 @@ class Part:
 PARTS: dict[str, Part] = {
     "Arch": Part(registry.MODELS),
     "Optimizer": Part(registry.OPTIMIZERS, supplied=frozenset({"learning_rate", "parameters", "model"})),
-    "Optimizer.lr": Part(
-        registry.SCHEDULES, supplied=frozenset({"epochs", "step_each_epoch", "steps_per_epoch", "learning_rate"})
-    ),
+    "Optimizer.lr": Part(registry.SCHEDULES, supplied=frozenset({"epochs", "step_each_epoch", "steps_per_epoch"})),
     "Infer.PostProcess": Part(registry.POSTPROCESSES, "Topk"),
-    **{f"DataLoader.{mode}.dataset": Part(registry.DATASETS) for mode in MODES},
-    **{
-        f"DataLoader.{mode}.sampler": Part(
-            registry.SAMPLERS,
-            "DistributedBatchSampler",
-            frozenset(
-                {"dataset", "data_source", "num_samples", "length", "rank", "world_size", "num_replicas", "seed"}
-            ),
-        )
-        for mode in MODES
-    },
+    **{f"DataLoader.{mode}.dataset": Part(registry.DATASETS, supplied=frozenset({"class_num"})) for mode in MODES},
+    **{f"DataLoader.{mode}.sampler": Part(registry.SAMPLERS, "DistributedBatchSampler") for mode in MODES},
 }
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ppmobilenet.config.check import dotted
+from ppmobilenet.config.kinds import any_of, integer, list_of
 from ppmobilenet.config.reading import Document
 from ppmobilenet.errors import UserError
 
@@ -19,16 +20,31 @@ INFER = ("Infer", "transforms")
 
 # transforms whose `size` is the [width, height] of what they return, as PaddleClas orders it
 SIZED = ("CropImage", "RandCropImage", "RandCropImageV2", "RandomCropImage", "RandomResizedCrop", "ResizeImage")
+# what sizes may be, whatever else a transform would take: they are computed with here
+SIZES = {"size": any_of(integer(1), list_of(integer(1), 2)), "resize_short": integer(1)}
 
 
 def settle_sizes(document: Document) -> list[str]:
     """Apply ``Global.resolution`` to the tree, then refuse sizes that disagree. Returns notes for the log."""
+    for path in (TRAIN, EVAL, INFER):
+        _check_kinds(document, path)
     resolution = document.tree.get("Global", {}).get("resolution")
     if resolution is not None:
         for path in (TRAIN, EVAL, INFER):
             _resize_list(document, path, resolution)
         _set(document, ("Global", "image_shape"), [3, resolution, resolution])
     return _agree(document)
+
+
+def _check_kinds(document: Document, path: tuple) -> None:
+    for at, name, keys in _transforms(document, path):
+        for key in SIZES.keys() & keys.keys() if name in SIZED else ():
+            try:
+                keys[key] is None or SIZES[key].fit(keys[key])
+            except ValueError as error:
+                raise UserError(
+                    f"{dotted((*at, key))} is {keys[key]!r}", where=document.where((*at, key)), allowed=str(error)
+                ) from error
 
 
 def _resize_list(document: Document, path: tuple, resolution: int) -> None:

@@ -90,6 +90,9 @@ class Section(Mapping):
         """Return a deep copy in plain dicts and lists, to change at will."""
         return _copy(self._tree)
 
+    def __reduce__(self):
+        return dict, (self.to_dict(),)  # a copy, also one for another process, is plain data
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._tree!r})"
 
@@ -106,6 +109,9 @@ class Config(Section):
     def __init__(self, tree: dict, marks: dict, source: str, overrides: tuple[str, ...] = (), notes=()):
         super().__init__(tree, ())
         self._marks, self.source, self.overrides, self.notes = marks, source, overrides, tuple(notes)
+
+    def __reduce__(self):
+        return Config, (self.to_dict(), self._marks, self.source, self.overrides, self.notes)
 
     def where(self, key: str | tuple) -> str:
         """Return where a value was given: ``"a.yaml:63"``, ``"-o Global.epochs=5"``, ``"default of Global.seed"``."""
@@ -131,7 +137,7 @@ class Config(Section):
             return schema.KEYS[name].default
         if part:
             named = self._inner(path[:-1]).get("name", part.default)
-            own = parameters(part.registry, named) if not unbuilt(part.registry) and named in part.registry else {}
+            own = parameters(part, named) if not unbuilt(part.registry) and named in part.registry else {}
             if key in own:
                 found = own[key].default
                 return None if found is inspect.Parameter.empty else found
@@ -173,8 +179,10 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    quoted = scalar(text) != text or isinstance(scalar(text), bool)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if quoted else None)
+    style = None if isinstance(scalar(text), str) else "'"
+    if not text.isprintable():
+        style = '"'  # line breaks and control characters as escapes
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)

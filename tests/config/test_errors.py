@@ -77,7 +77,11 @@ def test_wrong_override(load, override, words):
 # (text in the recipe, what the user wrote instead, words of the message); `@N` in a word is the line of that text
 WRONG_FILES = [
     ("epochs: 120", "epoch: 120", ["@:", "unknown key Global.epoch", "Global.epochs"]),
-    ("  momentum: 0.9", "  momentun: 0.9\n  momentum: 0.9", ["Optimizer.momentun", "Optimizer.momentum"]),
+    (
+        "shuffle: True",
+        "shufle: True",
+        ["@:", "did you mean DataLoader.Train.sampler.shuffle?", "DistributedBatchSampler"],
+    ),
     ("batch_size: 64", "batch_size: 64 images", ["@:", "DataLoader.Train.sampler.batch_size is '64 images'"]),
     ("epochs: 120", "epochs: 120\n  epochs: 90", ["Global.epochs is given twice", "first at"]),
     ("  epochs: 120", "\tepochs: 120", ["@:", "a tab", "indent with spaces"]),
