@@ -166,7 +166,7 @@ class MobileNetV1(nn.Layer):
     ):
         super().__init__()
         _check(scale, class_num, data_format, dropout, activation, init, out_indices)
-        self.scale, self.data_format = scale, data_format
+        self.scale, self.data_format, self.activation = scale, data_format, activation
         self.class_num = 0 if features_only else class_num
         self.features_only, self.out_indices = features_only, tuple(out_indices)
         widths = [int(c_out * scale) for _, _, c_out, _ in BLOCKS]

@@ -232,7 +232,7 @@ class MobileNetV2(nn.Layer):
     ):
         super().__init__()
         _check(scale, class_num, expansion, data_format, dropout, activation, init, out_indices, divisor, depth)
-        self.scale, self.data_format = scale, data_format
+        self.scale, self.data_format, self.activation = scale, data_format, activation
         self.class_num = 0 if features_only else class_num
         self.features_only, self.out_indices = features_only, tuple(out_indices)
         stem = 32 if fix_stem_head else scaled_width(32, scale, divisor)

@@ -118,6 +118,22 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return flat_arrays(_whole_pickle(data, path), path)
 
 
+def activation_of(path: Path) -> str | None:
+    """Return ``"relu"`` or ``"relu6"``: what a static-graph file's own program computes with; None if it has none.
+
+    Args:
+        path: of the file or folder, as :func:`resolve` gives it.
+    """
+    if path.is_dir() and len(lodtensor.merged_files(path)) == 1:
+        path = lodtensor.merged_files(path)[0]
+    program = lodtensor.find_program(path) if path.is_dir() or map_file(path)[0] == 0 else None
+    if program is None:
+        return None
+    _, operators = lodtensor.read_program(program, map_file(program))
+    found = {"relu", "relu6"} & operators
+    return found.pop() if len(found) == 1 else None
+
+
 def _read_zip(data: memoryview, path: Path) -> dict[str, np.ndarray]:
     try:
         with archives.open_zip(data) as archive:

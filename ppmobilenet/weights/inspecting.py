@@ -12,6 +12,8 @@ from ppmobilenet.errors import UserError
 from ppmobilenet.weights import files, naming
 from ppmobilenet.weights.guess import Architecture, guess
 
+USUAL_ACTIVATION = {"MobileNetV1": "relu", "MobileNetV2": "relu6"}
+
 
 @dataclass(frozen=True)
 class TensorFacts:
@@ -118,8 +120,9 @@ def inspect_weights(path: str | os.PathLike, scheme: str | None = None) -> Inspe
         neutral, folded = naming.neutral_arrays(layout, arrays)
         folded = folded or naming.norm_is_folded(neutral)
         architecture = guess({name: array.shape for name, array in neutral.items()}, layout.family)
-        if architecture and layout.scheme in naming.RELU6_SCHEMES:
-            architecture.arguments["activation"] = "relu6"
+        activation = "relu6" if layout.scheme in naming.RELU6_SCHEMES else files.activation_of(source)
+        if architecture and activation not in (None, USUAL_ACTIVATION[layout.family]):
+            architecture.arguments["activation"] = activation
         found, text = layout.scheme, layout.text
         places = {**{key: name for name, key in layout.keys.items()}, **layout.ignored}
     tensors = tuple(_facts(key, array, places.get(key, "")) for key, array in arrays.items())

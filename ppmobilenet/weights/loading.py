@@ -34,7 +34,8 @@ class LoadReport:
         loaded: tensors of the model that received a value.
         total: tensors of the model.
         head: ``"1000 -> 10 classes"`` when the classifier was skipped because the class counts differ.
-        missing: the model's keys that were allowed to keep their initial values (``allow_missing``).
+        missing: the model's keys that were allowed to keep their initial values (``allow_missing``), each with the
+            name that the file would have had for it, where that is another: ``{"out.weight": "fc10_weights"}``.
         ignored: the file's keys that were not used, with the reason.
         notes: what was changed on the way, one line each: an identity expansion, batch norm that was folded.
         bn_folded: the batch norm is folded away: right in eval mode only, recalibrate it before fine-tuning.
@@ -45,7 +46,7 @@ class LoadReport:
     loaded: int
     total: int
     head: str | None = None
-    missing: tuple[str, ...] = ()
+    missing: dict[str, str] = field(default_factory=dict)
     ignored: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     bn_folded: bool = False
@@ -55,7 +56,7 @@ class LoadReport:
         if self.head:
             text += f"; head skipped: {self.head}"
         if self.missing:
-            text += f"; missing, as allowed: {_some(self.missing)}"
+            text += f"; missing, as allowed: {_some(_spelled(self.missing))}"
         reasons: dict[str, list[str]] = {}
         for key, reason in self.ignored.items():
             reasons.setdefault(reason, []).append(key)
@@ -95,15 +96,27 @@ def load_weights(
     """
     source = files.resolve(path)
     arrays = files.read_weights(source)
-    state = {key: value for key, value in model.state_dict().items()}
+    state = model.state_dict()
     report, values = match(
         {key: tuple(value.shape) for key, value in state.items()},
         arrays,
         source,
+        names={key: value.name for key, value in state.items()},
         class_num_may_differ=class_num_may_differ,
         allow_missing=tuple(allow_missing),
         scheme=scheme,
     )
+    theirs, ours = files.activation_of(source), getattr(model, "activation", None)
+    if theirs and ours and theirs != ours:
+        report.notes += (f"its program computes with {theirs}, this model with {ours}",)
+        log.warning(
+            "%s: its program computes with %s and this model with %s: the same weights give other outputs; "
+            "Arch.activation=%s computes what the program did",
+            source,
+            theirs,
+            ours,
+            theirs,
+        )
     for key, array in values.items():
         state[key].set_value(_as(array, state[key]))
     log.info("%s: %s (%s)", source, report, report.scheme)
@@ -122,6 +135,7 @@ def match(
     arrays: Mapping[str, np.ndarray],
     source: object,
     *,
+    names: Mapping[str, str] | None = None,
     class_num_may_differ: bool = True,
     allow_missing: tuple[str, ...] = (),
     scheme: str | None = None,
@@ -132,6 +146,7 @@ def match(
         shapes: the model's key -> shape.
         arrays: the file's key -> array.
         source: the file, for messages.
+        names: the model's key -> ParamAttr name, which static-graph files call it.
         class_num_may_differ, allow_missing, scheme: as in :func:`load_weights`.
 
     Returns:
@@ -158,11 +173,12 @@ def match(
             values.pop(key, None)
         missing = [key for key in missing if key not in heads]
         misshaped = [key for key in misshaped if key not in heads]
-    report.missing = tuple(key for key in missing if key in allow_missing)
+    theirs = names if names and found.scheme.startswith("param-attr") else {}
+    report.missing = {key: theirs.get(key, key) for key in missing if key in allow_missing}
     missing = [key for key in missing if key not in allow_missing]
     if missing or misshaped or found.unexpected:
         raise UserError(
-            _difference(missing, misshaped, shapes, found, classes, report),
+            _difference(missing, misshaped, shapes, found, classes, report, theirs),
             where=source,
             hint=_advice(missing, misshaped, found, heads, classes),
         )
@@ -264,13 +280,15 @@ def _classes(heads: Mapping[str, str], found: _Found) -> tuple[int, int] | None:
     return found.classes if heads else None
 
 
-def _difference(missing, misshaped, shapes, found: _Found, classes, report: LoadReport) -> str:
+def _difference(missing, misshaped, shapes, found: _Found, classes, report: LoadReport, theirs: Mapping) -> str:
     good = len(shapes) - len(missing) - len(misshaped) - len(report.missing)
     lines = [f"does not fit the model: {good} of {len(shapes)} tensors fit (naming: {found.scheme})"]
     if classes and classes[0] != classes[1] and not report.head:
         lines.append(f"the classifier has {classes[0]} classes in the file, {classes[1]} in the model")
     if missing:
-        lines.append(f"missing in the file ({len(missing)}): {_some(missing)}")
+        lines.append(
+            f"missing in the file ({len(missing)}): {_some(_spelled({key: theirs.get(key, key) for key in missing}))}"
+        )
     if misshaped:
         pairs = [f"{key} {list(found.values[key].shape)} -> {list(shapes[key])}" for key in misshaped]
         lines.append(f"other shapes, file -> model ({len(misshaped)}): {_some(pairs)}")
@@ -297,6 +315,10 @@ def _advice(missing, misshaped, found: _Found, heads, classes) -> str | None:
 def _as(array: np.ndarray, tensor) -> np.ndarray:
     kind = str(tensor.dtype).rsplit(".", 1)[-1]
     return np.ascontiguousarray(array, dtype=kind if kind != "bfloat16" else "float32")
+
+
+def _spelled(names: Mapping[str, str]) -> list[str]:
+    return [key if key == theirs else f"{key} (its {theirs})" for key, theirs in names.items()]
 
 
 def _some(names: Iterable[str]) -> str:

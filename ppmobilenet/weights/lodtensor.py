@@ -131,8 +131,8 @@ def read_tensors(data: memoryview, names: Sequence[str], path: Path) -> dict[str
     return arrays
 
 
-def parameter_names(program: Path, data: memoryview) -> list[str]:
-    """Return a program's parameter names in the order in which a merged file holds them.
+def read_program(program: Path, data: memoryview) -> tuple[list[str], set[str]]:
+    """Return a program's parameter names, in the order in which a merged file holds them, and its operators.
 
     Args:
         program: its path: ``.json`` (Paddle 3) or protobuf (``.pdmodel``, ``__model__``).
@@ -142,32 +142,46 @@ def parameter_names(program: Path, data: memoryview) -> list[str]:
         DamagedFileError: it is no program.
     """
     try:
-        names = _json_names(bytes(data)) if program.suffix == ".json" else _protobuf_names(data)
+        names, operators = _read_json(bytes(data)) if program.suffix == ".json" else _read_protobuf(data)
     except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        names = []
+        names, operators = [], set()
     if not names:
         raise DamagedFileError("is no Paddle program with parameters", where=program)
-    return sorted(names)
+    return sorted(names), operators
 
 
-def _protobuf_names(data: memoryview) -> list[str]:
-    # ProgramDesc.blocks = 1, BlockDesc.vars = 3, VarDesc: name 1, type 2, persistable 3; VarType.type 1
-    names = []
+def _read_protobuf(data: memoryview) -> tuple[list[str], set[str]]:
+    # ProgramDesc.blocks 1; BlockDesc.vars 3, .ops 4; VarDesc.name 1, .type 2, .persistable 3; VarType.type 1;
+    # OpDesc.type 3
+    names, operators = [], set()
     for number, block in fields(data):
-        for inner, variable in fields(block) if number == 1 else ():
-            if inner != 3:
-                continue
-            parts = dict(fields(variable))
-            kind = dict(fields(parts[2])).get(1)
-            if parts.get(3) == 1 and kind == LOD_TENSOR:
-                names.append(bytes(parts[1]).decode("utf-8"))
-    return names
+        for inner, message in fields(block) if number == 1 else ():
+            if inner == 3:
+                parts = dict(fields(message))
+                if parts.get(3) == 1 and dict(fields(parts[2])).get(1) == LOD_TENSOR:
+                    names.append(bytes(parts[1]).decode("utf-8"))
+            elif inner == 4:
+                operators.add(bytes(dict(fields(message))[3]).decode("utf-8"))
+    return names, operators
 
 
-def _json_names(data: bytes) -> list[str]:
+def _read_json(data: bytes) -> tuple[list[str], set[str]]:
     regions = json.loads(data)["program"]["regions"]
     operations = [op for region in regions for block in region["blocks"] for op in block["ops"]]
-    return [op["A"][3] for op in operations if op["#"] == "p" and isinstance(op["A"][3], str)]
+    names = [op["A"][3] for op in operations if op["#"] == "p" and isinstance(op["A"][3], str)]
+    # "1.relu6": the number stands for the dialect
+    return names, {op["#"].rpartition(".")[2] for op in operations}
+
+
+def find_program(path: Path) -> Path | None:
+    """Return the program of a merged file, or of a folder of parameter files, if it is beside it or in it."""
+    if path.is_dir():
+        candidates = [path / "__model__"]
+    else:
+        stem = path.with_suffix("")
+        candidates = [path.with_name("__model__")] if path.name == "__params__" else []
+        candidates += [stem.with_suffix(".pdmodel"), stem.with_suffix(".json"), path.with_name("__model__")]
+    return next((p for p in candidates if p.is_file()), None)
 
 
 def read_merged(path: Path, map_file: Callable[[Path], memoryview]) -> dict[str, np.ndarray]:
@@ -177,17 +191,20 @@ def read_merged(path: Path, map_file: Callable[[Path], memoryview]) -> dict[str,
         UserError: the program is not there.
         DamagedFileError: one of the two is damaged, or they do not belong together.
     """
-    stem = path.with_suffix("")
-    programs = [path.with_name("__model__")] if path.name == "__params__" else []
-    programs += [stem.with_suffix(".pdmodel"), stem.with_suffix(".json"), path.with_name("__model__")]
-    program = next((p for p in programs if p.is_file()), None)
+    program = find_program(path)
     if program is None:
         raise UserError(
             "the program that names its parameters is not beside it",
             where=path,
-            allowed=" or ".join(p.name for p in programs),
+            allowed=f"{path.stem}.pdmodel, {path.stem}.json or __model__ in the same folder",
         )
-    return read_tensors(map_file(path), parameter_names(program, map_file(program)), path)
+    names, _ = read_program(program, map_file(program))
+    return read_tensors(map_file(path), names, path)
+
+
+def merged_files(folder: Path) -> list[Path]:
+    """Return the merged parameter files in a folder."""
+    return sorted(p for p in folder.iterdir() if p.suffix == ".pdiparams" or p.name == "__params__")
 
 
 def read_folder(folder: Path, map_file: Callable[[Path], memoryview]) -> dict[str, np.ndarray]:
@@ -197,7 +214,7 @@ def read_folder(folder: Path, map_file: Callable[[Path], memoryview]) -> dict[st
         UserError: the folder holds none, or several merged files.
         DamagedFileError: a file in it is damaged or no parameter.
     """
-    merged = sorted(p for p in folder.iterdir() if p.suffix == ".pdiparams" or p.name == "__params__")
+    merged = merged_files(folder)
     if len(merged) == 1:
         return read_merged(merged[0], map_file)
     if merged:
