@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ppmobilenet.config import Config
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -16,3 +21,13 @@ def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True)
         metavar="KEY=VALUE",
         help="replace one value of the configuration, e.g. -o Global.epochs=5; may be given many times",
     )
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Load what ``-c`` and ``-o`` say, and print the configuration's notes: keys that change nothing, odd sizes."""
+    from ppmobilenet.config import load_config
+
+    config = load_config(args.config, args.override)
+    for note in config.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return config

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import add_config_arguments
+from ppmobilenet.commands._common import add_config_arguments, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from ppmobilenet.config import load_config
     from ppmobilenet.deploy.export import export
 
     export(
-        load_config(args.config, args.override),
+        load_config(args),
         to=args.to,
         output=args.output,
         random_init=args.random_init,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ppmobilenet.commands._common import add_config_arguments
+from ppmobilenet.commands._common import add_config_arguments, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +37,7 @@ def run(args: argparse.Namespace) -> int:
             args.model, args.input, args.infer_list, args.backend, args.threads, args.precision, args.topk
         )
     else:
-        from ppmobilenet.config import load_config
-
-        config = load_config(args.config, args.override)
+        config = load_config(args)
         job = infer.from_config(config, args.input, args.infer_list, args.topk, args.random_init)
     if args.batch_size:
         job.batch_size = args.batch_size

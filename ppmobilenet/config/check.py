@@ -50,6 +50,11 @@ def unbuilt(registry: Registry) -> bool:
     return False
 
 
+def needed(parameter: inspect.Parameter) -> bool:
+    """Whether a constructor cannot do without this parameter: it has no default and does not take None."""
+    return parameter.default is inspect.Parameter.empty and "None" not in str(parameter.annotation)
+
+
 def dotted(path: Iterable) -> str:
     """``("a", 1, "b")`` -> ``"a.1.b"``."""
     return ".".join(map(str, path))
@@ -102,9 +107,13 @@ class _Checker:
             return None
         own = parameters(part, name)
         for key, parameter in own.items():
-            required = parameter.default is inspect.Parameter.empty
             inner = f"{dotted(path)}.{key}"
-            if required and value.get(key) is None and inner not in schema.PART_LISTS and not _has_default(inner):
+            if (
+                needed(parameter)
+                and value.get(key) is None
+                and inner not in schema.PART_LISTS
+                and not _has_default(inner)
+            ):
                 self.error(path, f"{inner} is missing: {name} needs it", hint=f"-o {inner}=...")
         return own
 
@@ -114,7 +123,7 @@ class _Checker:
         self.error(
             path,
             f"unknown {registry.kind} {_show(name)} at {dotted(path)}",
-            allowed=", ".join(sorted(registry)),
+            allowed=", ".join(sorted(registry)) or "none so far",
             hint=did_you_mean(str(name), registry) if nearest(str(name), registry) else None,
         )
         return False
@@ -235,7 +244,7 @@ class _Checker:
             else:
                 self.unknown((*inner, key), [*own, *parts.extra], name)
         for key, parameter in own.items():
-            if parameter.default is inspect.Parameter.empty and given.get(key) is None:
+            if needed(parameter) and given.get(key) is None:
                 self.error(inner, f"{dotted((*inner, key))} is missing: {name} needs it")
         return {name: checked}
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ppmobilenet import registry
 from ppmobilenet.config.kinds import (
     BOOLEAN,
+    MAPPING,
     NUMBER,
     TEXT,
     Kind,
@@ -90,6 +91,8 @@ _OPTIMIZER = {
     "no_weight_decay_name": (TEXT, None, "words: parameters with one in their name do not decay"),
     "one_dim_param_no_weight_decay": (BOOLEAN, False, "biases and batch norm do not decay"),
     "clip_norm": (number(0), None, "clip each gradient to this L2 norm"),
+    "clip_global_norm": (number(0), None, "clip all gradients together to this L2 norm"),
+    "lr_mult": (MAPPING, None, "{layer pattern: factor on its learning rate}"),
     "multi_precision": (BOOLEAN, False, "keep float32 weights beside float16 ones"),
 }
 _SCHEDULE = {
@@ -167,7 +170,9 @@ class Part:
 PARTS: dict[str, Part] = {
     "Arch": Part(registry.MODELS),
     "Optimizer": Part(registry.OPTIMIZERS, supplied=frozenset({"learning_rate", "parameters", "model"})),
-    "Optimizer.lr": Part(registry.SCHEDULES, supplied=frozenset({"epochs", "step_each_epoch", "steps_per_epoch"})),
+    "Optimizer.lr": Part(
+        registry.SCHEDULES, "ConstLR", supplied=frozenset({"epochs", "step_each_epoch", "steps_per_epoch"})
+    ),
     "Infer.PostProcess": Part(registry.POSTPROCESSES, "Topk"),
     **{f"DataLoader.{mode}.dataset": Part(registry.DATASETS, supplied=frozenset({"class_num"})) for mode in MODES},
     **{f"DataLoader.{mode}.sampler": Part(registry.SAMPLERS, "DistributedBatchSampler") for mode in MODES},

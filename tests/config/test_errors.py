@@ -7,7 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ppmobilenet.config import load_config
+from ppmobilenet.config.check import unbuilt
 from ppmobilenet.errors import UserError
+from ppmobilenet.registry import OPTIMIZERS
 
 # override -> words that the message must hold
 WRONG_OVERRIDES = [
@@ -99,6 +101,8 @@ WRONG_FILES = [
 
 @pytest.mark.parametrize(("old", "new", "words"), WRONG_FILES, ids=[new for _, new, _ in WRONG_FILES])
 def test_wrong_file(load, line_of, old, new, words):
+    if unbuilt(OPTIMIZERS):
+        pytest.skip("the training room is not there: its names cannot be judged")
     with pytest.raises(UserError) as caught:
         load(replace={old: new})
     for word in words:
@@ -191,7 +195,7 @@ def test_resolution_and_another_override_contradict(load):
         load("Global.resolution=160", f"{crop}=192")
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     key=st.sampled_from(
         ["Global", "Global.epochs", "Arch.freeze", "Metric.Eval.0", "DataLoader.Eval.dataset.transform_ops.1", "Loss"]
@@ -206,7 +210,7 @@ def test_only_user_errors_escape_overrides(load, key, value):
         pass
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_only_user_errors_escape_yaml(load, recipe, data):
     lines = recipe.splitlines()

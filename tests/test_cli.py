@@ -1,0 +1,129 @@
+"""The command line as a user meets it first: help, typos, missing packages; nothing heavy is imported for them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from ppmobilenet.cli import COMMANDS, main
+
+HEAVY = ("paddle", "cv2", "numpy", "yaml", "torch", "onnxruntime")
+
+
+def need(command: str) -> None:
+    """Skip a test of a command that is listed and not there yet."""
+    if command in COMMANDS and not importlib.util.find_spec(f"ppmobilenet.commands.{COMMANDS[command][0]}"):
+        pytest.skip(f"no command {command} yet")
+
+
+def run(repo, *words: str, code: str | None = None, **environment: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, *(["-c", code] if code else ["-X", "importtime", "-m", "ppmobilenet.cli"]), *words]
+    return subprocess.run(
+        command, cwd=repo, capture_output=True, text=True, env={**os.environ, **environment}, timeout=120
+    )
+
+
+def imported(done: subprocess.CompletedProcess) -> set[str]:
+    return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["trian"]])
+def test_overview_imports_nothing_heavy(repo, words):
+    done = run(repo, *words)
+    assert not imported(done) & set(HEAVY)
+    assert "argparse" in imported(done)  # the list was read
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_quick_help_with_an_example(repo, name):
+    need(name)
+    done = run(repo, name, "--help")
+    assert done.returncode == 0, done.stderr[-500:]
+    assert f"example: ppmobilenet {name}" in done.stdout
+    assert not imported(done) & {"paddle", "cv2", "torch", "onnxruntime"}
+
+
+def test_help_answers_at_once(repo):
+    def once() -> float:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "ppmobilenet.cli", "--help"], cwd=repo, capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert min(once() for _ in range(5)) < 0.4
+
+
+def test_overview_names_every_command(capsys):
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"ppmobilenet {name} " in shown for name in COMMANDS)
+
+
+def test_config_imports_nothing_heavy(repo):
+    done = run(repo, code="import sys, ppmobilenet.config; print(*sys.modules)")
+    assert not {name.split(".")[0] for name in done.stdout.split()} & {"paddle", "cv2", "numpy"}, done.stderr
+
+
+def test_unknown_command(capsys):
+    assert main(["trian"]) == 2
+    assert "unknown command 'trian'" in (error := capsys.readouterr().err) and "did you mean 'train'?" in error
+
+
+@pytest.mark.parametrize("module", ["paddle"])
+def test_missing_package_names_the_extra(repo, module, tmp_path):
+    need("train")
+    # an import hook stands in for an environment without the package
+    code = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from ppmobilenet.cli import main
+sys.exit(main(["train", "-c", {str(repo / "configs/quick_start/MobileNetV2_x0_25_digits.yaml")!r}]))
+"""
+    done = run(repo, code=code)
+    assert done.returncode == 2, done.stderr
+    assert "'paddle', which is not installed" in done.stderr and "pip install 'ppmobilenet[cpu]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# words after `ppmobilenet` -> what the message must say; every one of them leaves with exit code 2 and no traceback
+MISTAKES = {
+    "no config": (["train"], ["-c"]),
+    "config not there": (["train", "-c", "configs/quick_start/MobileNetV2_fintune.yaml"], ["no such configuration"]),
+    "config is a folder": (["train", "-c", "configs/quick_start"], ["folder", "digits.yaml"]),
+    "override without =": (["eval", "-c", "{digits}", "-o", "Global.epochs"], ["KEY=VALUE"]),
+    "typo in an override": (["eval", "-c", "{digits}", "-o", "Global.epoch=3"], ["Global.epochs?"]),
+    "eval without weights": (["eval", "-c", "{digits}"], ["weights", "--random-init"]),
+    "export without weights": (["export", "-c", "{digits}"], ["weights", "--random-init"]),
+    "infer without weights": (["infer", "-c", "{digits}", "-i", "{photo}"], ["weights", "--random-init"]),
+    "infer with nothing": (["infer"], ["-c", "-m"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_told_without_a_traceback(repo, mistake, capfd, monkeypatch, tmp_path):
+    words, expected = MISTAKES[mistake]
+    need(words[0])
+    monkeypatch.chdir(repo)
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), np.zeros((64, 64, 3), np.uint8))
+    given = {"{digits}": "configs/quick_start/MobileNetV2_x0_25_digits.yaml", "{photo}": str(photo)}
+    words = [given.get(word, word) for word in words]
+    try:
+        code = main(words)
+    except SystemExit as stopped:  # argparse
+        code = stopped.code
+    shown = capfd.readouterr().err
+    assert code == 2, shown
+    assert "Traceback" not in shown
+    for word in expected:
+        assert word in shown
