@@ -19,7 +19,7 @@ from ppmobilenet.models.zoo import build_model
 from ppmobilenet.weights.loading import load_weights
 
 
-def model_with_weights(config: Mapping, random_init: bool = False, log: Callable[[str], None] = print) -> nn.Layer:
+def model_with_weights(config: Mapping, random_init: bool = False) -> nn.Layer:
     """Build the config's network and load ``Global.pretrained_model`` (or what ``Arch.pretrained`` says).
 
     Raises:
@@ -35,7 +35,7 @@ def model_with_weights(config: Mapping, random_init: bool = False, log: Callable
         )
     model = build_model(arch)
     if path:
-        log(str(load_weights(model, path)))
+        load_weights(model, path)  # logs what it loaded
     return model
 
 
@@ -59,7 +59,8 @@ def example_photos(config: Mapping, count: int = 4) -> list[bytes]:
     paths: Iterable[str] = ()
     listed, root = dataset.get("cls_label_path"), dataset.get("image_root")
     if listed and Path(listed).is_file() and root:
-        paths = (sample[0] for sample in read_list(listed, root, dataset.get("delimiter") or " "))
+        samples = read_list(listed, root, delimiter=dataset.get("delimiter"), check_files=False)
+        paths = (sample[0] for sample in samples)
     elif config.get("Infer.infer_imgs") and Path(config.get("Infer.infer_imgs")).exists():
         paths = list_photos(config.get("Infer.infer_imgs"))
     return [Path(path).read_bytes() for path in itertools.islice(filter(lambda p: Path(p).is_file(), paths), count)]
@@ -90,7 +91,7 @@ def export(
         The folder.
     """
     to = parse_forms(to)
-    model = model_with_weights(config, random_init, log)
+    model = model_with_weights(config, random_init)
     class_num = int(config["Arch"].get("class_num", 1000))
     if softmax_inside is None:
         softmax_inside = config["Arch"].get("infer_add_softmax", True)

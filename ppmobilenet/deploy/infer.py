@@ -48,7 +48,6 @@ def from_config(
     infer_list: str | None = None,
     topk: int | None = None,
     random_init: bool = False,
-    log: Callable[[str], None] | None = None,
 ) -> Job:
     """Prepare to predict with trained weights, as PaddleClas's ``tools/infer.py`` does.
 
@@ -61,10 +60,6 @@ def from_config(
     from ppmobilenet.deploy.export import deployment_labels, evaluation_ops, model_with_weights
     from ppmobilenet.deploy.package import deployment_ops, spell_out
 
-    def say(text: str) -> None:
-        print(text, file=sys.stderr)
-
-    log = log or say
     source = source or config.get("Infer.infer_imgs")
     infer_list = infer_list or config.get("Infer.infer_list")
     if not source:
@@ -75,8 +70,9 @@ def from_config(
     ops = evaluation_ops(config)
     own = config.get("Infer.transforms")
     if own and spell_out(deployment_ops(own)) != spell_out(ops):
-        log("note: Infer.transforms differ from those of DataLoader.Eval; the latter are used, as in evaluation")
-    model = model_with_weights(config, random_init, log)
+        note = "note: Infer.transforms differ from those of DataLoader.Eval; the latter are used, as in evaluation"
+        print(note, file=sys.stderr)
+    model = model_with_weights(config, random_init)
     model.eval()
 
     def eager(batch):

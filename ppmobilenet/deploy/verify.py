@@ -251,7 +251,7 @@ def _eager(opened: Package, config: Mapping) -> Callable[[np.ndarray], np.ndarra
     given, normalise = opened.meta["input"], None
     if given["dtype"] == "uint8":
         normalise = next(op for op in spell_out(evaluation_ops(config)) if op["op"] == "NormalizeImage")
-    network = model_with_weights(config, log=lambda line: None)
+    network = model_with_weights(config)
     layer = Deployed(network, softmax=False, normalise=normalise, layout=given["layout"])
     layer.eval()
 
