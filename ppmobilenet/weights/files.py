@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppmobilenet.errors import DamagedFileError, UserError, did_you_mean
+from ppmobilenet.errors import DamagedFileError, UserError, nearest
 from ppmobilenet.weights import archives, lodtensor, pickles, torchfile
 
 # tried in this order when a path is given without its extension
@@ -48,8 +48,14 @@ def resolve(path: str | os.PathLike) -> Path:
             return candidate
     if given.is_dir():
         return given
-    beside = [p.name for p in given.parent.iterdir()] if given.parent.is_dir() else []
-    hint = did_you_mean(given.name, beside) if beside else f"the folder {str(given.parent)!r} does not exist either"
+    if given.parent.is_dir():
+        # only what could be meant: the folder may hold a whole project
+        beside = [p.name for p in given.parent.iterdir() if p.is_dir() or p.name.endswith(EXTENSIONS)]
+        match = nearest(given.name, beside)
+        files = sorted(name for name in beside if name.endswith(EXTENSIONS))[:12]
+        hint = f"did you mean {match!r}?" if match else f"in {str(given.parent)!r}: {', '.join(files) or 'no weights'}"
+    else:
+        hint = f"the folder {str(given.parent)!r} does not exist either"
     raise UserError(
         f"no weight file {str(path)!r}",
         allowed=f"a path with or without its extension ({', '.join(EXTENSIONS)}), or a folder of parameter files",
