@@ -39,6 +39,7 @@ class UserError(Exception):
     """
 
     exit_code = EXIT_USER
+    label = "error"
 
     def __init__(
         self, message: str, *, where: object | None = None, allowed: str | None = None, hint: str | None = None
@@ -68,6 +69,16 @@ class NumericsError(UserError):
     """A loss or a weight is not finite, or an exported model departs from its source (exit code 5)."""
 
     exit_code = EXIT_NUMERICS
+
+
+class Stopped(UserError):
+    """The user or the system asked the run to stop, and it did in good order (exit code 130 or 143)."""
+
+    label = "stopped"
+
+    def __init__(self, message: str, *, hint: str | None = None, exit_code: int = EXIT_SIGTERM):
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

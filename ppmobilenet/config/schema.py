@@ -67,6 +67,7 @@ _GLOBAL = {
     "cpu_kernels": (one_of("auto", "on", "off"), "auto", "compiled training operators for the CPU"),
     "on_nan": (one_of("stop", "rollback"), "stop", "rollback: once back to the last good state at half the rate"),
     "check_data": (one_of("lists", "full", "off"), "lists", "what is read of the data set before the first step"),
+    "save_steps": (integer(1), None, "write `latest` every so many changes of the weights, too, not just each epoch"),
     "keep_checkpoints": (integer(1), None, "keep only the newest N epoch_* checkpoints; None keeps all"),
 }
 _AMP = {
@@ -82,6 +83,7 @@ _ARCH = {
     "pretrained": (any_of(BOOLEAN, TEXT), False, "True: the published weights; or a path"),
     "use_ssld": (BOOLEAN, False, "with pretrained: True, the distilled weights"),
     "freeze": (any_of(list_of(TEXT), TEXT), None, "patterns of layer names that are not trained, or `trunk`"),
+    "freeze_norm": (BOOLEAN, False, "batch norm keeps the statistics it was loaded with, in all layers"),
     "cache_features": (BOOLEAN, False, "with a frozen trunk, compute its features once and keep them"),
     "infer_add_softmax": (BOOLEAN, True, "the exported model ends in softmax"),
     "use_sync_bn": (BOOLEAN, False, "batch norm statistics over all processes (GPU)"),

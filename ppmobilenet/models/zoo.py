@@ -32,7 +32,7 @@ for _name, _build in VARIANTS.items():
     MODELS.register(_name)(_build)
 
 # keys of a config's Arch section that speak to training and export, not to the network
-NOT_THE_NETWORKS = ("name", "freeze", "infer_add_softmax", "use_sync_bn")
+NOT_THE_NETWORKS = ("name", "freeze", "freeze_norm", "cache_features", "infer_add_softmax", "use_sync_bn")
 
 
 def list_models(pattern: str = "*") -> list[str]:

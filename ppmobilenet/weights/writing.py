@@ -77,8 +77,20 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
         raise UserError(f"cannot be written: {error.strerror or error}", where=path) from error
 
 
+def write_pickle(value: object, file: BinaryIO) -> None:
+    """Write what ``paddle.load`` and :func:`ppmobilenet.weights.files.read_pickle` read back.
+
+    Args:
+        value: dicts, lists, tuples, text, numbers, None and arrays. Paddle reads a pair (name, array) as a tensor.
+        file: anything with ``write``.
+    """
+    out = _PickleWriter(file)
+    out.value(value)
+    out.write(b".")
+
+
 class _PickleWriter:
-    """Just enough of pickle protocol 4 for a dict of arrays.
+    """Just enough of pickle protocol 4 for plain values and arrays.
 
     Python's own pickler would write this machine's numpy's private module names (``numpy._core`` under numpy 2,
     which numpy before 1.26 cannot open); the old names open everywhere.
@@ -95,6 +107,34 @@ class _PickleWriter:
 
     def number(self, value: int) -> None:
         self.write(b"\x8a\x08" + struct.pack("<q", value))
+
+    def value(self, value: object) -> None:
+        if value is None:
+            self.write(b"N")
+        elif isinstance(value, (bool, np.bool_)):
+            self.write(b"\x88" if value else b"\x89")
+        elif isinstance(value, (int, np.integer)):
+            data = int(value).to_bytes(int(value).bit_length() // 8 + 1, "little", signed=True)
+            self.write(b"\x8a" + bytes([len(data)]) + data)
+        elif isinstance(value, (float, np.floating)):
+            self.write(b"G" + struct.pack(">d", value))
+        elif isinstance(value, str):
+            self.text(value)
+        elif isinstance(value, np.ndarray):
+            self.array(value)
+        elif isinstance(value, Mapping):
+            self.write(b"}(")
+            for key, inner in value.items():
+                self.value(key)
+                self.value(inner)
+            self.write(b"u")
+        elif isinstance(value, (list, tuple)):
+            self.write(b"](" if isinstance(value, list) else b"(")
+            for inner in value:
+                self.value(inner)
+            self.write(b"e" if isinstance(value, list) else b"t")
+        else:
+            raise TypeError(f"a {type(value).__name__} is no plain value")
 
     def once(self, name: str, write: Callable[[], None]) -> None:
         """Write a shared thing the first time, and a reference to it after that."""

@@ -1,0 +1,19 @@
+"""``ppmobilenet eval``: accuracy of weights on a list of photos."""
+
+from __future__ import annotations
+
+import argparse
+
+from ppmobilenet.commands._common import add_config_arguments, load_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument("--json", metavar="FILE", help="write the result there, too")
+    parser.add_argument("--random-init", action="store_true", help="evaluate without trained weights")
+
+
+def run(args: argparse.Namespace) -> None:
+    from ppmobilenet.training.evaluator import evaluate
+
+    evaluate(load_config(args), random_init=args.random_init, json_file=args.json)

@@ -1,0 +1,122 @@
+"""Where to compute: device, processes, mixed precision."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sys
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+import numpy as np
+import paddle
+import paddle.distributed as dist
+from paddle import nn
+
+from ppmobilenet.errors import UserError
+
+log = logging.getLogger("ppmobilenet")
+
+# glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+
+
+def set_device(name: str) -> str:
+    """Choose the device that ``Global.device`` names and return it as Paddle calls it (``"gpu:0"``).
+
+    Raises:
+        UserError: it is not there, with what to type instead.
+    """
+    kind = name.partition(":")[0]
+    if kind == "gpu":
+        if not paddle.is_compiled_with_cuda():
+            raise UserError(
+                "Global.device is gpu, and this Paddle is built for CPUs only",
+                hint="-o Global.device=cpu, or on a machine with an NVIDIA GPU: pip install 'ppmobilenet[gpu]'",
+            )
+        if paddle.device.cuda.device_count() == 0:
+            raise UserError(
+                "Global.device is gpu, and no GPU is visible",
+                hint="-o Global.device=cpu, or check nvidia-smi and CUDA_VISIBLE_DEVICES",
+            )
+    try:
+        paddle.set_device(name)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"Global.device is {name}, which this Paddle does not have", hint="-o Global.device=cpu"
+        ) from error
+    if kind == "cpu":
+        keep_freed_memory()
+    return paddle.get_device()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next step instead of handing each activation back to the system.
+
+    Touching fresh pages costs a CPU training step about a fifth of its time.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):  # musl has other rules
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def start_processes() -> tuple[int, int]:
+    """Join the other processes of ``paddle.distributed.launch``, if any; return (rank, number of processes)."""
+    world = dist.get_world_size()
+    if world > 1 and not dist.is_initialized():
+        dist.init_parallel_env()
+    return dist.get_rank(), world
+
+
+def sum_over_processes(values: np.ndarray, world: int) -> np.ndarray:
+    """Return the element-wise sum of every process's float64 values."""
+    if world == 1:
+        return values
+    tensor = paddle.to_tensor(np.asarray(values, np.float64))
+    dist.all_reduce(tensor)
+    return tensor.numpy()
+
+
+def share_statistics(model: nn.Layer, world: int) -> None:
+    """Give every process the batch norm statistics of the first, which are those that are saved."""
+    if world > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+
+
+class Precision:
+    """Mixed precision as a config's ``AMP`` section asks, where the device has it.
+
+    Attributes:
+        scaler: of the loss; disabled where AMP is off.
+    """
+
+    def __init__(self, section: Mapping | None, device: str):
+        section = section or {}
+        wanted = bool(section.get("use_amp", False))
+        self.on = wanted and not device.startswith("cpu")
+        self.level = section.get("level") or "O1"
+        if wanted and not self.on:
+            log.info("AMP.use_amp: this device (%s) has no mixed precision; computing in float32", device)
+        self.in_eval = self.on and (bool(section.get("use_fp16_test", False)) or self.level == "O2")
+        self._promote = bool(section.get("use_promote", False))
+        self.scaler = paddle.amp.GradScaler(
+            enable=self.on,
+            init_loss_scaling=float(section.get("scale_loss") or 1.0),
+            use_dynamic_loss_scaling=bool(section.get("use_dynamic_loss_scaling", False)),
+        )
+
+    def decorate(self, model: nn.Layer, optimizer):
+        """Return both ready for level O2; unchanged otherwise."""
+        if not self.on or self.level != "O2":
+            return model, optimizer
+        return paddle.amp.decorate(models=model, optimizers=optimizer, level="O2", save_dtype="float32")
+
+    def cast(self, training: bool = True):
+        """Return the context to compute in."""
+        if not (self.on if training else self.in_eval):
+            return nullcontext()
+        return paddle.amp.auto_cast(level=self.level, use_promote=self._promote)

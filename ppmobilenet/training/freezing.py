@@ -1,0 +1,68 @@
+"""Layers that are not trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from paddle import nn
+
+from ppmobilenet.errors import UserError, did_you_mean
+from ppmobilenet.training.optim import fits
+
+log = logging.getLogger("ppmobilenet")
+
+CLASSIFIERS = ("out", "fc")  # MobileNetV2's and MobileNetV1's
+
+
+def freeze(model: nn.Layer, patterns: str | Sequence[str] | None) -> list[nn.Layer]:
+    """Stop training the layers that ``Arch.freeze`` names.
+
+    Args:
+        model: the network.
+        patterns: ``trunk`` (all but the classifier), or patterns of layer names: ``conv1``, ``conv[2-4]*``.
+
+    Returns:
+        The frozen batch norms. Their running statistics stay, too, if they are put in evaluation mode.
+
+    Raises:
+        UserError: a pattern that fits no layer, or that leaves nothing to train.
+    """
+    if not patterns:
+        return []
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    tops = [name for name, _ in model.named_children()]
+    if "trunk" in patterns:
+        patterns.remove("trunk")
+        patterns += [name for name in tops if name not in CLASSIFIERS]
+    frozen = 0
+    for pattern in patterns:
+        hit = [p for key, p in model.named_parameters() if fits(key, pattern)]
+        if not hit:
+            raise UserError(
+                f"no layer fits {pattern!r}",
+                where="Arch.freeze",
+                allowed="trunk, or patterns of layer names: " + ", ".join(tops),
+                hint=did_you_mean(pattern, ["trunk", *tops]),
+            )
+        for parameter in hit:
+            parameter.stop_gradient = True
+            parameter.trainable = False
+    frozen = sum(p.stop_gradient for p in model.parameters())
+    if frozen == len(model.parameters()):
+        raise UserError("every layer is frozen: there is nothing to train", where="Arch.freeze")
+    log.info("%d of %d parameters are frozen", frozen, len(model.parameters()))
+    return [layer for layer in norms(model) if all(p.stop_gradient for p in layer.parameters())]
+
+
+def norms(model: nn.Layer) -> list[nn.Layer]:
+    """Return all batch norms of a network."""
+    # nn.BatchNorm2D and SyncBatchNorm derive from it, the legacy nn.BatchNorm does not
+    return [layer for layer in model.sublayers() if "BatchNorm" in type(layer).__name__]
+
+
+def train_mode(model: nn.Layer, resting: Sequence[nn.Layer]) -> None:
+    """Put a network in training mode, all but the layers ``resting``: those keep their statistics."""
+    model.train()
+    for layer in resting:
+        layer.eval()

@@ -1,0 +1,84 @@
+"""How good answers are: counts, so that batches and processes add up exactly."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ppmobilenet.registry import METRICS
+
+log = logging.getLogger("ppmobilenet")
+
+
+@METRICS.register()
+class TopkAcc:
+    """Share of photos whose class is among the k best answers.
+
+    Args:
+        topk: one k or several. A k above the class count is lowered to it, since more cannot be asked.
+    """
+
+    def __init__(self, topk: int | list[int] = (1, 5)):
+        self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
+        if not self.topk or min(self.topk) < 1:
+            raise ValueError(f"topk {list(self.topk)}; allowed: numbers from 1 up")
+
+    def limited(self, class_num: int) -> TopkAcc:
+        """Return this metric for a network of ``class_num`` classes."""
+        lowered = TopkAcc([min(k, class_num) for k in self.topk])
+        for old, new in zip(self.topk, lowered.topk):
+            if old != new:
+                log.info("top-%d of %d classes is always right: reporting top-%d", old, class_num, new)
+        return lowered
+
+    def count(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, int]:
+        """Return the number of right answers by name, ``{"top1": 3, "top5": 7}``.
+
+        Of equal scores the lower class counts as the better answer. Mixed labels [N, classes] have no right answer:
+        the result is empty.
+
+        Args:
+            logits: [N, classes].
+            labels: [N] class numbers.
+        """
+        if labels.ndim != 1:
+            return {}
+        rows = np.arange(len(labels))
+        own = logits[rows, labels][:, None]
+        before = (logits > own) | ((logits == own) & (np.arange(logits.shape[1]) < labels[:, None]))
+        rank = before.sum(axis=1)
+        rank[~np.isfinite(own[:, 0])] = logits.shape[1]  # NaN is never a right answer
+        return {f"top{k}": int((rank < k).sum()) for k in self.topk}
+
+
+def build_metrics(section: Sequence[Mapping] | None, class_num: int) -> TopkAcc:
+    """Return the metric of a config's ``Metric.Train`` or ``Metric.Eval`` list; top-1 and top-5 where it is absent."""
+    ks: list[int] = []
+    for entry in section or ({"TopkAcc": {}},):
+        for name, parameters in entry.items():
+            ks += METRICS.resolve(name)(**(parameters or {})).topk
+    return TopkAcc(list(dict.fromkeys(ks))).limited(class_num)
+
+
+class Totals:
+    """Sums of losses and right answers over photos: averages that are exact for batches of any size.
+
+    Attributes:
+        sums: name -> sum over photos.
+        photos: number of photos.
+    """
+
+    def __init__(self, sums: Mapping[str, float] | None = None, photos: int = 0):
+        self.sums, self.photos = dict(sums or {}), int(photos)
+
+    def add(self, photos: int, loss: float, counts: Mapping[str, int]) -> None:
+        """Add a batch of ``photos`` whose mean loss is ``loss``."""
+        self.photos += photos
+        for name, value in {"loss": loss * photos, **counts}.items():
+            self.sums[name] = self.sums.get(name, 0) + value
+
+    def means(self) -> dict[str, float]:
+        """Return the averages, the loss first."""
+        return {name: value / max(1, self.photos) for name, value in self.sums.items()}
