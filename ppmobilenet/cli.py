@@ -35,6 +35,11 @@ COMMANDS = {
         "mobilenet_v2.pth -o MobileNetV2.pdparams",
     ),
     "cost": ("cost", "parameters, multiply-adds and memory of a network", "MobileNetV2 --resolution 160"),
+    "benchmark": (
+        "benchmark",
+        "how fast this machine trains, beside stock Paddle and PyTorch",
+        "train --json speed.json",
+    ),
     "verify": ("verify", "does a package still answer as its model did, and where not", "inference/ --images photos/"),
 }
 

@@ -21,8 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "src"
-HEADERS = ("run.h", "layout.h")
-COMMON = ("-std=c++17", "-fPIC", "-fopenmp", "-O3", "-ffp-contract=fast")
+COMMON = ("-std=c++17", "-fPIC", "-pthread", "-O3", "-ffp-contract=fast")
 
 # engine, floats in a vector register, what the compiler may use; the order is that of ppm_instruction_set()
 INSTRUCTION_SETS = (
@@ -75,7 +74,7 @@ def compile_library(target: Path, compiler: Sequence[str], extra: Sequence[str] 
             (SOURCES / "engine.cc", f"{name}.o", [*flags, f"-DWIDTH={width}", f"-DENGINE=engine_{name}"])
             for name, width, flags in sets
         ]
-        jobs += [(SOURCES / f"{name}.cc", f"{name}.o", []) for name in ("layout", "api")]
+        jobs += [(SOURCES / f"{name}.cc", f"{name}.o", []) for name in ("layout", "team", "api")]
         if with_main:
             jobs.append((with_main, "main.o", [f"-I{SOURCES}"]))
 

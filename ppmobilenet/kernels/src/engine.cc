@@ -9,12 +9,7 @@
 #include <string.h>
 
 #include "layout.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#else
-static int omp_get_thread_num() { return 0; }
-#endif
+#include "team.h"
 
 namespace {
 
@@ -63,6 +58,13 @@ inline vec value(const float* p, vec scale, vec shift) {
         case RELU6: CALL(RELU6); break;           \
         default: CALL(IDENTITY); break;           \
     }
+
+// body(t) on every thread
+template <class Body>
+void parallel(int threads, const Body& body) {
+    const auto job = [](void* context, int t) { (*static_cast<const Body*>(context))(t); };
+    team_run(threads, job, const_cast<Body*>(&body));
+}
 
 struct Share {
     int64_t begin, end;
@@ -835,16 +837,14 @@ void forward(const Run& run, const float* input, float* saved, float* scratch, f
     const int threads = run.threads, last = run.count - 1;
     const Layer& first = run.layers[0];
     if (work.layout.input != NOWHERE) {
-#pragma omp parallel num_threads(threads)
-        blocks_from_planes(input, saved + work.layout.input, run.images, first.c_in, pixels_in(first), threads,
-                           omp_get_thread_num());
+        parallel(threads, [&](int t) {
+            blocks_from_planes(input, saved + work.layout.input, run.images, first.c_in, pixels_in(first), threads, t);
+        });
     }
     for (int k = 0; k <= last; k++) {
         const Layer& layer = work.layer(k);
         const Source source = work.value_of(k - 1);
-#pragma omp parallel num_threads(threads)
-        {
-            const int t = omp_get_thread_num();
+        parallel(threads, [&](int t) {
             clear_statistics(work, t);
             if (layer.kind == DEPTHWISE) {
 #define CALL(ACT)                                                                                              \
@@ -856,29 +856,27 @@ void forward(const Run& run, const float* input, float* saved, float* scratch, f
             } else {
                 const int64_t ks = depth(layer);
                 pack(layer.weight, 1, ks, ks, layer.c_out, scratch + work.layout.weights, threads, t);
-#pragma omp barrier
+                team_barrier();
                 forward_product(work, k, t);
             }
-#pragma omp barrier
-#pragma omp single
-            finish_statistics(work, k);
+            team_barrier();
+            if (t == 0) finish_statistics(work, k);
             if (layer.residual >= -1) {
+                team_barrier();
                 const Source other = work.value_of(layer.residual);
 #define CALL(ACT) add_residual<ACT>(work, k, other, t)
                 FOR_ACTIVATION(other.activation, CALL)
 #undef CALL
             }
-        }
+        });
     }
     const Source result = work.value_of(last);
-#pragma omp parallel num_threads(threads)
-    {
-        const int t = omp_get_thread_num();
+    parallel(threads, [&](int t) {
 #define CALL(ACT) \
     planes_from_blocks<ACT>(result, output, run.images, work.layer(last).c_out, pixels_out(work.layer(last)), threads, t)
         FOR_ACTIVATION(result.activation, CALL)
 #undef CALL
-    }
+    });
 }
 
 // the gradient that arrives, into blocks, through the last activation and into its batch norm's sums; a channel
@@ -985,14 +983,12 @@ void backward(const Run& run, const float* input, float* saved, float* scratch, 
     const int64_t wide = work.layout.sums_size / 4;
     float* coefficient = scratch + work.layout.coefficients;
     if (bottom > last) return;
-#pragma omp parallel num_threads(threads)
-    {
-        const int t = omp_get_thread_num();
+    parallel(threads, [&](int t) {
         memset(work.sums(t), 0, work.layout.sums_size * 4);
 #define CALL(ACT) enter_gradient<ACT>(work, output_grad, t)
         FOR_ACTIVATION(work.layer(last).activation, CALL)
 #undef CALL
-    }
+    });
     for (int k = last; k >= bottom; k--) {
         const Layer& layer = work.layer(k);
         finish_gradient(work, k);
@@ -1008,9 +1004,7 @@ void backward(const Run& run, const float* input, float* saved, float* scratch, 
         float* out_gradient = !further && layer.kind != DEPTHWISE ? nullptr
                               : k > 0                             ? work.gradient(k - 1)
                                                                   : scratch + work.layout.input_gradient;
-#pragma omp parallel num_threads(threads)
-        {
-            const int t = omp_get_thread_num();
+        parallel(threads, [&](int t) {
             memset(work.sums(t), 0, work.layout.sums_size * 4);
             if (layer.kind == DEPTHWISE) {
                 double* filters = reinterpret_cast<double*>(work.filter(t));
@@ -1023,9 +1017,8 @@ void backward(const Run& run, const float* input, float* saved, float* scratch, 
                 FOR_ACTIVATION(source.activation, CALL)
 #undef CALL
 #undef ARGUMENTS
-#pragma omp barrier
-#pragma omp single
-                if (filter)
+                team_barrier();
+                if (filter && t == 0)
                     for (int64_t c = 0; c < layer.c_out; c++)
                         for (int i = 0; i < 9; i++) {
                             double sum = 0;
@@ -1036,25 +1029,25 @@ void backward(const Run& run, const float* input, float* saved, float* scratch, 
             } else {
                 if (out_gradient) {
                     pack(layer.weight, layer.c_in, 1, layer.c_out, layer.c_in, scratch + work.layout.weights, threads, t);
-#pragma omp barrier
+                    team_barrier();
                 }
 #define CALL(ACT)                                                                                       \
     skip ? backward_product<ACT, true>(work, k, coefficients, filter, out_gradient, skip, t)            \
          : backward_product<ACT, false>(work, k, coefficients, filter, out_gradient, skip, t)
                 FOR_ACTIVATION(source.raw_activation, CALL)
 #undef CALL
-#pragma omp barrier
+                team_barrier();
                 if (filter) finish_filter(work, k, t);
             }
-        }
+        });
     }
     if (run.input_gradient && work.layout.input_gradient != NOWHERE) {
         Source gradient{};
         gradient.values = scratch + work.layout.input_gradient;
         const Layer& first = run.layers[0];
-#pragma omp parallel num_threads(threads)
-        planes_from_blocks<IDENTITY>(gradient, input_grad, run.images, first.c_in, pixels_in(first), threads,
-                                     omp_get_thread_num());
+        parallel(threads, [&](int t) {
+            planes_from_blocks<IDENTITY>(gradient, input_grad, run.images, first.c_in, pixels_in(first), threads, t);
+        });
     }
 }
 

@@ -1,0 +1,44 @@
+"""``ppmobilenet benchmark train``: how fast this machine trains, compared in one run."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="WHAT")
+    train = kinds.add_parser("train", help="images/s of a full training step: stock, accelerated, PyTorch")
+    train.add_argument("--models", nargs="+", default=["v2", "v1"], choices=("v1", "v2"), help="scale 1.0 of each")
+    train.add_argument("--batches", nargs="+", type=int, default=[8, 32], help="images a step")
+    train.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    train.add_argument("--candidates", nargs="+", help="some of: stock accelerated two_processes torch; all by default")
+    train.add_argument("--size", type=int, default=224, help="height and width of the images")
+    train.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
+    train.add_argument("--json", help="write the result to this file")
+
+
+def run(args: argparse.Namespace) -> None:
+    from ppmobilenet.errors import UserError, did_you_mean
+    from ppmobilenet.insight import training_speed
+
+    wanted = args.candidates or list(training_speed.CANDIDATES)
+    for name in wanted:
+        if name not in training_speed.CANDIDATES:
+            raise UserError(
+                f"unknown candidate {name!r}", where="--candidates", hint=did_you_mean(name, training_speed.CANDIDATES)
+            )
+    result = training_speed.measure(
+        models=args.models,
+        batches=args.batches,
+        threads=args.threads,
+        candidates=wanted,
+        size=args.size,
+        rounds=args.rounds,
+    )
+    for name, reason in result["skipped"].items():
+        print(f"{name} left out: {reason}")
+    for key, value in result.items():
+        if "_over_" in key:
+            print(f"{key:<55}{value:.2f}")
+    if args.json:
+        training_speed.save(result, args.json)

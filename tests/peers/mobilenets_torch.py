@@ -1,0 +1,81 @@
+"""Our own plain MobileNetV1 and V2 in PyTorch: the same layers as ppmobilenet's, for benchmarks and parity tests."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+V1_BLOCKS = (  # channels in, channels out, stride of the depthwise convolution
+    *((32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2)),
+    *((512, 512, 1),) * 5,
+    *((512, 1024, 2), (1024, 1024, 1)),
+)
+V2_STAGES = (  # expansion, channels out, units, stride of the first unit
+    *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
+)
+
+
+def conv_norm(c_in, c_out, kernel=1, stride=1, groups=1, activation=nn.ReLU6):
+    layers = [
+        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(c_out),
+    ]
+    return nn.Sequential(*layers, activation(inplace=True)) if activation else nn.Sequential(*layers)
+
+
+class Unit(nn.Module):
+    """Inverted residual; expands even with t = 1, as Paddle's does."""
+
+    def __init__(self, c_in, c_out, stride, t):
+        super().__init__()
+        wide = c_in * t
+        self.layers = nn.Sequential(
+            conv_norm(c_in, wide), conv_norm(wide, wide, 3, stride, wide), conv_norm(wide, c_out, activation=None)
+        )
+        self.shortcut = stride == 1 and c_in == c_out
+
+    def forward(self, x):
+        return x + self.layers(x) if self.shortcut else self.layers(x)
+
+
+class MobileNet(nn.Module):
+    def __init__(self, trunk, width, class_num):
+        super().__init__()
+        self.trunk, self.classifier = trunk, nn.Linear(width, class_num)
+
+    def forward(self, x):
+        return self.classifier(F.adaptive_avg_pool2d(self.trunk(x), 1).flatten(1))
+
+
+def MobileNetV1(class_num=1000):
+    layers = [conv_norm(3, 32, 3, 2, activation=nn.ReLU)]
+    for c_in, c_out, stride in V1_BLOCKS:
+        layers += [conv_norm(c_in, c_in, 3, stride, c_in, nn.ReLU), conv_norm(c_in, c_out, activation=nn.ReLU)]
+    return MobileNet(nn.Sequential(*layers), 1024, class_num)
+
+
+def MobileNetV2(class_num=1000):
+    layers, c_in = [conv_norm(3, 32, 3, 2)], 32
+    for t, c_out, n, stride in V2_STAGES:
+        for i in range(n):
+            layers.append(Unit(c_in, c_out, 1 if i else stride, t))
+            c_in = c_out
+    return MobileNet(nn.Sequential(*layers, conv_norm(320, 1280)), 1280, class_num)
+
+
+def training_step(name, batch, size, class_num=1000):
+    """A function that does one full training step in channels_last, on noise."""
+    torch.manual_seed(0)
+    model = {"MobileNetV1": MobileNetV1, "MobileNetV2": MobileNetV2}[name](class_num)
+    model = model.train().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=4e-5)
+    x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(0, class_num, (batch,))
+
+    def step():
+        loss = F.cross_entropy(model(x), y)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
