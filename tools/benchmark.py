@@ -1,4 +1,4 @@
-"""PaddleClas-style entry: `python tools/benchmark.py ...` is `ppmobilenet train ...`."""
+"""PaddleClas-style entry: `python tools/benchmark.py ...` is `ppmobilenet benchmark ...`."""
 
 import os
 import sys
