@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy
 
 from ppmobilenet.errors import DamagedFileError
 from ppmobilenet.weights.pickles import view
@@ -135,16 +135,26 @@ def read_npz(archive: zipfile.ZipFile, data: memoryview, path: Path) -> dict[str
     return arrays
 
 
+# numpy's format writes exactly this; its own reader parses it as Python, of which a damaged header can be any
+_NPY_HEADER = re.compile(
+    rb"\{'descr': '(?P<descr>[<>|=]?[fiub?][0-9]{0,2})', 'fortran_order': (?P<fortran>True|False), "
+    rb"'shape': \((?P<shape>[0-9, L]{0,200})\), ?\} *\n"
+)
+
+
 def _npy(content: memoryview) -> np.ndarray:
-    start = io.BytesIO(content[: npy.MAGIC_LEN + 4 + 10000])
-    version = npy.read_magic(start)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"numpy format {version}")
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, fortran, dtype = read_header(start)
-    if dtype.hasobject or dtype.kind not in "fiub":
-        raise ValueError(f"an array of {dtype}, which is not numbers")
-    return view(content[start.tell() :], dtype, tuple(shape), "F" if fortran else "C")
+    version = bytes(content[:8])
+    if version not in (b"\x93NUMPY\x01\x00", b"\x93NUMPY\x02\x00"):
+        raise ValueError("a member that is no array of numpy's")
+    form = "<H" if version[6] == 1 else "<I"
+    start = 8 + struct.calcsize(form)
+    end = start + struct.unpack_from(form, content, 8)[0]
+    header = _NPY_HEADER.fullmatch(bytes(content[start : min(end, start + 4096)]))
+    if header is None:
+        raise ValueError("an array whose header numpy does not write, or that does not hold numbers")
+    dtype = np.dtype(header["descr"].decode())
+    shape = tuple(int(n) for n in header["shape"].replace(b"L", b"").split(b",") if n.strip())
+    return view(content[end:], dtype, shape, "F" if header["fortran"] == b"True" else "C")
 
 
 def is_safetensors(data: memoryview) -> bool:

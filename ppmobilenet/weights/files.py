@@ -85,8 +85,7 @@ def read_pickle(path: str | os.PathLike) -> object:
         UserError: no such file.
     """
     path = Path(path)
-    data = _checked(path)
-    return _copied(_whole_pickle(data, path))
+    return _whole_pickle(_checked(path), path, copy=True)
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -191,24 +190,14 @@ def _checked(path: Path) -> memoryview:
     return data
 
 
-def _whole_pickle(data: memoryview, path: Path) -> object:
+def _whole_pickle(data: memoryview, path: Path, copy: bool = False) -> object:
     if data[0] != 0x80:
         raise DamagedFileError(
             f"is no weight file: it begins with {bytes(data[:8])!r}",
             where=path,
             allowed="Paddle .pdparams or .pdiparams, PyTorch .pth, .safetensors, .npz, a folder of parameter files",
         )
-    value, end = pickles.load(data, path)
+    value, end = pickles.load(data, path, copy=copy)
     if end != len(data):
         raise DamagedFileError(f"{len(data) - end} bytes follow after the end of its content", where=path)
-    return value
-
-
-def _copied(value: object) -> object:
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, dict):
-        return {k: _copied(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_copied, value))
     return value

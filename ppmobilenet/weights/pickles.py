@@ -70,6 +70,19 @@ class _Array:
         self.value = view(data, dtype.value, shape, "F" if fortran else "C")
 
 
+class _LongText:
+    """Text that is decoded when it is used: protocol 2 spells an array's bytes as text, half as long again."""
+
+    def __init__(self, data: memoryview):
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __str__(self) -> str:
+        return bytes(self.data).decode("utf-8", "surrogatepass")
+
+
 def as_text(value: object) -> object:
     """Python 2 wrote names as bytes: read them as text."""
     if not isinstance(value, (memoryview, bytes)):
@@ -131,9 +144,9 @@ def _scalar(dtype: object, data: object) -> object:
 
 def _encode(text: object, encoding: object = "latin1", *_: object) -> bytes:
     # how protocol 2 spells bytes
-    if not isinstance(text, str) or as_text(encoding) not in ("latin1", "latin-1"):
+    if not isinstance(text, (str, _LongText)) or as_text(encoding) not in ("latin1", "latin-1"):
         raise ValueError("_codecs.encode that does not spell bytes")
-    return text.encode("latin-1")
+    return str(text).encode("latin-1")
 
 
 def _no_bytes() -> bytes:
@@ -262,7 +275,7 @@ class _Machine:
         if function.make is None:
             raise ValueError(f"a call of {function.text}")
         # a few instructions can ask for the same large copy again and again: no honest file copies more than it holds
-        self.to_copy -= sum(len(arg) for arg in args if isinstance(arg, (str, list)))
+        self.to_copy -= sum(len(arg) for arg in args if isinstance(arg, (str, list, _LongText)))
         if self.to_copy < 0:
             raise ValueError("calls that would copy more than the file holds")
         try:
@@ -330,6 +343,11 @@ def _sized(m: _Machine, form: str) -> memoryview:
     return m.take(size)
 
 
+def _text(m: _Machine, form: str) -> str | _LongText:
+    data = _sized(m, form)
+    return _LongText(data) if len(data) > MAX_NAME else bytes(data).decode("utf-8", "surrogatepass")
+
+
 def _push(make: Callable[[_Machine], object]) -> Callable[[_Machine], None]:
     return lambda m: m.stack.append(make(m))
 
@@ -387,9 +405,9 @@ INSTRUCTIONS: dict[int, Callable[[_Machine], None]] = {
     0x8A: lambda m: _long(m, "B"),
     0x8B: lambda m: _long(m, "<i"),
     # text and bytes; bytes stay views of the file
-    ord("X"): _push(lambda m: bytes(_sized(m, "<I")).decode("utf-8", "surrogatepass")),
-    0x8C: _push(lambda m: bytes(_sized(m, "B")).decode("utf-8", "surrogatepass")),
-    0x8D: _push(lambda m: bytes(_sized(m, "<Q")).decode("utf-8", "surrogatepass")),
+    ord("X"): _push(lambda m: _text(m, "<I")),
+    0x8C: _push(lambda m: _text(m, "B")),
+    0x8D: _push(lambda m: _text(m, "<Q")),
     ord("T"): _push(lambda m: _sized(m, "<i")),
     ord("U"): _push(lambda m: _sized(m, "B")),
     ord("B"): _push(lambda m: _sized(m, "<I")),
@@ -425,38 +443,53 @@ INSTRUCTIONS: dict[int, Callable[[_Machine], None]] = {
 
 
 class _Finish:
-    """Replace the placeholders by arrays, each object once: shared ones stay shared, cycles are refused."""
+    """Replace the placeholders by arrays, each object once: shared ones stay shared, cycles are refused.
 
-    def __init__(self):
-        self.done: dict[int, object] = {}
+    Args:
+        copy: give arrays of their own instead of views of the file.
+    """
+
+    def __init__(self, copy: bool):
+        self.copy = copy
+        self.done: dict[int, tuple[object, int]] = {}  # id -> what it became, values in it
         self.kept: list = []  # keeps ids from being given again
 
-    def __call__(self, value: object, depth: int = 0) -> object:
-        if isinstance(value, (str, int, float, bool, type(None), np.ndarray)):
-            return value
+    def __call__(self, value: object, depth: int = 0) -> tuple[object, int]:
+        if isinstance(value, (str, int, float, bool, type(None))):
+            return value, 1
         if id(value) in self.done:
-            made = self.done[id(value)]
+            made, count = self.done[id(value)]
             if made is _UNFINISHED:
                 raise ValueError("a container that holds itself")
-            return made
+            return made, count
         if depth > MAX_DEPTH:
             raise ValueError(f"containers nested more than {MAX_DEPTH} deep")
-        self.done[id(value)] = _UNFINISHED
+        self.done[id(value)] = _UNFINISHED, 0
         self.kept.append(value)
-        if isinstance(value, dict):
-            made = {k: self(v, depth + 1) for k, v in value.items()}
-        elif isinstance(value, (list, tuple)):
-            made = type(value)(self(v, depth + 1) for v in value)
+        count = 1
+        if isinstance(value, (dict, list, tuple)):
+            parts = [self(v, depth + 1) for v in (value.values() if isinstance(value, dict) else value)]
+            count += sum(n for _, n in parts)
+            # a container that is used again and again grows without end when somebody walks through it
+            if count > MAX_INSTRUCTIONS:
+                raise ValueError(f"containers of more than {MAX_INSTRUCTIONS} values")
+            things = [part for part, _ in parts]
+            made = dict(zip(value, things)) if isinstance(value, dict) else type(value)(things)
         elif isinstance(value, (memoryview, bytes)):
             made = bytes(value)
-        elif isinstance(value, _Array) and value.value is not None:
-            made = value.value
+        elif isinstance(value, _LongText):
+            made = str(value)
+        elif isinstance(value, (_Array, np.ndarray)):
+            made = value.value if isinstance(value, _Array) else value
+            if made is None:
+                raise ValueError("an unfinished array")
+            made = made.copy() if self.copy else made
         elif isinstance(value, _Dtype):
             made = str(value.value)
         else:
-            raise ValueError("an unfinished array" if isinstance(value, _Array) else "a function as a value")
-        self.done[id(value)] = made
-        return made
+            raise ValueError("a function as a value")
+        self.done[id(value)] = made, count
+        return made, count
 
 
 _UNFINISHED = object()
@@ -469,6 +502,7 @@ def load(
     position: int = 0,
     table: Mapping[tuple[str, str], Known] = PADDLE_GLOBALS,
     persistent: Callable[[object], object] | None = None,
+    copy: bool = False,
 ) -> tuple[object, int]:
     """Read one pickle without running anything of it.
 
@@ -478,16 +512,18 @@ def load(
         position: where the pickle starts.
         table: the names it may use.
         persistent: resolves PyTorch's references to storages.
+        copy: return writable arrays of their own instead of read-only views of ``data``.
 
     Returns:
-        The value (dicts, lists, tuples, numbers, text, bytes and read-only arrays) and the position after it.
+        The value (dicts, lists, tuples, numbers, text, bytes and arrays) and the position after it.
 
     Raises:
         DamagedFileError: anything that a weight file has no need of, and any damage.
     """
     machine = _Machine(data, position, table, persistent)
     try:
-        return _Finish()(machine.run()), machine.position
+        value, _ = _Finish(copy)(machine.run())
+        return value, machine.position
     except Refused as error:
         raise Refused(
             f"refused: the file names {error.message}, which no weight file needs and which can run code",
