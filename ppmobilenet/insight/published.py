@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ppmobilenet.weights import catalog
+
 PC = "PaddleClas, docs/zh_CN/models/ImageNet1k"
 PS = "PaddleSlim, docs/zh_cn/model_zoo.md"
 TF = "tensorflow/models, research/slim/nets"
@@ -39,19 +41,22 @@ class Latency(NamedTuple):
     ms_4: float | None
 
 
+# width multiplier at the end of a variant's name
+_SCALES = {"_x0_25": 0.25, "_x0_5": 0.5, "_x0_75": 0.75, "_x1_5": 1.5, "_x2_0": 2.0}
+
 ACCURACY = (
-    Accuracy(PC, "MobileNetV1", 0.25, 224, "fp32", 51.4, 75.5),
-    Accuracy(PC, "MobileNetV1", 0.5, 224, "fp32", 63.5, 84.7),
-    Accuracy(PC, "MobileNetV1", 0.75, 224, "fp32", 68.8, 88.2),
-    Accuracy(PC, "MobileNetV1", 1.0, 224, "fp32", 71.0, 89.7),
-    Accuracy(PC, "MobileNetV1", 1.0, 224, "fp32 SSLD", 77.9, 93.9),
-    Accuracy(PC, "MobileNetV2", 0.25, 224, "fp32", 53.2, 76.5),
-    Accuracy(PC, "MobileNetV2", 0.5, 224, "fp32", 65.0, 85.7),
-    Accuracy(PC, "MobileNetV2", 0.75, 224, "fp32", 69.8, 89.0),
-    Accuracy(PC, "MobileNetV2", 1.0, 224, "fp32", 72.2, 90.7),
-    Accuracy(PC, "MobileNetV2", 1.5, 224, "fp32", 74.1, 91.7),
-    Accuracy(PC, "MobileNetV2", 2.0, 224, "fp32", 75.2, 92.6),
-    Accuracy(PC, "MobileNetV2", 1.0, 224, "fp32 SSLD", 76.74, 93.39),
+    *(
+        Accuracy(
+            PC,
+            row.model[: len("MobileNetV1")],
+            _SCALES.get(row.model[len("MobileNetV1") :], 1.0),
+            row.preprocessing.crop,
+            "fp32 SSLD" if row.ssld else "fp32",
+            row.top1,
+            row.top5,
+        )
+        for row in catalog.ROWS
+    ),
     Accuracy(TF, "MobileNetV1", 1.0, 224, "fp32", 70.9, 89.9),
     Accuracy(TF, "MobileNetV1", 1.0, 224, "int8 QAT", 69.7, 89.5),
     Accuracy(TF, "MobileNetV1", 1.0, 192, "fp32", 70.0, 89.2),

@@ -22,7 +22,7 @@ def test_every_published_network_is_there_once(found):
     assert len(keys) == len(set(keys)) == len({row[1:5] for row in published.ACCURACY})
     both = next(c for c in found if (c.model, c.scale, c.resolution, c.precision) == ("MobileNetV2", 1.0, 224, "fp32"))
     # where both published, the numbers of the weights that Paddle users get
-    assert (both.top1, both.source) == (72.2, published.PC)
+    assert (both.top1, both.source) == (72.15, published.PC)
     assert both.published_ms == 20.74
 
 
