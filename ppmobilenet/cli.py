@@ -29,6 +29,7 @@ COMMANDS = {
         "-c CONFIG -o Global.pretrained_model=...",
     ),
     "choose": ("choose", "the networks that fit a budget", "--max-latency-ms 10 --max-size-mb 5"),
+    "completion": ("completion", "let the shell complete commands and options", "bash >> ~/.bashrc"),
     "convert-weights": (
         "convert_weights",
         "look into a weight file of any kind, or convert it",
@@ -44,22 +45,34 @@ COMMANDS = {
 }
 
 
+# how `--help` groups them; a command of no chapter stands under "more"
+CHAPTERS = {
+    "choose": ("choose", "cost"),
+    "train": ("convert-weights", "train", "eval", "report"),
+    "deploy": ("export", "verify", "infer"),
+}
+
+
 def _overview() -> str:
     width = max(map(len, COMMANDS))
+    rest = [name for name in COMMANDS if not any(name in chapter for chapter in CHAPTERS.values())]
     lines = [
         "usage: ppmobilenet COMMAND [options]",
         "",
         "MobileNets for PaddlePaddle: from photos to an ARM board.",
-        "",
     ]
-    for name, (_, text, example) in COMMANDS.items():
-        lines.append(f"  {name:<{width}}  {text}")
-        lines.append(f"  {'':<{width}}    ppmobilenet {name} {example}")
+    for chapter, names in {**CHAPTERS, "more": rest}.items():
+        lines += ["", f"{chapter}:"]
+        for name in filter(COMMANDS.__contains__, names):
+            _, text, example = COMMANDS[name]
+            lines.append(f"  {name:<{width}}  {text}")
+            lines.append(f"  {'':<{width}}    ppmobilenet {name} {example}")
     lines += ["", "options:", "  -h, --help     this page; after a command: that command's options", "  --version"]
     return "\n".join(lines)
 
 
-def _parse(command: str, argv: list[str]) -> tuple[argparse.Namespace, object]:
+def build_parser(command: str) -> tuple[argparse.ArgumentParser, object]:
+    """Return one command's parser and its module."""
     module_name, text, example = COMMANDS[command]
     module = importlib.import_module(f"ppmobilenet.commands.{module_name}")
     parser = argparse.ArgumentParser(
@@ -70,7 +83,7 @@ def _parse(command: str, argv: list[str]) -> tuple[argparse.Namespace, object]:
     )
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser.parse_args(argv), module
+    return parser, module
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,8 +103,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise UserError(f"unknown command {argv[0]!r}", hint=did_you_mean(argv[0], COMMANDS))
-        args, module = _parse(argv[0], argv[1:])
-        return module.run(args) or EXIT_OK
+        parser, module = build_parser(argv[0])
+        return module.run(parser.parse_args(argv[1:])) or EXIT_OK
     except UserError as error:
         if debug:
             raise

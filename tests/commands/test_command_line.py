@@ -1,0 +1,97 @@
+"""The command line as a whole: table of contents, examples, completion, start-up time."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ppmobilenet import cli
+from ppmobilenet.completion import script
+
+# commands whose module is not there yet in a partial checkout would fail here, and should
+COMMANDS = list(cli.COMMANDS)
+
+
+def test_help_is_a_table_of_contents(capsys):
+    assert cli.main(["--help"]) == 0
+    page = capsys.readouterr().out
+    for name, (_, text, example) in cli.COMMANDS.items():
+        assert f"  {name} " in page and text in page and f"ppmobilenet {name} {example}" in page
+    assert page.index("choose:") < page.index("train:") < page.index("deploy:")
+    assert max(map(len, page.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_and_an_example(name, capsys):
+    with pytest.raises(SystemExit) as left:
+        cli.main([name, "--help"])
+    assert left.value.code == 0
+    page = capsys.readouterr().out
+    assert f"example: ppmobilenet {name} " in page
+    parser, _ = cli.build_parser(name)
+    assert all(action.help for action in parser._actions), "an option without a word of help"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_its_script_in_tools(name, repo):
+    if name == "completion":
+        pytest.skip("completion is for the installed command alone")
+    module = cli.COMMANDS[name][0]
+    text = (repo / "tools" / f"{module}.py").read_text()
+    assert f'main(["{name}", *sys.argv[1:]])' in text
+
+
+def test_an_unknown_command_is_named(capsys):
+    assert cli.main(["trian"]) == 2
+    assert "did you mean 'train'" in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from ppmobilenet.cli import main; main(['--help']); "
+        "assert not {'paddle', 'numpy', 'cv2', 'yaml'} & set(sys.modules)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - start < 2  # 0.1 s on an idle machine; the suite's neighbours are not idle
+
+
+def bash_completes(*words: str) -> list[str]:
+    if shutil.which("bash") is None:
+        pytest.skip("no bash on this machine")
+    line = " ".join(f"'{word}'" for word in words)
+    asked = f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _ppmobilenet"
+    code = f"{script('bash')}\n{asked}; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=30)
+    assert not done.stderr
+    return done.stdout.split()
+
+
+def test_bash_completes_commands_options_and_files(tmp_path, monkeypatch):
+    assert set(bash_completes("ppmobilenet", "co")) == {"completion", "convert-weights", "cost"}
+    assert "--version" in bash_completes("ppmobilenet", "--")
+    assert set(bash_completes("ppmobilenet", "cost", "--s")) == {"--scale", "--split", "--sweep"}
+    (tmp_path / "photo.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    assert bash_completes("ppmobilenet", "infer", "-i", "pho") == ["photo.jpg"]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_read_their_script(shell):
+    text = script(shell)
+    assert all(name in text for name in COMMANDS)
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} on this machine to read it")
+    done = subprocess.run([shell, "-n", "/dev/stdin"], input=text, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+
+
+def test_completion_command_prints_the_script(capsys):
+    assert cli.main(["completion", "fish"]) == 0
+    out = capsys.readouterr().out
+    assert out == script("fish") and "-a choose" in out and "-l max-latency-ms -r" in out
