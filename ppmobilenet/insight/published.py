@@ -41,15 +41,18 @@ class Latency(NamedTuple):
     ms_4: float | None
 
 
-# width multiplier at the end of a variant's name
-_SCALES = {"_x0_25": 0.25, "_x0_5": 0.5, "_x0_75": 0.75, "_x1_5": 1.5, "_x2_0": 2.0}
+def scale_of(variant: str) -> float:
+    """Return the width multiplier in a variant's name: ``"MobileNetV2_x0_75"`` -> 0.75."""
+    _, mark, digits = variant.partition("_x")
+    return float(digits.replace("_", ".")) if mark else 1.0
+
 
 ACCURACY = (
     *(
         Accuracy(
             PC,
             row.model[: len("MobileNetV1")],
-            _SCALES.get(row.model[len("MobileNetV1") :], 1.0),
+            scale_of(row.model),
             row.preprocessing.crop,
             "fp32 SSLD" if row.ssld else "fp32",
             row.top1,

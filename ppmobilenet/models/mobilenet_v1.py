@@ -6,6 +6,8 @@ those of PaddleClas's published files; parameter names (``conv2_1_dw_weights``) 
 
 from __future__ import annotations
 
+from functools import partial
+
 import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, nn
@@ -261,3 +263,10 @@ def _check(scale, class_num, data_format, dropout, activation, init, out_indices
             raise ValueError(f"{name} {value!r}; allowed: {', '.join(allowed)}")
     if not out_indices or not all(i in range(len(PYRAMID)) for i in out_indices):
         raise ValueError(f"out_indices {out_indices!r}; allowed: some of 0 to 4 (strides 2, 4, 8, 16, 32)")
+
+
+# the published variants; the class is its own x1.0 variant, and the one that takes any other scale
+MobileNetV1_x0_25 = partial(MobileNetV1, scale=0.25)
+MobileNetV1_x0_5 = partial(MobileNetV1, scale=0.5)
+MobileNetV1_x0_75 = partial(MobileNetV1, scale=0.75)
+VARIANTS = ("MobileNetV1_x0_25", "MobileNetV1_x0_5", "MobileNetV1_x0_75", "MobileNetV1")

@@ -7,6 +7,7 @@ PaddleClas's published files.
 
 from __future__ import annotations
 
+from functools import partial
 from math import ceil
 
 import paddle
@@ -354,3 +355,19 @@ def _check(scale, class_num, expansion, data_format, dropout, activation, init, 
             raise ValueError(f"{name} {value!r}; allowed: {', '.join(allowed)}")
     if not out_indices or not all(i in range(len(PYRAMID)) for i in out_indices):
         raise ValueError(f"out_indices {out_indices!r}; allowed: some of 0 to 4 (strides 2, 4, 8, 16, 32)")
+
+
+# the published variants; the class is its own x1.0 variant, and the one that takes any other scale
+MobileNetV2_x0_25 = partial(MobileNetV2, scale=0.25)
+MobileNetV2_x0_5 = partial(MobileNetV2, scale=0.5)
+MobileNetV2_x0_75 = partial(MobileNetV2, scale=0.75)
+MobileNetV2_x1_5 = partial(MobileNetV2, scale=1.5)
+MobileNetV2_x2_0 = partial(MobileNetV2, scale=2.0)
+VARIANTS = (
+    "MobileNetV2_x0_25",
+    "MobileNetV2_x0_5",
+    "MobileNetV2_x0_75",
+    "MobileNetV2",
+    "MobileNetV2_x1_5",
+    "MobileNetV2_x2_0",
+)

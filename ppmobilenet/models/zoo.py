@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
 
 import paddle
 from paddle import nn
 
+from ppmobilenet import models
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.models.mobilenet_v1 import MobileNetV1
-from ppmobilenet.models.mobilenet_v2 import MobileNetV2
 from ppmobilenet.registry import MODELS
 
-# The published variants. The class is its own x1.0 variant, and the one that takes any other ``scale``.
-VARIANTS = {
-    "MobileNetV1_x0_25": partial(MobileNetV1, scale=0.25),
-    "MobileNetV1_x0_5": partial(MobileNetV1, scale=0.5),
-    "MobileNetV1_x0_75": partial(MobileNetV1, scale=0.75),
-    "MobileNetV1": MobileNetV1,
-    "MobileNetV2_x0_25": partial(MobileNetV2, scale=0.25),
-    "MobileNetV2_x0_5": partial(MobileNetV2, scale=0.5),
-    "MobileNetV2_x0_75": partial(MobileNetV2, scale=0.75),
-    "MobileNetV2": MobileNetV2,
-    "MobileNetV2_x1_5": partial(MobileNetV2, scale=1.5),
-    "MobileNetV2_x2_0": partial(MobileNetV2, scale=2.0),
-}
-for _name, _build in VARIANTS.items():
-    MODELS.register(_name)(_build)
+# a family is one file beside this one; what its VARIANTS name can be built
+for _file in pkgutil.iter_modules(models.__path__):
+    _family = importlib.import_module(f"{models.__name__}.{_file.name}")
+    for _name in getattr(_family, "VARIANTS", ()):
+        MODELS.register(_name)(getattr(_family, _name))
 
 # keys of a config's Arch section that speak to training and export, not to the network
 NOT_THE_NETWORKS = ("name", "freeze", "freeze_norm", "cache_features", "infer_add_softmax", "use_sync_bn")

@@ -299,7 +299,7 @@ def test_the_registry_tells_a_config_what_a_variant_takes():
 def test_a_family_file_can_be_copied_alone(module, tmp_path):
     source = inspect.getsource(module)
     imported = set(re.findall(r"^(?:from|import) (\w+)", source, re.M))
-    assert imported <= {"__future__", "math", "paddle"}
+    assert imported <= {"__future__", "functools", "math", "paddle"}
     name = module.__name__.split(".")[-1]
     (tmp_path / f"{name}.py").write_text(source)
     family = "MobileNetV1" if name.endswith("v1") else "MobileNetV2"
@@ -331,3 +331,25 @@ def test_pretrained_is_strict(tmp_path, small_v1):
         create_model("MobileNetV2_x0_25", pretrained=str(tmp_path / "weights.npz"))
     with pytest.raises(UserError, match="nowhere.npz"):
         create_model("MobileNetV2_x0_25", pretrained=str(tmp_path / "nowhere.npz"))
+
+
+def test_a_model_is_added_in_one_file(tmp_path):
+    """What CONTRIBUTING.md promises."""
+    (tmp_path / "tiny_net.py").write_text(
+        "from paddle import ParamAttr, nn\n\n\n"
+        "class TinyNet(nn.Layer):\n"
+        "    def __init__(self, class_num: int = 1000):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv2D(3, 4, 3, weight_attr=ParamAttr(name='conv_weights'))\n"
+        "        self.fc = nn.Linear(4, class_num)\n\n"
+        "    def forward(self, x):\n"
+        "        return self.fc(self.conv(x).mean([2, 3]))\n\n\n"
+        "VARIANTS = ('TinyNet',)\n"
+    )
+    code = (
+        "import sys, paddle, ppmobilenet.models as models; models.__path__.append(sys.argv[1]); import ppmobilenet; "
+        "nets = [ppmobilenet.create_model('TinyNet', class_num=5) for _ in range(2)]; "
+        "print(nets[1](paddle.zeros([2, 3, 32, 32])).shape, 'TinyNet' in ppmobilenet.list_models())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert "[2, 5]" in done.stdout and "True" in done.stdout, done.stderr
