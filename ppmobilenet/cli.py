@@ -41,6 +41,7 @@ COMMANDS = {
         "how fast this machine trains, beside stock Paddle and PyTorch",
         "train --json speed.json",
     ),
+    "report": ("report", "a run or a package as one page to look at", "output/"),
     "verify": ("verify", "does a package still answer as its model did, and where not", "inference/ --images photos/"),
 }
 
@@ -48,7 +49,7 @@ COMMANDS = {
 # how `--help` groups them; a command of no chapter stands under "more"
 CHAPTERS = {
     "choose": ("choose", "cost"),
-    "train": ("convert-weights", "train", "eval", "report"),
+    "train": ("convert-weights", "train", "eval", "report", "benchmark"),
     "deploy": ("export", "verify", "infer"),
 }
 

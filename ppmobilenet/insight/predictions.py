@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ class Predictions:
         classes: [N, k] predicted classes, the best first, k = min(5, K).
         scores: [N, k] their probabilities.
         true_scores: [N] probability of the true class.
+        about: what was evaluated: ``weights``, ``seconds``.
     """
 
     names: tuple[str, ...]
@@ -39,6 +40,7 @@ class Predictions:
     classes: np.ndarray
     scores: np.ndarray
     true_scores: np.ndarray
+    about: Mapping[str, object] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,7 +54,7 @@ class Predictions:
         """Write the table to a ``.npz`` without pickles."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"names": self.names, "paths": self.paths}).encode()
+        text = json.dumps({"names": self.names, "paths": self.paths, "about": dict(self.about)}).encode()
         with open(path, "wb") as file:
             np.savez_compressed(
                 file,
@@ -79,7 +81,7 @@ class Predictions:
             with np.load(path, allow_pickle=False) as file:
                 text = json.loads(file["text"].tobytes())
                 arrays = {name: file[name] for name in ("labels", "classes", "scores", "true_scores")}
-                return cls(tuple(text["names"]), tuple(text["paths"]), **arrays)
+                return cls(tuple(text["names"]), tuple(text["paths"]), **arrays, about=text["about"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise DamagedFileError(f"not a table of predictions: {error}", where=path, hint="evaluate again") from error
 
@@ -115,8 +117,13 @@ class Collector:
             (np.asarray(indices, np.int64), labels, best, np.take_along_axis(scores, best, 1), scores[rows, labels])
         )
 
-    def finish(self, paths: Sequence[str]) -> Predictions:
-        """Return the table in the list's order; ``paths`` is the whole list that the indices point into."""
+    def finish(self, paths: Sequence[str], **about: object) -> Predictions:
+        """Return the table in the list's order.
+
+        Args:
+            paths: the whole list that the indices point into.
+            **about: what to remember of the evaluation.
+        """
         if not self._parts:
             raise DataError("no photo was evaluated")
         indices, labels, classes, scores, true_scores = (np.concatenate(part) for part in zip(*self._parts))
@@ -128,4 +135,5 @@ class Collector:
             classes[order].astype(np.int32),
             scores[order],
             true_scores[order],
+            about,
         )

@@ -69,14 +69,14 @@ def write(content: Content, folder: str | Path, photos_root: str | Path | None =
     folder.mkdir(parents=True, exist_ok=True)
     page = render(content, lambda path: thumbnail(Path(photos_root or ".") / path))
     found = numbers(content)
-    (folder / "report.json").write_text(json.dumps(found, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8", "backslashreplace")
     if content.predictions is not None:
         names = content.predictions.names
         tables.write_csv(found["per_class"], folder / "per_class.csv")
         pairs = [{"true": names[t], "predicted": names[p], "photos": n} for t, p, n in found["confusion"]]
         tables.write_csv(pairs, folder / "confusion.csv")
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(page, "utf-8", "backslashreplace")  # names of files may be no UTF-8
     return path
 
 

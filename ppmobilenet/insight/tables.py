@@ -47,7 +47,7 @@ def write_csv(rows: Sequence[Mapping], path: str | Path) -> Path:
     """Write :func:`csv_text` to a file, making its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(csv_text(rows), encoding="utf-8")
+    path.write_text(csv_text(rows), "utf-8", "backslashreplace")
     return path
 
 

@@ -14,7 +14,7 @@ def table_of(scores, labels, names=None) -> Predictions:
     scores, labels = np.asarray(scores, np.float32), np.asarray(labels)
     collector = Collector(names or [f"class {i}" for i in range(scores.shape[1])])
     collector.add(scores, labels, np.arange(len(labels)))
-    return collector.finish([f"photo_{i}.jpg" for i in range(len(labels))])
+    return collector.finish([f"photo_{i}.jpg" for i in range(len(labels))], weights="best_model")
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_most_wrong_and_least_certain():
 def test_a_table_survives_its_file(random, tmp_path):
     table = random[0]
     again = Predictions.load(table.save(tmp_path / "new" / "predictions.npz"))
-    assert again.names == table.names and again.paths == table.paths
+    assert again.names == table.names and again.paths == table.paths and again.about == {"weights": "best_model"}
     for field in ("labels", "classes", "scores", "true_scores"):
         np.testing.assert_array_equal(getattr(again, field), getattr(table, field))
 

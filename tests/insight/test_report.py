@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -121,6 +122,15 @@ def test_names_from_outside_stay_text(small, photos):
     assert page.count("</script>") == 2
     data = re.search(r'id="matrix-data">(.*?)</script>', page, re.S)[1]
     assert json.loads(data)["names"] == list(many)
+
+
+def test_a_file_name_that_is_no_utf_8(tmp_path):
+    table = predictions(3, ("a", "b"))
+    table = dataclasses.replace(table, paths=("photos/\udcff.jpg",) * 3)
+    report.write(report.Content("odd", table), tmp_path)
+    assert "\\udcff.jpg" in (tmp_path / "report.html").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["least_certain"][0]["path"] == "photos/\udcff.jpg"
+    assert Predictions.load(table.save(tmp_path / "p.npz")).paths == table.paths
 
 
 def test_the_page_asks_for_nothing_outside(small, big):

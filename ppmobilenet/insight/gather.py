@@ -1,0 +1,192 @@
+"""Everything that a run's folder or an exported package tells about itself, for its report."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet.config import load_config
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.deploy import backends
+from ppmobilenet.deploy.package import Package, deployment_ops, open_package
+from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.insight import cam, figures, report
+from ppmobilenet.insight.cost import measure
+from ppmobilenet.insight.predictions import FILE_NAME, Predictions
+from ppmobilenet.models.zoo import build_model, create_model
+from ppmobilenet.registry import MODELS
+from ppmobilenet.weights.loading import load_weights
+
+LOOKED_AT = 6
+
+
+def report_folder(source: str | Path, output: str | Path | None = None, *, timed: bool = True) -> Path:
+    """Write the report of a run's folder or of an exported package (``tools/report.py``).
+
+    Args:
+        source: ``Global.output_dir`` of a training or an evaluation, or the folder that an export wrote.
+        output: where ``report.html`` and its figures go; default ``source`` / report, beside a package ``NAME_report``.
+        timed: measure a package's backends here.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        UserError: the folder is neither.
+    """
+    source = Path(source).expanduser()
+    if not source.is_dir():
+        raise UserError(
+            f"{str(source)!r} is not a folder", hint="give a run's Global.output_dir, or an exported package"
+        )
+    if (source / "package.json").is_file() or (source / "inference.yml").is_file():
+        # nothing is written into a package: its files are listed with their checksums
+        content, default = from_package(source, timed=timed), source.with_name(f"{source.resolve().name}_report")
+    else:
+        content, default = from_run(source), source / "report"
+    return report.write(content, output or default)
+
+
+def from_run(folder: Path) -> report.Content:
+    """Gather a run: its curves, its effective configuration, its last evaluation.
+
+    Raises:
+        UserError: there is nothing of all that.
+    """
+    config_file = next((path for path in sorted(folder.glob("*.yaml")) if _is_effective(path)), None)
+    curves = _csv(folder / "metrics.csv")
+    table = Predictions.load(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else None
+    if not curves and table is None:
+        raise UserError(
+            f"neither metrics.csv nor {FILE_NAME} is in this folder",
+            where=folder,
+            hint="give the Global.output_dir of a training or an evaluation, or an exported package",
+        )
+    config = load_config(config_file) if config_file else None
+    content = report.Content(title=folder.resolve().name, predictions=table, curves=curves)
+    content.times = run_times(curves, _csv(folder / "steps.csv"), table)
+    if config is not None:
+        content.title = f"{config['Arch']['name']}, {folder.resolve().name}"
+        content.config = config_file.read_text(encoding="utf-8")
+        content.cost = config_cost(config)
+        if table is not None and table.about.get("weights"):
+            content.activations = activations(config, str(table.about["weights"]), table)
+    return content
+
+
+def from_package(folder: Path, *, timed: bool = True) -> report.Content:
+    """Gather an exported package: forms, parity, latency here, cost."""
+    package = open_package(folder)
+    meta = package.meta
+    height, width = meta["input"]["shape"][2:]
+    if meta["input"]["layout"] == "NHWC":
+        height, width = meta["input"]["shape"][1:3]
+    forms = [
+        {
+            "name": form["name"],
+            "precision": form["precision"],
+            "bytes": sum((folder / path).stat().st_size for path in form["files"]),
+            "max_difference": form.get("max_difference"),
+        }
+        for form in meta["forms"]
+    ]
+    facts = [("input", f"{height}x{width} {meta['input']['dtype']}"), ("classes", str(meta["class_num"]))]
+    for row in meta.get("accuracy", ()):
+        facts.append((f"top-1 of {row['form']}", f"{100 * row['top1']:.2f} % of {row['samples']:,} photos"))
+    facts += [(f"written by {name}", str(version)) for name, version in meta.get("versions", {}).items()]
+    cost = None
+    if meta["name"] in MODELS:
+        cost = model_cost(meta["name"], create_model(meta["name"], class_num=meta["class_num"]), (height, width))
+    latencies = package_latencies(package) if timed else []
+    return report.Content(f"{meta['name']}, package", forms=forms, latencies=latencies, data=facts, cost=cost)
+
+
+def package_latencies(package: Package, threads: int | None = None) -> list[dict]:
+    """Return the median milliseconds of each backend that runs the package here, batch 1."""
+    threads = threads or backends.default_threads()
+    names = [name for name in backends.usable(package) if name != "lite"]
+    runs = {name: backends.open_backend(package, name, threads)[2] for name in names}
+    times = backends.measure(runs, backends.sample_input(package)) if runs else {}
+    return [
+        {"backend": name, "threads": threads, "median_ms": 1000 * statistics.median(seconds)}
+        for name, seconds in times.items()
+    ]
+
+
+def model_cost(name: str, model, resolution: tuple[int, int]) -> dict:
+    """Return a network's cost for the report."""
+    return {"model": name, **measure(model, resolution).to_dict()}
+
+
+def config_cost(config: Mapping) -> dict:
+    """Return the cost of a configuration's network at its evaluation size."""
+    shape = config.get("Global.image_shape") or (3, 224, 224)
+    arch = {key: value for key, value in config["Arch"].items() if key not in ("pretrained", "use_ssld")}
+    return model_cost(arch["name"], build_model(arch), (int(shape[1]), int(shape[2])))
+
+
+def run_times(curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predictions | None) -> list[tuple[str, str]]:
+    """Return the time and throughput that a run wrote down."""
+    facts = []
+    seconds = [row["seconds"] for row in curves if "seconds" in row]
+    if seconds:
+        facts += [("epochs", str(len(curves))), ("training", _duration(sum(seconds)))]
+        facts.append(("an epoch", _duration(statistics.median(seconds))))
+    rates = [row["images_per_second"] for row in steps if "images_per_second" in row]
+    if rates:
+        facts.append(("training, images a second", f"{statistics.median(rates):.1f}"))
+    if table is not None and table.about.get("seconds"):
+        spent = float(table.about["seconds"])
+        facts += [("evaluation", _duration(spent)), ("evaluation, images a second", f"{len(table) / spent:.1f}")]
+    return facts
+
+
+def activations(config: Mapping, weights: str, table: Predictions, count: int = LOOKED_AT) -> list[dict]:
+    """Return class activation maps of a few photos: half of the most wrong, half of the surest right ones.
+
+    Photos that are gone are left out.
+    """
+    right = np.flatnonzero(table.correct)
+    surest = right[np.argsort(-table.scores[right, 0], kind="stable")]
+    chosen = [*figures.most_wrong(table, count // 2), *(int(i) for i in surest[: count - count // 2])]
+    ops = deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
+    normalise = next((op["NormalizeImage"] for op in ops if "NormalizeImage" in op), None)
+    if normalise is None:
+        return []
+    transform = build_transforms(ops)
+    arch = {key: value for key, value in config["Arch"].items() if key not in ("pretrained", "use_ssld")}
+    model = build_model(arch)
+    load_weights(model, weights, class_num_may_differ=False)
+    rows = []
+    for i in chosen:
+        try:
+            tensor = np.ascontiguousarray(transform(Path(table.paths[i]).read_bytes()), np.float32)
+        except (DataError, OSError):
+            continue
+        maps, _ = cam.class_activation(model, tensor[None], table.classes[i, :1])
+        scale = float(normalise.get("scale") or 1 / 255)
+        mean = normalise.get("mean") or (0.485, 0.456, 0.406)
+        std = normalise.get("std") or (0.229, 0.224, 0.225)
+        seen = cam.pixels(tensor, np.asarray(mean), np.asarray(std), scale)
+        text = f"{table.names[table.classes[i, 0]]} {100 * table.scores[i, 0]:.1f} %"
+        if not table.correct[i]:
+            text += f", true: {table.names[table.labels[i]]}"
+        rows.append({"path": table.paths[i], "overlay": cam.overlay(seen, maps[0]), "text": text})
+    return rows
+
+
+def _is_effective(path: Path) -> bool:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline().startswith("# effective configuration")
+
+
+def _csv(path: Path) -> list[dict[str, float]]:
+    return report.read_curves(path) if path.is_file() else []
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(int(round(seconds)), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
