@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,8 @@ def test_every_command_has_help_and_an_example(name, capsys):
     page = capsys.readouterr().out
     assert f"example: ppmobilenet {name} " in page
     parser, _ = cli.build_parser(name)
-    assert all(action.help for action in parser._actions), "an option without a word of help"
+    silent = [a.dest for a in parser._actions if not a.help and not isinstance(a, argparse._SubParsersAction)]
+    assert not silent, "options without a word of help"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
