@@ -199,6 +199,7 @@ class Loader:
     Attributes:
         dataset: with ``samples`` and ``class_num``.
         batch_size: samples of a full batch on this rank.
+        num_workers: processes that read; 0 reads in this one.
         bad_samples: photos skipped so far.
     """
 
@@ -217,7 +218,7 @@ class Loader:
         self.rank, self.world_size, self.seed = rank, world_size, seed
         self.max_bad_samples, self.bad_samples = max_bad_samples, 0
         self.batch_size = sampler.batch_size
-        self._num_workers = num_workers
+        self.num_workers = num_workers
         self._epoch, self._start = 0, 0
         self._workers: list[_Worker] = []
         extra = {"seed": seed} if isinstance(sampler, MultiScaleSampler) else {}
@@ -232,20 +233,20 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         tasks = self._tasks()
-        if self._num_workers == 0:
+        if self.num_workers == 0:
             make = Maker(self.dataset.transform_ops)
             for task in tasks:
                 yield from self._batch(task, make(task))
             return
         if not self._workers:
-            self._workers = [_Worker(self.dataset.transform_ops) for _ in range(self._num_workers)]
+            self._workers = [_Worker(self.dataset.transform_ops) for _ in range(self.num_workers)]
         try:
             queue: deque[_Worker] = deque()
             for number, task in enumerate(tasks):
-                worker = self._workers[number % self._num_workers]
+                worker = self._workers[number % self.num_workers]
                 worker.give(task)
                 queue.append(worker)
-                if len(queue) >= AHEAD * self._num_workers:
+                if len(queue) >= AHEAD * self.num_workers:
                     first = queue.popleft()
                     task = first.pending[0]
                     yield from self._batch(task, first.take())

@@ -4,6 +4,6 @@ Stands between models and training: it knows layers by their structure and impor
 the one entry; everything it needs is compiled on first use and kept in the cache folder.
 """
 
-from ppmobilenet.kernels.accelerate import MODES, Report, accelerate
+from ppmobilenet.kernels.accelerate import MODES, Report, accelerate, run_units
 
-__all__ = ["MODES", "Report", "accelerate"]
+__all__ = ["MODES", "Report", "accelerate", "run_units"]

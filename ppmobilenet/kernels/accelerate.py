@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import MethodType
 
@@ -12,7 +12,7 @@ from paddle import nn
 
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.kernels.build import INSTRUCTION_SETS, Unavailable, load_library
-from ppmobilenet.kernels.plan import Unsupported, plan
+from ppmobilenet.kernels.plan import DENSE3, Step, Unsupported, plan
 from ppmobilenet.kernels.run import Engine, execute
 from ppmobilenet.kernels.threads import usable_cores
 
@@ -113,23 +113,52 @@ def _prove(model: nn.Layer, engine: Engine) -> None:
 
 
 def _forward(self: nn.Layer, x):  # jit.save wants the first argument to be called self
-    stock = type(self).forward
-    if not paddle.in_dynamic_mode() or not _can_take(x) or self.training is False and paddle.is_grad_enabled():
-        return stock(self, x)
+    if not paddle.in_dynamic_mode() or not _can_take(x):
+        return type(self).forward(self, x)
+    steps = _steps(self, self.units(), x)
+    return type(self).forward(self, x) if steps is None else self.head(execute(self._cpu_kernels, steps, x))
+
+
+def run_units(model: nn.Layer, units: Sequence[nn.Layer], x):
+    """Run some of a model's units one after the other, on its fused operators if it was accelerated.
+
+    Args:
+        model: the network that the units belong to.
+        units: a part of ``model.units()``, in order.
+        x: what the first of them takes, [N, C, H, W].
+    """
+    engine = getattr(model, "_cpu_kernels", None)
+    if engine is not None and units and paddle.in_dynamic_mode() and _can_take(x):
+        steps = _steps(model, units, x)
+        if steps is not None:
+            return execute(engine, steps, x)
+    for unit in units:
+        x = unit(x)
+    return x
+
+
+def _steps(model: nn.Layer, units: Sequence[nn.Layer], x) -> list[Step] | None:
+    """The steps for this input, or None where only the stock operators will do."""
     try:
-        steps = plan(self.units())
+        steps = plan(units)
     except Unsupported:
-        return stock(self, x)
+        return None
+    if not model.training and paddle.is_grad_enabled() and _is_trained(steps, x):
+        return None  # a gradient in evaluation mode: explanations, not training
     if any(p.dtype != paddle.float32 for step in steps for p in step.parameters):
-        return stock(self, x)
+        return None
+    if steps[0].kind == DENSE3 and not x.stop_gradient:
+        return None  # the gradient of the pixels: not on the way of training
     height, width = x.shape[2:]
     for step in steps:
         height, width = -(-height // step.stride), -(-width // step.stride)
         if not step.running and x.shape[0] * height * width == 1:
-            return stock(self, x)  # batch statistics of one value: Paddle passes it through
-    if steps[0].kind == 0 and not x.stop_gradient:
-        return stock(self, x)  # the gradient of the pixels: not on the way of training
-    return self.head(execute(self._cpu_kernels, steps, x))
+            return None  # batch statistics of one value: Paddle passes it through
+    return steps
+
+
+def _is_trained(steps: Sequence[Step], x) -> bool:
+    return not x.stop_gradient or any(not p.stop_gradient for step in steps for p in step.parameters)
 
 
 def _can_take(x) -> bool:

@@ -31,7 +31,7 @@ def freeze(model: nn.Layer, patterns: str | Sequence[str] | None) -> list[nn.Lay
     if not patterns:
         return []
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    tops = [name for name, _ in model.named_children()]
+    tops = [name for name, layer in model.named_children() if layer.parameters()]
     if "trunk" in patterns:
         patterns.remove("trunk")
         patterns += [name for name in tops if name not in CLASSIFIERS]

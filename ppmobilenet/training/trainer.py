@@ -29,6 +29,7 @@ from ppmobilenet.training.device import (
 )
 from ppmobilenet.training.ema import ModelEma
 from ppmobilenet.training.evaluator import evaluate_model, line
+from ppmobilenet.training.feature_cache import cache_features
 from ppmobilenet.training.freezing import freeze, norms, train_mode
 from ppmobilenet.training.losses import Loss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
@@ -54,7 +55,8 @@ class Setting:
     update_freq: int
     loader: Loader
     eval_loader: Loader | None
-    forward: nn.Layer  # the network, wrapped where there are more processes
+    network: nn.Layer  # the state's model, or what follows its frozen part if the loaders give features
+    forward: nn.Layer  # the same, wrapped where there are more processes
     resting: tuple[nn.Layer, ...]  # batch norms that keep their statistics
     schedule: Schedule
     loss: Loss
@@ -129,6 +131,10 @@ def _prepare(config: Mapping, folder: Path, device: str, rank: int, world: int) 
     if device == "cpu":
         log.info("%s", accelerate(model, config.get("Global.cpu_kernels"), say=log.info).message)
     model, optimizer = precision.decorate(model, optimizer)
+    network = model
+    if config.get("Arch.cache_features"):
+        views = config.get("DataLoader.Eval.dataset.transform_ops")
+        network, loader, eval_loader = cache_features(model, loader, eval_loader, folder, views)
     class_num = int(config.get("Arch.class_num"))
     state = TrainState(model, optimizer, ema, precision.scaler, seed)
     setting = Setting(
@@ -141,7 +147,8 @@ def _prepare(config: Mapping, folder: Path, device: str, rank: int, world: int) 
         update_freq=update_freq,
         loader=loader,
         eval_loader=eval_loader,
-        forward=paddle.DataParallel(model) if world > 1 else model,
+        network=network,
+        forward=paddle.DataParallel(network) if world > 1 else network,
         resting=tuple(resting),
         schedule=schedule,
         loss=build_loss(config.get("Loss.Train")),
@@ -396,7 +403,7 @@ def _evaluate(state: TrainState, setting: Setting) -> dict[str, float]:
         return {}
     with state.ema.applied(state.model):
         return evaluate_model(
-            state.model,
+            setting.network,
             setting.eval_loader,
             setting.eval_loss,
             setting.eval_metric,
