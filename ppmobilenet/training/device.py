@@ -83,8 +83,10 @@ def sum_over_processes(values: np.ndarray, world: int) -> np.ndarray:
 def share_statistics(model: nn.Layer, world: int) -> None:
     """Give every process the batch norm statistics of the first, which are those that are saved."""
     if world > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
+        # not model.buffers(): Paddle makes statistics that have names parameters that are not trained
+        for tensor in model.state_dict().values():
+            if tensor.stop_gradient:
+                dist.broadcast(tensor, src=0)
 
 
 class Precision:

@@ -35,7 +35,7 @@ def freeze(model: nn.Layer, patterns: str | Sequence[str] | None) -> list[nn.Lay
     if "trunk" in patterns:
         patterns.remove("trunk")
         patterns += [name for name in tops if name not in CLASSIFIERS]
-    frozen = 0
+    trained = [p for p in model.parameters() if not p.stop_gradient]
     for pattern in patterns:
         hit = [p for key, p in model.named_parameters() if fits(key, pattern)]
         if not hit:
@@ -48,10 +48,10 @@ def freeze(model: nn.Layer, patterns: str | Sequence[str] | None) -> list[nn.Lay
         for parameter in hit:
             parameter.stop_gradient = True
             parameter.trainable = False
-    frozen = sum(p.stop_gradient for p in model.parameters())
-    if frozen == len(model.parameters()):
+    frozen = sum(p.stop_gradient for p in trained)
+    if frozen == len(trained):
         raise UserError("every layer is frozen: there is nothing to train", where="Arch.freeze")
-    log.info("%d of %d parameters are frozen", frozen, len(model.parameters()))
+    log.info("%d of %d parameters are frozen", frozen, len(trained))
     return [layer for layer in norms(model) if all(p.stop_gradient for p in layer.parameters())]
 
 

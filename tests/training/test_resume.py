@@ -1,0 +1,120 @@
+"""A run that was stopped and resumed is the run that was not: bit for bit on the CPU."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_helpers import losses
+
+from ppmobilenet.errors import Stopped
+from ppmobilenet.training import trainer
+from ppmobilenet.weights.files import read_weights
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def weights(folder: Path, name: str = "latest") -> dict[str, np.ndarray]:
+    return read_weights(folder / f"{name}.pdparams")
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert losses(one) == losses(other)
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for key, array in first.items():
+        np.testing.assert_array_equal(array, second[key], err_msg=key)
+    without_time = [
+        [line.rpartition(",")[0] for line in (folder / "metrics.csv").read_text().splitlines()]
+        for folder in (one, other)
+    ]
+    assert without_time[0] == without_time[1]
+
+
+def stop_at(step: int, monkeypatch) -> None:
+    """Send SIGTERM to this process in the middle of a step."""
+    original = trainer._reseed
+
+    def reseed(state, rank):
+        if state.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        original(state, rank)
+
+    monkeypatch.setattr(trainer, "_reseed", reseed)
+
+
+VARIANTS = {
+    "momentum": (),
+    "adamw and average": ("Optimizer.name=AdamW", "Optimizer.regularizer.coeff=0.01", "EMA.decay=0.9"),
+    "dropout": ("Arch.dropout=0.5",),
+    "worker processes": ("DataLoader.Train.loader.num_workers=2",),
+    "accumulation": ("Global.update_freq=2",),
+    "V1 with rmsprop": ("Arch.name=MobileNetV1_x0_25", "Optimizer.name=RMSProp", "Optimizer.lr.learning_rate=0.001"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stopped_in_an_epoch_and_resumed(variant, tiny_config, tmp_path, monkeypatch):
+    extra = VARIANTS[variant]
+    trainer.train(tiny_config(*extra, out="whole"))
+    with monkeypatch.context() as patch:
+        # 5 steps an epoch (4 with accumulation): in the middle of the second one
+        stop_at(7 if "accumulation" not in variant else 5, patch)
+        with pytest.raises(Stopped, match="checkpoints=auto") as stopped:
+            trainer.train(tiny_config(*extra, out="parts"))
+    assert stopped.value.exit_code == 143
+    assert max(losses(tmp_path / "parts")) < max(losses(tmp_path / "whole"))
+    trainer.train(tiny_config(*extra, "Global.checkpoints=auto", out="parts"))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_two_and_two_epochs_are_four(tiny_config, tmp_path):
+    """The schedule is that of four epochs, so the first part is a run of four that is cut off."""
+    trainer.train(tiny_config("Global.epochs=4", out="whole"))
+    source = tmp_path / "whole"
+    part = tmp_path / "part"
+    part.mkdir()
+    for suffix in ("pdparams", "pdopt", "pdstates", "manifest.json"):
+        (part / f"epoch_2.{suffix}").write_bytes((source / f"epoch_2.{suffix}").read_bytes())
+    for name in ("steps.csv", "metrics.csv"):
+        (part / name).write_bytes((source / name).read_bytes())  # their later rows belong to lost work
+    trainer.train(tiny_config("Global.epochs=4", f"Global.checkpoints={part}/epoch_2", out="part"))
+    assert_same_run(source, part)
+
+
+def test_best_metric_survives(tiny_config, tmp_path):
+    first = trainer.train(tiny_config())
+    again = trainer.train(tiny_config("Global.checkpoints=auto"))
+    assert (again["best_metric"], again["best_epoch"]) == (first["best_metric"], first["best_epoch"])
+    assert again["step"] == first["step"]
+
+
+def launch(*words: str) -> subprocess.CompletedProcess:
+    """Run tools/train.py in two data-parallel processes."""
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", words[0]]
+    return subprocess.run(
+        [*command, str(REPO / "tools/train.py"), *words[1:]], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_two_processes_stopped_and_resumed(tiny_yaml, tmp_path):
+    base = ("-c", str(tiny_yaml), "-o", "DataLoader.Train.sampler.batch_size=4")
+    whole = launch(str(tmp_path / "log"), *base, "-o", f"Global.output_dir={tmp_path}/whole")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert "evaluated 13/13" in (tmp_path / "whole/train.log").read_text()
+    part = tmp_path / "part"
+    part.mkdir()
+    for suffix in ("pdparams", "pdopt", "pdstates", "manifest.json"):
+        (part / f"epoch_1.{suffix}").write_bytes((tmp_path / f"whole/epoch_1.{suffix}").read_bytes())
+    for name in ("steps.csv", "metrics.csv"):
+        (part / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+    resumed = launch(
+        str(tmp_path / "log2"), *base, "-o", f"Global.output_dir={part}", "-o", f"Global.checkpoints={part}/epoch_1"
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert_same_run(tmp_path / "whole", part)
