@@ -242,9 +242,12 @@ def _with_rollback(
         found = checkpoint.find("auto", setting.folder, setting.config["Arch"]["name"])
         if found is None:
             raise
+        state.optimizer.clear_grad()
+        # a new one: what this one remembers is spoilt, and there may be nothing saved to replace it with
+        optimizer = build_optimizer(setting.config["Optimizer"], state.model, setting.schedule)
+        state.optimizer = setting.precision.decorate(state.model, optimizer)[1]
         checkpoint.restore(state, found)
         state.rollbacks, state.lr_scale = 1, state.lr_scale / 2
-        state.optimizer.clear_grad()
         log.warning("%s", error)
         log.warning("back to step %d, at half the learning rate; another time stops the run", state.step)
         return _epochs(state, setting, writer, stop, True)
