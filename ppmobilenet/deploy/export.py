@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from paddle import nn
-
 from ppmobilenet.data.dataset import read_list
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden, package
@@ -15,28 +13,7 @@ from ppmobilenet.deploy.forms import PADDLE_FORMS, export_layer, parse_forms
 from ppmobilenet.deploy.labels import find_label_file, label_names, read_labels
 from ppmobilenet.deploy.predictor import list_photos
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import build_model
-from ppmobilenet.weights.loading import load_weights
-
-
-def model_with_weights(config: Mapping, random_init: bool = False) -> nn.Layer:
-    """Build the config's network and load ``Global.pretrained_model`` (or what ``Arch.pretrained`` says).
-
-    Raises:
-        UserError: no weights are named and ``random_init`` is not set.
-    """
-    path, arch = config.get("Global.pretrained_model"), config["Arch"]
-    if not path and not arch.get("pretrained") and not random_init:
-        raise UserError(
-            "no weights are named: the answers would be random",
-            where="Global.pretrained_model",
-            hint="-o Global.pretrained_model=output/best_model, or -o Arch.pretrained=True for the published weights, "
-            "or --random-init if random weights are what you want",
-        )
-    model = build_model(arch)
-    if path:
-        load_weights(model, path)  # logs what it loaded
-    return model
+from ppmobilenet.training.evaluator import model_with_weights
 
 
 def deployment_labels(config: Mapping, class_num: int) -> list[str]:

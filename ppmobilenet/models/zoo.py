@@ -68,14 +68,24 @@ def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: boo
     return model
 
 
-def build_model(arch: Mapping) -> nn.Layer:
-    """Build what a config's ``Arch`` section describes (``name``, ``pretrained``, ``class_num``, ...)."""
-    kwargs = {key: value for key, value in arch.items() if key not in NOT_THE_NETWORKS}
-    return create_model(arch["name"], **kwargs)
+def build_model(arch: Mapping, new_head: bool = True) -> nn.Layer:
+    """Build what a config's ``Arch`` section describes (``name``, ``pretrained``, ``class_num``, ...).
+
+    Args:
+        arch: the section.
+        new_head: with ``pretrained``, the classifier may start anew where ``class_num`` is not the file's. False where
+            that would be a mistake: evaluation, prediction, export.
+    """
+    known = {key: value for key, value in arch.items() if key not in (*NOT_THE_NETWORKS, "pretrained", "use_ssld")}
+    model = create_model(arch["name"], **known)
+    if arch.get("pretrained"):
+        _load(model, arch["name"], arch["pretrained"], arch.get("use_ssld", False), new_head)
+    return model
 
 
-def _load(model: nn.Layer, name: str, pretrained: bool | str | Path, use_ssld: bool) -> None:
+def _load(model: nn.Layer, name: str, pretrained: bool | str | Path, use_ssld: bool, new_head: bool = True) -> None:
     from ppmobilenet.weights.download import published_file
     from ppmobilenet.weights.loading import load_weights
 
-    load_weights(model, published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained)
+    path = published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained
+    load_weights(model, path, class_num_may_differ=new_head)

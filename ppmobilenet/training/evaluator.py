@@ -43,7 +43,7 @@ def model_with_weights(config: Mapping, random_init: bool = False) -> nn.Layer:
             hint="-o Global.pretrained_model=output/best_model, or -o Arch.pretrained=True for the published weights, "
             "or --random-init if random weights are what you want",
         )
-    model = build_model(arch)
+    model = build_model(arch, new_head=False)
     if path:
         load_weights(model, path, class_num_may_differ=False)
     return model

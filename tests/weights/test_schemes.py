@@ -342,3 +342,11 @@ def test_inspection_counts_what_is_not_finite(tmp_path, v1):
         "2 NaN or inf",
     ):
         assert words in page
+
+
+def test_a_new_head_is_for_training_only(tmp_path, v2):
+    path = write_weights(state_of(v2), tmp_path / "w.npz")
+    arch = {"name": "MobileNetV2_x0_25", "class_num": 10, "pretrained": str(path), "freeze": None}
+    assert build_model(arch).state_dict()["out.bias"].shape == [10]
+    with pytest.raises(UserError, match="1000 classes in the file, 10 in the model"):
+        build_model(arch, new_head=False)
