@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--models", nargs="+", default=["v2", "v1"], choices=("v1", "v2"), help="scale 1.0 of each")
     train.add_argument("--batches", nargs="+", type=int, default=[8, 32], help="images a step")
     train.add_argument("--threads", nargs="+", type=int, default=[1, 2])
-    train.add_argument("--candidates", nargs="+", help="some of: stock accelerated two_processes torch; all by default")
+    train.add_argument(
+        "--candidates", nargs="+", help="some of: stock accelerated frozen_cached two_processes torch; all by default"
+    )
     train.add_argument("--size", type=int, default=224, help="height and width of the images")
     train.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
     train.add_argument("--json", help="write the result to this file")

@@ -26,6 +26,7 @@ PEERS = Path(__file__).resolve().parents[2] / "tests" / "peers" / "mobilenets_to
 CANDIDATES = {
     "stock": "Paddle's own operators",
     "accelerated": "Global.cpu_kernels: on",
+    "frozen_cached": "Arch.freeze: trunk with cache_features, from the second epoch on",
     "two_processes": "accelerated, two data-parallel processes that share the threads and the batch",
     "torch": "PyTorch, channels_last",
 }
@@ -169,7 +170,7 @@ def _take_turns(candidates, model, batch, threads, size, rounds) -> dict[str, li
         for candidate, processes in running.items():
             processes.steps(1)
             # turns of about a second each, whatever the candidate's speed
-            counts[candidate] = max(1, min(10, round(processes.steps(1) / batch)))
+            counts[candidate] = max(1, min(100, round(processes.steps(2) / batch)))
         for _ in range(rounds):
             for candidate, processes in running.items():
                 speeds[candidate].append(processes.steps(counts[candidate]))
@@ -193,6 +194,8 @@ def _paddle_step(candidate: str, name: str, batch: int, threads: int, size: int)
     model = network = create_model(name)
     if candidate != "stock":
         kernels.accelerate(network, "on", threads=threads, say=lambda line: print(line, file=sys.stderr))
+    if candidate == "frozen_cached":
+        return _cached_step(network, batch)
     if candidate == "two_processes":
         paddle.distributed.init_parallel_env()
         model = paddle.DataParallel(network)
@@ -204,6 +207,34 @@ def _paddle_step(candidate: str, name: str, batch: int, threads: int, size: int)
 
     def step() -> float:
         loss = paddle.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        return float(loss)
+
+    return step
+
+
+def _cached_step(network, batch: int) -> Callable[[], float]:
+    import numpy as np
+    import paddle
+
+    from ppmobilenet.training.feature_cache import Rest
+    from ppmobilenet.training.freezing import freeze
+
+    freeze(network, "trunk")
+    rest, rng = Rest(network, len(network.units())), np.random.default_rng(0)
+    rest.train()
+    trained = [p for p in network.parameters() if not p.stop_gradient]
+    optimizer = paddle.optimizer.Momentum(0.01, 0.9, parameters=trained, weight_decay=4e-5)
+    features = rng.normal(size=(1000, network.num_features, 1, 1)).astype("float32")
+    labels = rng.integers(0, 1000, 1000)
+
+    def step() -> float:
+        chosen = rng.integers(0, len(features), batch)
+        loss = paddle.nn.functional.cross_entropy(
+            rest(paddle.to_tensor(features[chosen])), paddle.to_tensor(labels[chosen])
+        )
         loss.backward()
         optimizer.step()
         optimizer.clear_grad()

@@ -315,13 +315,16 @@ def train_epoch(state: TrainState, setting: Setting, writer: checkpoint.Writer, 
         rate = setting.schedule.at(state.update, state.lr_scale)
         _reseed(state, setting.rank)
         labels = paddle.to_tensor(batch.labels)
-        with setting.precision.cast():
-            logits = setting.forward(paddle.to_tensor(batch.images))
-        loss = setting.loss(logits, labels)
-        counts = setting.metric.count(logits.numpy(), batch.labels)
-        photos, mean, counts, asked = _together(setting, batch, float(loss), counts, stop)
-        _refuse_non_finite(mean, state, setting, batch, rate)
-        state.scaler.scale(loss / setting.update_freq).backward()
+        # gradients that are only added up need not travel yet
+        adding = (state.step_in_epoch + 1) % setting.update_freq and setting.world > 1
+        with setting.forward.no_sync() if adding else nullcontext():
+            with setting.precision.cast():
+                logits = setting.forward(paddle.to_tensor(batch.images))
+            loss = setting.loss(logits, labels)
+            counts = setting.metric.count(logits.numpy(), batch.labels)
+            photos, mean, counts, asked = _together(setting, batch, float(loss), counts, stop)
+            _refuse_non_finite(mean, state, setting, batch, rate)
+            state.scaler.scale(loss / setting.update_freq).backward()
         state.totals.add(photos, mean, counts)
         state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
         state.photos_seen += setting.loader.batch_size * setting.world

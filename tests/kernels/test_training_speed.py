@@ -20,7 +20,7 @@ def test_rows_and_ratios(tmp_path, capsys):
     result = json.loads(target.read_text())
     measured = {row["candidate"] for row in result["rows"]}
     has_torch = importlib.util.find_spec("torch") is not None
-    assert measured == {"stock", "accelerated", "two_processes", *(["torch"] if has_torch else [])}
+    assert measured == {"stock", "accelerated", "frozen_cached", "two_processes", *(["torch"] if has_torch else [])}
     assert all(row["images_per_second"] > 0 for row in result["rows"])
     speed = {row["candidate"]: row["images_per_second"] for row in result["rows"]}
     assert result["v1.accelerated_over_stock"] == pytest.approx(speed["accelerated"] / speed["stock"], rel=0.02)
