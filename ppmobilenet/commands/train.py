@@ -9,9 +9,12 @@ from ppmobilenet.commands._common import add_config_arguments, load_config
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
+    parser.add_argument("--no-report", action="store_true", help="write no report.html at the end")
 
 
 def run(args: argparse.Namespace) -> None:
+    from ppmobilenet.insight.after import train_and_report
     from ppmobilenet.training.trainer import train
 
-    train(load_config(args))
+    job = train if args.no_report else train_and_report
+    job(load_config(args))

@@ -292,6 +292,14 @@ class Loader:
             self.close()
 
 
+def build_dataset(config, mode: str):
+    """Build ``DataLoader.<mode>.dataset`` of a config: the list is read and checked, no photo is opened."""
+    dataset = dict(config["DataLoader"][mode]["dataset"])
+    dataset.pop("batch_transform_ops", None)
+    kind = DATASETS.resolve(dataset.pop("name"), where=f"DataLoader.{mode}.dataset.name")
+    return kind(**dataset, class_num=config.get("Arch.class_num") or None)
+
+
 def build_loader(config, mode: str, *, rank: int = 0, world_size: int = 1, seed: int = 0) -> Loader:
     """Build what ``DataLoader.<mode>`` of a config describes.
 
@@ -306,13 +314,8 @@ def build_loader(config, mode: str, *, rank: int = 0, world_size: int = 1, seed:
         UserError, DataError: a wrong parameter; a fault of the list, with file and line.
     """
     section = config["DataLoader"][mode]
-    dataset = dict(section["dataset"])
     sampler = dict(section["sampler"])
-    class_num = config.get("Arch.class_num") or None
-    dataset.pop("batch_transform_ops", None)
-    built = DATASETS.resolve(dataset.pop("name"), where=f"DataLoader.{mode}.dataset.name")(
-        **dataset, class_num=class_num
-    )
+    built = build_dataset(config, mode)
     name = sampler.pop("name", "DistributedBatchSampler")
     loader = dict(section.get("loader") or {})
     try:
@@ -333,5 +336,5 @@ def build_loader(config, mode: str, *, rank: int = 0, world_size: int = 1, seed:
         rank=rank,
         world_size=world_size,
         seed=seed,
-        max_bad_samples=dataset.get("max_bad_samples", 0) if mode == "Train" else 0,
+        max_bad_samples=built.max_bad_samples if mode == "Train" else 0,
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ppmobilenet.config import load_config
+from ppmobilenet.config import Config, load_config
+from ppmobilenet.config.tree import to_yaml
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import backends
 from ppmobilenet.deploy.package import Package, deployment_ops, open_package
@@ -50,14 +51,19 @@ def report_folder(source: str | Path, output: str | Path | None = None, *, timed
     return report.write(content, output or default)
 
 
-def from_run(folder: Path) -> report.Content:
+def from_run(folder: Path, config: Config | None = None) -> report.Content:
     """Gather a run: its curves, its effective configuration, its last evaluation.
+
+    Args:
+        folder: ``Global.output_dir``.
+        config: of an evaluation in a folder without a training.
 
     Raises:
         UserError: there is nothing of all that.
     """
     config_file = next((path for path in sorted(folder.glob("*.yaml")) if _is_effective(path)), None)
-    curves = _csv(folder / "metrics.csv")
+    steps = _csv(folder / "steps.csv")
+    curves = [{**row, **_speed(steps, row["epoch"])} for row in _csv(folder / "metrics.csv")]
     table = Predictions.load(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else None
     if not curves and table is None:
         raise UserError(
@@ -65,12 +71,12 @@ def from_run(folder: Path) -> report.Content:
             where=folder,
             hint="give the Global.output_dir of a training or an evaluation, or an exported package",
         )
-    config = load_config(config_file) if config_file else None
+    config = load_config(config_file) if config_file else config
     content = report.Content(title=folder.resolve().name, predictions=table, curves=curves)
-    content.times = run_times(curves, _csv(folder / "steps.csv"), table)
+    content.times = run_times(curves, steps, table)
     if config is not None:
         content.title = f"{config['Arch']['name']}, {folder.resolve().name}"
-        content.config = config_file.read_text(encoding="utf-8")
+        content.config = config_file.read_text(encoding="utf-8") if config_file else to_yaml(config.to_dict())
         content.cost = config_cost(config)
         if table is not None and table.about.get("weights"):
             content.activations = activations(config, str(table.about["weights"]), table)
@@ -167,6 +173,8 @@ def activations(config: Mapping, weights: str, table: Predictions, count: int = 
         except (DataError, OSError):
             continue
         maps, _ = cam.class_activation(model, tensor[None], table.classes[i, :1])
+        if maps[0].size < 4:  # the last features are one point: there is no where
+            return []
         scale = float(normalise.get("scale") or 1 / 255)
         mean = normalise.get("mean") or (0.485, 0.456, 0.406)
         std = normalise.get("std") or (0.229, 0.224, 0.225)
@@ -181,6 +189,11 @@ def activations(config: Mapping, weights: str, table: Predictions, count: int = 
 def _is_effective(path: Path) -> bool:
     with open(path, encoding="utf-8", errors="replace") as file:
         return file.readline().startswith("# effective configuration")
+
+
+def _speed(steps: Sequence[Mapping], epoch: float) -> dict[str, float]:
+    rates = [row["images_per_second"] for row in steps if row.get("epoch") == epoch and "images_per_second" in row]
+    return {"images_per_second": statistics.median(rates)} if rates else {}
 
 
 def _csv(path: Path) -> list[dict[str, float]]:

@@ -51,6 +51,7 @@ def chart(
     x_log: bool = False,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
+    whole_x: bool = False,
     width: int = 560,
     height: int = 340,
 ) -> str:
@@ -64,13 +65,15 @@ def chart(
         x_log: logarithmic x axis.
         x_range: of the axis; default what the points need.
         y_range: likewise.
+        whole_x: x counts something, so its ticks are whole numbers.
         width: in user units; the picture itself takes the width of its place.
         height: likewise.
     """
     lines = [line for line in lines if len(line.points)]
     xs = [p[0] for line in lines for p in line.points] or [1.0]
     ys = [p[1] for line in lines for p in line.points] or [0.0]
-    x_ticks = _log_ticks(*(x_range or (min(xs), max(xs)))) if x_log else _ticks(*(x_range or (min(xs), max(xs))))
+    x_low, x_high = x_range or (min(xs), max(xs))
+    x_ticks = _log_ticks(x_low, x_high) if x_log else _ticks(x_low, x_high, least=1.0 if whole_x else 0.0)
     y_ticks = _ticks(*(y_range or (min(ys), max(ys))))
     left, top, right, bottom = 66, 34, 24, 46 + 18 * ceil(len(lines) / 3)
     inner_w, inner_h = width - left - right, height - top - bottom
@@ -181,11 +184,11 @@ def _svg(parts: Sequence[str], width: float, height: float, title: str) -> str:
     )
 
 
-def _ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers that include ``low`` and ``high``, some ``about`` of them."""
+def _ticks(low: float, high: float, about: int = 5, least: float = 0.0) -> list[float]:
+    """Round numbers that include ``low`` and ``high``, some ``about`` of them, ``least`` apart."""
     if high <= low:
         low, high = low - 0.5, low + 0.5
-    raw = (high - low) / about
+    raw = max((high - low) / about, least)
     base = 10 ** floor(log10(raw))
     step = next(base * m for m in (1, 2, 5, 10) if base * m >= raw * 0.999)
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)

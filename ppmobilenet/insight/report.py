@@ -243,7 +243,7 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> str:
             if wanted(name.lower())
         ]
         if any(line.points for line in lines):
-            charts.append(plots.chart(lines, title, "epoch", unit))
+            charts.append(plots.chart(lines, title, "epoch", unit, whole_x=True))
     return f'<div class="grid">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>'
 
 

@@ -13,8 +13,6 @@ import pytest
 from ppmobilenet import cli
 from ppmobilenet.completion import script
 
-pytest.importorskip("ppmobilenet.commands.train")
-pytest.importorskip("ppmobilenet.commands.eval")
 COMMANDS = list(cli.COMMANDS)
 
 

@@ -1,0 +1,115 @@
+"""A training or an evaluation with its report at the end: what the commands call."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paddle
+
+from ppmobilenet.config import Config, load_config
+from ppmobilenet.data.loader import build_dataset
+from ppmobilenet.deploy.export import deployment_labels
+from ppmobilenet.errors import UserError
+from ppmobilenet.insight import gather, report
+from ppmobilenet.insight.predictions import FILE_NAME, Collector
+from ppmobilenet.training.evaluator import evaluate
+from ppmobilenet.training.trainer import train
+
+log = logging.getLogger("ppmobilenet")
+
+
+def train_and_report(config: Config) -> dict[str, float]:
+    """Train, then evaluate the best weights once more and write ``output_dir/report/report.html``.
+
+    With several processes the report holds the curves and no evaluation.
+
+    Returns:
+        What :func:`ppmobilenet.train` returns.
+    """
+    result = train(config)
+    folder = Path(config.get("Global.output_dir"))
+    if paddle.distributed.get_rank():
+        return result
+    best = next((folder / name for name in ("best_model", "latest") if (folder / f"{name}.pdparams").is_file()), None)
+    try:
+        if best is not None and "Eval" in config["DataLoader"] and paddle.distributed.get_world_size() == 1:
+            _evaluate(load_config(folder / "config.yaml", [f"Global.pretrained_model={best}"]))
+        with _quiet():
+            page = gather.report_folder(folder)
+        _say(page)
+    except UserError as error:
+        # the training is done and saved: what its report lacks is no reason to fail it
+        log.warning("no report: %s", error)
+    return result
+
+
+def evaluate_and_report(
+    config: Config, *, random_init: bool = False, json_file: str | Path | None = None
+) -> dict[str, float]:
+    """Evaluate and write ``output_dir/report/report.html``.
+
+    Args:
+        config: as :func:`ppmobilenet.load_config` gives it.
+        random_init: evaluate without trained weights.
+        json_file: where the result goes, too.
+
+    Returns:
+        What :func:`ppmobilenet.evaluate` returns.
+    """
+    result = _evaluate(config, random_init, json_file)
+    if paddle.distributed.get_rank():
+        return result
+    folder = Path(config.get("Global.output_dir"))
+    try:
+        with _quiet():
+            page = report.write(gather.from_run(folder, config), folder / "report")
+        _say(page)
+    except UserError as error:
+        log.warning("no report: %s", error)
+    return result
+
+
+def class_names(config: Config, dataset) -> list[str]:
+    """Return one name a class: the folders', else the label file's, else ``class N``."""
+    count = int(config.get("Arch.class_num"))
+    if dataset.class_names and len(dataset.class_names) == count:
+        return list(dataset.class_names)
+    try:
+        return deployment_labels(config, count)
+    except UserError:  # a list of other classes: it is what an export would refuse, an evaluation needs no names
+        return [f"class {number}" for number in range(count)]
+
+
+def _evaluate(config: Config, random_init: bool = False, json_file: str | Path | None = None) -> dict[str, float]:
+    """Evaluate and write the table of predictions into the run's folder; with several processes only evaluate."""
+    dataset = build_dataset(config, "Eval")
+    collector = Collector(class_names(config, dataset))
+    began = time.monotonic()
+    result = evaluate(config, random_init=random_init, json_file=json_file, collect=collector.add)
+    seconds = time.monotonic() - began
+    if paddle.distributed.get_world_size() == 1:
+        weights = config.get("Global.pretrained_model")
+        paths = [dataset.samples.path(i) for i in range(len(dataset))]
+        table = collector.finish(paths, weights=str(weights) if weights else "", seconds=round(seconds, 3))
+        table.save(Path(config.get("Global.output_dir")) / FILE_NAME)
+    return result
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The last line that an evaluation prints is its result: nothing is logged behind it but warnings."""
+    before = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _say(page: Path) -> None:
+    print(f"report: {page}", file=sys.stderr)

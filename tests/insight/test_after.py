@@ -1,0 +1,76 @@
+"""The report at the end of a training and of an evaluation, through the commands."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from ppmobilenet.cli import main
+from ppmobilenet.insight.predictions import FILE_NAME, Predictions
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory, repo) -> list[str]:
+    """Options that make the fine-tune YAML a training on 18 pictures of three colours."""
+    root = tmp_path_factory.mktemp("colours")
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(("blue", "green", "red")):
+        (root / "photos" / name).mkdir(parents=True)
+        for j in range(6):
+            picture = rng.integers(0, 60, (80, 80, 3), np.uint8)
+            picture[..., i] += 180
+            cv2.imwrite(str(root / "photos" / name / f"{j}.png"), picture)
+    options = ["-c", str(repo / "configs" / "quick_start" / "MobileNetV2_finetune.yaml")]
+    for text in (
+        f"Global.output_dir={root / 'run'}", "Global.epochs=2", "Global.resolution=64", "Global.save_interval=-1",
+        "Arch.name=MobileNetV2_x0_25", "Arch.class_num=3", "Arch.pretrained=False", "Global.print_batch_step=1",
+        *(f"DataLoader.{mode}.dataset.image_root={root / 'photos'}" for mode in ("Train", "Eval")),
+        *(f"DataLoader.{mode}.dataset.cls_label_path=null" for mode in ("Train", "Eval")),
+        *(f"DataLoader.{mode}.sampler.batch_size=6" for mode in ("Train", "Eval")),
+        *(f"DataLoader.{mode}.loader.num_workers=0" for mode in ("Train", "Eval")),
+    ):  # fmt: skip
+        options += ["-o", text]
+    return options
+
+
+@pytest.fixture(scope="module")
+def run(words, tmp_path_factory):
+    assert main(["train", *words]) == 0
+    return next(word.partition("=")[2] for word in words if word.startswith("Global.output_dir"))
+
+
+def test_training_ends_with_its_report(run):
+    from pathlib import Path
+
+    folder = Path(run)
+    found = json.loads((folder / "report" / "report.json").read_text())
+    assert found["title"] == "MobileNetV2_x0_25, run"
+    assert [row["epoch"] for row in found["curves"]] == [1, 2] and found["curves"][0]["images_per_second"] > 0
+    assert [row["name"] for row in found["per_class"]] == ["blue", "green", "red"]
+    assert found["summary"]["photos"] == 18 and found["cost"]["resolution"] == [64, 64]
+    table = Predictions.load(folder / FILE_NAME)
+    assert table.about["weights"].endswith("best_model") and table.about["seconds"] > 0
+    page = (folder / "report" / "report.html").read_text()
+    assert "Where it looked" in page and page.count("data:image/jpeg") > 6
+
+
+def test_evaluation_ends_with_its_line_and_its_report(words, run, capsys, tmp_path):
+    more = ["-o", f"Global.pretrained_model={run}/best_model", "-o", f"Global.output_dir={tmp_path / 'eval'}"]
+    assert main(["eval", *words, *more, "--json", str(tmp_path / "eval.json")]) == 0
+    done = capsys.readouterr()
+    assert "evaluated 18/18" in done.out.strip().splitlines()[-1]
+    assert f"report: {tmp_path / 'eval' / 'report' / 'report.html'}" in done.err
+    found = json.loads((tmp_path / "eval" / "report" / "report.json").read_text())
+    result = json.loads((tmp_path / "eval.json").read_text())
+    assert found["summary"]["top1"] == pytest.approx(result["top1"])
+    assert "effective configuration" in (tmp_path / "eval" / "report" / "report.html").read_text()
+    assert "curves" not in found
+
+
+def test_no_report_writes_none(words, run, tmp_path):
+    more = ["-o", f"Global.pretrained_model={run}/best_model", "-o", f"Global.output_dir={tmp_path / 'eval'}"]
+    assert main(["eval", *words, *more, "--no-report"]) == 0
+    assert not (tmp_path / "eval").exists()
