@@ -10,6 +10,7 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 
 from ppmobilenet import __version__
 from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, UserError, did_you_mean, missing_package
@@ -87,6 +88,13 @@ def build_parser(command: str) -> tuple[argparse.ArgumentParser, object]:
     return parser, module
 
 
+def _quiet_paddle() -> None:
+    """Keep Paddle's own start-up chatter (C++ log lines, a note on ccache) from between our lines."""
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", message="When training, we now always track global mean")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code (0 done, 2 input, 3 data, 4 damaged file, 5 numerics, 130/143 stopped).
 
@@ -101,6 +109,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"ppmobilenet {__version__}")
         return EXIT_OK
     debug = "--debug" in argv
+    if not debug:
+        _quiet_paddle()
     try:
         if argv[0] not in COMMANDS:
             raise UserError(f"unknown command {argv[0]!r}", hint=did_you_mean(argv[0], COMMANDS))
