@@ -46,7 +46,8 @@ def accelerate(
     Only how ``model(x)`` is computed changes: keys, parameter names, state dict and optimizer stay as they are, and
     static graphs (``paddle.jit``, export) see the stock layers. Each call looks at the layers anew, so that freezing,
     ``train()`` and ``eval()`` keep their meaning, and falls back to the stock operators by itself for what the engine
-    cannot take: other places and types than float32 on the CPU, AMP, layers with hooks, one value per channel.
+    cannot take: other places and types than float32 on the CPU (where Paddle has no AMP), layers with hooks, one value
+    per channel.
 
     Args:
         model: a network with ``units()`` and ``head(x)`` (all of :mod:`ppmobilenet.models`).
@@ -168,5 +169,4 @@ def _can_take(x) -> bool:
         and x.dtype == paddle.float32
         and x.place.is_cpu_place()
         and 0 not in x.shape
-        and not paddle.amp.is_autocast_enabled()
     )
