@@ -39,10 +39,15 @@ COMMANDS = {
     "cost": ("cost", "parameters, multiply-adds and memory of a network", "MobileNetV2 --resolution 160"),
     "benchmark": (
         "benchmark",
-        "how fast this machine trains, beside stock Paddle and PyTorch",
+        "how fast this machine trains, or a package answers on it",
         "train --json speed.json",
     ),
     "report": ("report", "a run or a package as one page to look at", "output/"),
+    "quantize": (
+        "quantize",
+        "an int8 package, and what it costs in accuracy",
+        "-c CONFIG -o Global.pretrained_model=...",
+    ),
     "verify": ("verify", "does a package still answer as its model did, and where not", "inference/ --images photos/"),
 }
 
@@ -51,7 +56,7 @@ COMMANDS = {
 CHAPTERS = {
     "choose": ("choose", "cost"),
     "train": ("convert-weights", "train", "eval", "report", "benchmark"),
-    "deploy": ("export", "verify", "infer"),
+    "deploy": ("export", "quantize", "verify", "infer"),
 }
 
 

@@ -1,4 +1,4 @@
-"""``ppmobilenet benchmark train``: how fast this machine trains, compared in one run."""
+"""``ppmobilenet benchmark train|infer``: how fast this machine trains or answers, compared in one run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--size", type=int, default=224, help="height and width of the images")
     train.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
     train.add_argument("--json", help="write the result to this file")
+    infer = kinds.add_parser("infer", help="latency and photos/s of every backend for a package")
+    infer.add_argument("package", help="the exported folder")
+    infer.add_argument("--images", metavar="DIR", help="photos, to measure from file to name too")
+    infer.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    infer.add_argument("--rounds", type=int, default=30, help="timed calls of each backend")
+    infer.add_argument("--json", help="write the result to this file")
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.kind == "infer":
+        from ppmobilenet.deploy import benchmark
+
+        result = benchmark.benchmark(args.package, args.images, args.threads, args.rounds)
+        print(benchmark.table(result))
+        if args.json:
+            benchmark.save(result, args.json)
+        return
     from ppmobilenet.errors import UserError, did_you_mean
     from ppmobilenet.insight import training_speed
 

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("NCHW", "NHWC"),
         help="compute the normalisation inside the graph; its input is then uint8 pixels in this layout",
     )
+    parser.add_argument("--int8", action="store_true", help="write the int8 twins of the forms too (see quantize)")
     parser.add_argument("--random-init", action="store_true", help="export without trained weights")
 
 
@@ -41,4 +42,5 @@ def run(args: argparse.Namespace) -> None:
         random_init=args.random_init,
         softmax_inside=args.softmax,
         embed_preprocess=args.embed_preprocess,
+        int8=args.int8,
     )

@@ -7,13 +7,15 @@ imported before a backend is opened, so a board with only ONNX Runtime never nee
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import json
 import os
 import platform
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,21 @@ def default_threads() -> int:
     return os.cpu_count() or 1
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Paddle's int8 passes print two dozen lines to the process's stdout, whatever its log settings are."""
+    sys.stdout.flush()
+    saved, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 1)
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C++ has not written yet belongs to the silence, too
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(null)
+
+
 def _paddle_run(package: Package, form: Mapping, threads: int, openvino: bool) -> Run:
     # Paddle Inference alone is enough; importing it imports all of paddle, which takes a second or two
     from paddle import inference
@@ -63,7 +80,8 @@ def _paddle_run(package: Package, form: Mapping, threads: int, openvino: bool) -
             config.enable_mkldnn_int8()
     else:
         config.enable_mkldnn()
-    predictor = inference.create_predictor(config)
+    with _silent() if form["precision"] == "int8" else contextlib.nullcontext():
+        predictor = inference.create_predictor(config)
     given = predictor.get_input_handle(predictor.get_input_names()[0])
     answer = predictor.get_output_handle(predictor.get_output_names()[0])
 

@@ -51,17 +51,21 @@ def export(
     random_init: bool = False,
     softmax_inside: bool | None = None,
     embed_preprocess: str | None = None,
+    int8: bool = False,
     log: Callable[[str], None] = print,
 ) -> Path:
     """Write the package that a config describes (``tools/export_model.py``).
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.
-        to: forms: ``"inference"``, ``"pdmodel"``, ``"onnx"``; a comma list or ``"all"``.
+        to: forms, as a list or a comma list: ``"inference"``, ``"pdmodel"``, ``"onnx"``, ``"lite-armv8"``,
+            ``"lite-armv7"``, ``"lite-x86"``, ``"lite-armv8-fp16"``; or ``"all"`` (all but the last).
         output: the folder; default ``Global.save_inference_dir``.
         random_init: export without weights.
         softmax_inside: default ``Arch.infer_add_softmax``, and that defaults to true.
         embed_preprocess: ``"NCHW"`` or ``"NHWC"``: uint8 input, normalisation in the graph.
+        int8: write the int8 twins of the forms too, quantized after training on photos of the training list
+            (:func:`ppmobilenet.deploy.int8.quantize` can do more, and reports accuracy).
         log: where lines for the user go.
 
     Returns:
@@ -73,7 +77,16 @@ def export(
     if softmax_inside is None:
         softmax_inside = config["Arch"].get("infer_add_softmax", True)
     ops = evaluation_ops(config)
-    _check_image_shape(config, ops)
+    check_image_shape(config, ops)
+    plan = None
+    if int8:
+        from ppmobilenet.deploy.int8 import plan_int8
+
+        if embed_preprocess:
+            raise UserError(
+                "int8 forms take normalised input", where="--embed-preprocess", hint="leave one of them out"
+            )
+        plan = plan_int8(config, log=log)
     return export_layer(
         model,
         output or config.get("Global.save_inference_dir") or "./inference",
@@ -84,12 +97,14 @@ def export(
         photos=example_photos(config),
         softmax_inside=bool(softmax_inside),
         embed_preprocess=embed_preprocess,
+        int8=plan,
         topk=int(config.get("Infer.PostProcess.topk") or 5),
         log=log,
     )
 
 
-def _check_image_shape(config: Mapping, ops: package.Ops) -> None:
+def check_image_shape(config: Mapping, ops: package.Ops) -> None:
+    """Refuse a ``Global.image_shape`` that is not what the transforms make."""
     declared = config.get("Global.image_shape")
     if not declared:
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,8 @@ from ppmobilenet import __version__
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden, lite, lite_env, onnx, package
 from ppmobilenet.deploy.predictor import softmax
+from ppmobilenet.deploy.program import save_program, writes_json
+from ppmobilenet.deploy.quantize import Plan, decide, write_forms
 from ppmobilenet.deploy.verify import verify
 from ppmobilenet.errors import NumericsError, UserError, did_you_mean
 
@@ -51,38 +52,11 @@ class Deployed(nn.Layer):
         return nn.functional.softmax(x, axis=-1) if self.softmax else x
 
 
-def _legacy_program():
-    """Context in which ``paddle.jit.save`` writes ``.pdmodel``: all that Paddle 2 knows."""
-    try:
-        from paddle.pir_utils import OldIrGuard
-    except ImportError:
-        return nullcontext()
-    return OldIrGuard()
-
-
-def save_program(layer: nn.Layer, prefix: Path, shape: Sequence[int], dtype: str = "float32", legacy: bool = False):
-    """Write ``<prefix>.json`` or (legacy, and always on Paddle 2) ``<prefix>.pdmodel``, and ``<prefix>.pdiparams``.
-
-    Args:
-        layer: in eval mode.
-        prefix: path without suffix.
-        shape: of the input, None for the batch.
-        dtype: of the input.
-        legacy: the kind that Paddle 2, opt and quantization read.
-    """
-    spec = [paddle.static.InputSpec(list(shape), dtype, name="x")]
-    with _legacy_program() if legacy else nullcontext():
-        # clip_extra=False: without it Paddle Lite's opt aborts ("No attributes called threshold found for relu6")
-        paddle.jit.save(layer, str(prefix), input_spec=spec, **({"clip_extra": False} if legacy else {}))
-    prefix.with_name(prefix.name + ".pdiparams.info").unlink(missing_ok=True)
-
-
 def _write_paddle_forms(layer: Deployed, folder: Path, shape: Sequence[int], dtype: str, names: Iterable[str]):
     """Write the Paddle Inference forms that were asked for; they share one parameters file."""
-    paddle3 = int(paddle.__version__.split(".")[0]) >= 3 or paddle.__version__ == "0.0.0"
     parameters: bytes | None = None
     for name in names:
-        if name == "inference" and not paddle3:
+        if name == "inference" and not writes_json():
             continue
         save_program(layer, folder / "inference", shape, dtype, legacy=name == "pdmodel")
         written = (folder / "inference.pdiparams").read_bytes()
@@ -134,7 +108,8 @@ def export_layer(
     softmax_inside: bool = True,
     embed_preprocess: str | None = None,
     topk: int = 5,
-    accuracy: Sequence[Mapping] = (),
+    int8: Plan | None = None,
+    measure: Callable[[package.Package], list[dict]] | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
     """Write a package of any classification layer.
@@ -150,7 +125,8 @@ def export_layer(
         softmax_inside: the forms give probabilities.
         embed_preprocess: ``"NCHW"`` or ``"NHWC"``: normalisation inside the graph, for uint8 input of that layout.
         topk: answers a predictor shows.
-        accuracy: rows for package.json.
+        int8: write int8 forms too, as planned.
+        measure: called with the package before it takes its place; gives its ``accuracy`` rows.
         log: where lines for the user go.
 
     Raises:
@@ -179,9 +155,15 @@ def export_layer(
 
     with package.replacing(output) as folder:
         # ONNX and Lite are converted from the legacy program, so it is written for them and removed if nobody asked
-        wanted = [form for form in PADDLE_FORMS if form in to or (form == "pdmodel" and set(to) - set(PADDLE_FORMS))]
+        wanted = [
+            form for form in PADDLE_FORMS if form in to or (form == "pdmodel" and (int8 or set(to) - set(PADDLE_FORMS)))
+        ]
         forms = list(_write_paddle_forms(layer, folder, shape, dtype, wanted))
         forms += _convert_forms(folder, [form for form in to if form not in PADDLE_FORMS], log)
+        if int8 is not None:
+            if not int8.errors:
+                decide(model, int8)
+            forms += write_forms(folder, layer, model, int8, to, shape, dtype, log)
         if "pdmodel" in wanted and "pdmodel" not in to:
             forms = [form for form in forms if form["name"] != "pdmodel"]
             (folder / "inference.pdmodel").unlink()
@@ -202,11 +184,15 @@ def export_layer(
             "output": {"kind": kind, "class_num": len(labels)},
             "golden": golden.write_golden(folder, inner_ops, photos[0], logits[0], expected[0]),
             "versions": _versions(),
-            "accuracy": list(accuracy),
+            "accuracy": [],
+            **({"int8": int8.summary()} if int8 is not None else {}),
             "labels": list(labels),
         }
         package.write_package(folder, {**meta, "forms": forms}, inner_ops)
         prove(folder, lambda batch: _eager(layer, batch)[0], photos, log)
+        if measure is not None:
+            written = package.open_package(folder)
+            package.dump_json({**written.meta, "accuracy": measure(written)}, folder / "package.json")
     final = Path(output)
     log(f"exported {name} ({', '.join(form['name'] for form in forms)}) to {final}")
     return final

@@ -1,0 +1,49 @@
+"""``ppmobilenet quantize``: an int8 package, and what int8 costs in accuracy."""
+
+from __future__ import annotations
+
+import argparse
+
+from ppmobilenet.commands._common import add_config_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config_arguments(parser)
+    parser.add_argument("--method", default="ptq", choices=("ptq", "qat"), help="after training, or by fine-tuning")
+    parser.add_argument("--algorithm", default="hist", help="activation ranges: hist, KL, abs_max, mse")
+    parser.add_argument("--photos", type=int, default=64, help="photos to calibrate on (default: %(default)s)")
+    parser.add_argument("--images", metavar="DIR", help="calibrate on this folder instead of the training list")
+    parser.add_argument(
+        "--keep-float", action="append", default=[], metavar="PATTERN", help="layers that stay float, by name or weight"
+    )
+    parser.add_argument("--max-layer-error", type=float, help="layers with a larger relative error stay float")
+    parser.add_argument("--epochs", type=int, default=2, help="of quantization-aware fine-tuning")
+    parser.add_argument("--lr", type=float, default=1e-3, help="of quantization-aware fine-tuning")
+    parser.add_argument("--to", default="pdmodel,onnx,lite-armv8", metavar="FORMS", help="as for export")
+    parser.add_argument("--output", metavar="DIR", help="the folder to write (default: Global.save_inference_dir)")
+    parser.add_argument("--limit", type=int, help="validation photos at most")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON")
+
+
+def run(args: argparse.Namespace) -> None:
+    from ppmobilenet.config import load_config
+    from ppmobilenet.deploy.int8 import quantize, say
+
+    report = quantize(
+        load_config(args.config, args.override),
+        output=args.output,
+        to=args.to,
+        limit=args.limit,
+        log=say,
+        method=args.method,
+        algorithm=args.algorithm,
+        photos=args.photos,
+        images=args.images,
+        keep_float=args.keep_float,
+        max_layer_error=args.max_layer_error,
+        epochs=args.epochs,
+        learning_rate=args.lr,
+    )
+    print(report.table())
+    if args.json:
+        report.write_json(args.json)

@@ -1,0 +1,267 @@
+"""A config and its trained weights -> a package with int8 forms, and what they cost in accuracy."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet.data.dataset import read_list
+from ppmobilenet.data.loader import build_loader
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.deploy.backends import default_threads, open_backend, usable
+from ppmobilenet.deploy.export import (
+    check_image_shape,
+    deployment_labels,
+    evaluation_ops,
+    example_photos,
+    model_with_weights,
+)
+from ppmobilenet.deploy.forms import export_layer, parse_forms
+from ppmobilenet.deploy.package import Package, open_package
+from ppmobilenet.deploy.predictor import list_photos
+from ppmobilenet.deploy.quantize import ALGORITHMS, METHODS, LayerError, Plan, decide, fine_tune
+from ppmobilenet.errors import DataError, UserError
+
+# agreement with float that a good int8 model reaches; below it the report says what to try
+WANTED_AGREEMENT = {"ptq": 0.95, "qat": 0.97}
+
+
+@dataclass
+class Int8Report:
+    """What int8 cost.
+
+    Attributes:
+        package: the folder written.
+        method: ``"ptq"`` or ``"qat"``.
+        accuracy: a row a form: ``form``, ``engine``, ``top1``, ``top5``, ``agreement`` (with float), ``samples``.
+        errors: every layer's own relative error, worst first.
+        kept: the layers that stayed float.
+    """
+
+    package: Path
+    method: str
+    accuracy: list[dict]
+    errors: list[LayerError]
+    kept: list[str]
+
+    def table(self) -> str:
+        lines = [f"{'form':<14}{'engine':<13}{'top1':>8}{'top5':>9}{'agrees':>9}  of {self.samples} photos"]
+        for row in self.accuracy:
+            lines.append(
+                f"{row['form']:<14}{row['engine']:<13}{row['top1']:8.4f}{row['top5']:9.4f}{row['agreement']:9.1%}"
+            )
+        whole = self.accuracy[0]
+        for row in self.accuracy[1:]:
+            loss = row["top1"] - whole["top1"]
+            lines.append(f"{row['form']}: top-1 {loss:+.4f} against float")
+            if row["form"].endswith("int8") and row["agreement"] < WANTED_AGREEMENT[self.method]:
+                lines.append(
+                    f"  agreement is below {WANTED_AGREEMENT[self.method]:.0%}: try "
+                    + ("--method qat, " if self.method == "ptq" else "more --epochs, ")
+                    + "another --algorithm, or --keep-float for the worst layers below"
+                )
+        lines.append("worst layers by themselves (relative error of the int8 output):")
+        for error in self.errors[:8]:
+            kept = "  kept float" if error.layer in self.kept else ""
+            lines.append(f"  {error.error:7.4f}  {error.kind:<12}{error.layer} ({error.weight}){kept}")
+        return "\n".join(lines)
+
+    @property
+    def samples(self) -> int:
+        return self.accuracy[0]["samples"]
+
+    def write_json(self, path: str | Path) -> None:
+        content = {
+            "package": str(self.package),
+            "method": self.method,
+            "accuracy": self.accuracy,
+            "kept_float": self.kept,
+            "layers": [vars(error) for error in self.errors],
+        }
+        Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _listed(config: Mapping, mode: str) -> Sequence[tuple[str, int]]:
+    dataset = config["DataLoader"][mode]["dataset"]
+    listed = dataset.get("cls_label_path")
+    if not listed or not Path(listed).is_file():
+        raise DataError(
+            f"the list {listed!r} does not exist",
+            where=f"DataLoader.{mode}.dataset.cls_label_path",
+            hint="int8 needs photos: set the data set's paths with -o"
+            + (", or give --images DIR to calibrate on" if mode == "Train" else ""),
+        )
+    return read_list(listed, dataset.get("image_root") or "", delimiter=dataset.get("delimiter"), check_files=False)
+
+
+def calibration_tensors(config: Mapping, count: int = 64, images: str | None = None) -> np.ndarray:
+    """Return preprocessed photos ``[N, 3, H, W]``: evenly spaced over the training list (or a folder).
+
+    They go through the evaluation transforms, as photos will on the board.
+    """
+    paths = list_photos(images) if images else [path for path, _ in _listed(config, "Train")]
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
+    transform = build_transforms(evaluation_ops(config))
+    with ThreadPoolExecutor(default_threads()) as pool:
+        return np.stack(list(pool.map(lambda path: np.ascontiguousarray(transform(Path(path))), chosen)))
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable) -> Iterator:
+    """Like ``pool.map``, but only a few items ahead of the reader."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > 8:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def measure(package: Package, samples: Sequence[tuple[str, int]]) -> list[dict]:
+    """Run float and every int8 form over the same photos.
+
+    Args:
+        package: an opened package.
+        samples: (path, label) of each photo.
+
+    Returns:
+        A row a form, float first: ``form``, ``engine``, ``top1``, ``top5``, ``agreement`` with float, ``samples``.
+    """
+    runs = {}
+    for precision in ("fp32", "int8"):
+        for backend in usable(package, precision):
+            if backend == "lite" or (precision == "fp32" and runs):
+                continue
+            name, form, run = open_backend(package, backend, precision=precision)
+            runs[form["name"]] = (name, run)
+    transform = build_transforms(package.ops)
+    outputs: dict[str, list[np.ndarray]] = {form: [] for form in runs}
+    with ThreadPoolExecutor(max(1, default_threads() - 1)) as pool:
+        for tensor in _ahead(pool, lambda sample: np.ascontiguousarray(transform(Path(sample[0]))), samples):
+            for form, (_, run) in runs.items():
+                outputs[form].append(run(tensor[None])[0])
+    labels = np.array([label for _, label in samples])
+    reference = np.stack(next(iter(outputs.values()))).argmax(axis=1)
+    rows = []
+    for form, answers in outputs.items():
+        order = np.argsort(-np.stack(answers), axis=1, kind="stable")
+        rows.append(
+            {
+                "form": form,
+                "engine": runs[form][0],
+                "top1": round(float((order[:, 0] == labels).mean()), 5),
+                "top5": round(float((order[:, :5] == labels[:, None]).any(axis=1).mean()), 5),
+                "agreement": round(float((order[:, 0] == reference).mean()), 5),
+                "samples": len(labels),
+            }
+        )
+    return rows
+
+
+def plan_int8(
+    config: Mapping,
+    method: str = "ptq",
+    *,
+    algorithm: str = "hist",
+    photos: int = 64,
+    images: str | None = None,
+    keep_float: Sequence[str] = (),
+    max_layer_error: float | None = None,
+    epochs: int = 2,
+    learning_rate: float = 1e-3,
+    log: Callable[[str], None] = print,
+) -> Plan:
+    """Gather what int8 forms need: calibration photos, and with ``"qat"`` the fine-tuned network.
+
+    Args:
+        config: with its weights.
+        method: ``"ptq"`` (post-training) or ``"qat"`` (quantization-aware fine-tuning on the training list).
+        algorithm: how activation ranges are found: ``"hist"``, ``"KL"``, ``"abs_max"``, ``"mse"``.
+        photos: how many to calibrate on.
+        images: a folder to calibrate on, instead of the training list.
+        keep_float: patterns of layer or weight names that stay float.
+        max_layer_error: layers with a larger error of their own stay float.
+        epochs: of QAT.
+        learning_rate: of QAT.
+        log: where lines go.
+    """
+    if method not in METHODS:
+        raise UserError(f"unknown method {method!r}", where="--method", allowed=", ".join(METHODS))
+    if algorithm not in ALGORITHMS:
+        raise UserError(f"unknown algorithm {algorithm!r}", where="--algorithm", allowed=", ".join(ALGORITHMS))
+    tensors = calibration_tensors(config, photos, images)
+    log(f"calibrating on {len(tensors)} photos")
+    plan = Plan(tensors, method, algorithm, tuple(keep_float), max_layer_error)
+    if method == "qat":
+        teacher, student = model_with_weights(config), model_with_weights(config)
+        student.eval()
+        decide(student, plan)
+        loader = build_loader(config, "Train")
+
+        def batches(epoch: int) -> Iterator[np.ndarray]:
+            loader.set_epoch(epoch)
+            for batch in loader:
+                yield batch.images
+
+        plan.trained = fine_tune(
+            student, teacher, batches, epochs=epochs, learning_rate=learning_rate, keep_float=plan.kept, log=log
+        )
+    return plan
+
+
+def quantize(
+    config: Mapping,
+    output: str | Path | None = None,
+    to: str | Sequence[str] = ("pdmodel", "onnx", "lite-armv8"),
+    limit: int | None = None,
+    log: Callable[[str], None] = print,
+    **planning,
+) -> Int8Report:
+    """Write a package with float and int8 forms, and report both accuracies on the validation list.
+
+    Args:
+        config: as :func:`ppmobilenet.load_config` gives it, with ``Global.pretrained_model``.
+        output: the folder; default ``Global.save_inference_dir``.
+        to: forms; each gets its int8 twin where there is one.
+        limit: validation photos at most; default all.
+        log: where lines go.
+        **planning: of :func:`plan_int8`.
+
+    Raises:
+        UserError: no weights, no photos, a pattern without a layer.
+        NumericsError: nothing was quantized, or a float form departs from the model.
+    """
+    model = model_with_weights(config)
+    ops = evaluation_ops(config)
+    check_image_shape(config, ops)
+    samples = list(islice(_listed(config, "Eval"), limit))
+    plan = plan_int8(config, log=log, **planning)
+    folder = export_layer(
+        model,
+        output or config.get("Global.save_inference_dir") or "./inference",
+        name=config["Arch"]["name"],
+        ops=ops,
+        labels=deployment_labels(config, int(config["Arch"].get("class_num", 1000))),
+        to=parse_forms(to),
+        photos=example_photos(config),
+        softmax_inside=bool(config["Arch"].get("infer_add_softmax", True)),
+        topk=int(config.get("Infer.PostProcess.topk") or 5),
+        int8=plan,
+        measure=lambda written: measure(written, samples),
+        log=log,
+    )
+    rows = open_package(folder).meta["accuracy"]
+    return Int8Report(folder, plan.method, rows, plan.errors, plan.kept)
+
+
+def say(line: str) -> None:
+    """Print to stderr: what is told along the way, while stdout holds the result."""
+    print(line, file=sys.stderr)
