@@ -88,7 +88,7 @@ OP_DEFAULTS = {
         "scale": 1.0 / 255.0,
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
-        "order": "hwc",
+        "order": "chw",
     },
     "ToCHWImage": {},
 }
@@ -112,7 +112,10 @@ def spell_out(ops: Ops) -> list[dict]:
                 allowed=", ".join(OP_DEFAULTS),
                 hint="only what every predictor (Python, C++, PaddleClas) computes alike is allowed there",
             )
-        given = {key: value for key, value in (given or {}).items() if value is not None}
+        given = dict(given or {})
+        if "order" in given:
+            given["order"] = given["order"] or "hwc"  # anything but "chw" means HWC
+        given = {key: value for key, value in given.items() if value is not None}
         op = {"op": name, **OP_DEFAULTS[name], **given}
         if name == "DecodeImage":
             if op.pop("channel_first", False):
@@ -127,7 +130,6 @@ def spell_out(ops: Ops) -> list[dict]:
             else:
                 op.pop("resize_short", None)
         if name == "NormalizeImage":
-            op["order"] = op["order"] or "hwc"
             op = {key: op[key] for key in ("op", "scale", "mean", "std", "order")}
             op["scale"] = float(op["scale"])
         spelled.append(op)

@@ -241,7 +241,8 @@ def count_quantized(model: Path) -> int:
     """Return how many layers of a quantized ``.pdmodel`` have int8 weights."""
     with static_mode():
         program = paddle.static.Program.parse_from_string(model.read_bytes())
-        kinds = ("fake_channel_wise_dequantize_max_abs", "fake_dequantize_max_abs")
+        # the static quantizer dequantizes each layer's output, the eager one simulates on each layer's weight
+        kinds = ("fake_channel_wise_dequantize_max_abs", "fake_channel_wise_quantize_dequantize_abs_max")
         return sum(op.type in kinds for block in program.blocks for op in block.ops)
 
 

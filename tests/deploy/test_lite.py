@@ -144,7 +144,7 @@ def converted(tmp_path_factory):
     from ppmobilenet.models.zoo import create_model
 
     folder = tmp_path_factory.mktemp("lite") / "package"
-    ops = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {}}]
+    ops = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
     said: list[str] = []
     to = ["lite-armv8", "lite-armv7", "lite-x86", "lite-armv8-fp16"]
     model = create_model("MobileNetV2_x0_25", class_num=3)
@@ -205,8 +205,9 @@ def test_an_operator_that_lite_lacks_is_an_error_message(tool, tmp_path):
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match="opt could not convert the model"):
         export_layer(
-            Odd(), tmp_path / "package", name="x", ops=[{"ResizeImage": {"size": 32}}, {"NormalizeImage": {}}],
-            labels=list("abc"), to=["lite-armv8"], log=lambda line: None,
+            Odd(), tmp_path / "package", name="x",
+            ops=[{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}], labels=list("abc"),
+            to=["lite-armv8"], log=lambda line: None,
         )  # fmt: skip
     assert sorted(tmp_path.iterdir()) == before
 
