@@ -277,9 +277,12 @@ class Loader:
                     hint=None if not self.max_bad_samples else f"more than max_bad_samples={self.max_bad_samples}",
                 )
             log.warning("skipped %d of at most %d: %s: %s", self.bad_samples, self.max_bad_samples, place, message)
-        if made.images is not None:
-            indices = np.asarray([task.indices[position] for position in made.kept], np.int64)
-            yield Batch(made.images, self.dataset.samples.labels[indices].astype(np.int64), indices)
+        if made.images is None:  # a step without photos would let processes wait for each other
+            raise DataError(
+                "none of the photos of a batch can be read", where=self.dataset.samples.where(task.indices[0])
+            )
+        indices = np.asarray([task.indices[position] for position in made.kept], np.int64)
+        yield Batch(made.images, self.dataset.samples.labels[indices].astype(np.int64), indices)
 
     def close(self) -> None:
         """End the worker processes; the next iteration starts new ones."""
