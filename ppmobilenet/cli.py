@@ -36,6 +36,7 @@ COMMANDS = {
         "look into a weight file of any kind, or convert it",
         "mobilenet_v2.pth -o MobileNetV2.pdparams",
     ),
+    "verify-zoo": ("verify_zoo", "download, load and evaluate every published weight file", "--imagenet ILSVRC2012/"),
     "cost": ("cost", "parameters, multiply-adds and memory of a network", "MobileNetV2 --resolution 160"),
     "benchmark": (
         "benchmark",

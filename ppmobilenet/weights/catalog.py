@@ -44,7 +44,8 @@ class Published:
         parameters: trainable parameters at 1000 classes, exact.
         madds: multiply-adds of one 224x224 image, convolutions and classifier, exact.
         top1, top5: published accuracy in percent.
-        recipe: the YAML in ``configs/`` that trains it, and evaluates it.
+        recipe: the YAML in ``configs/`` that evaluates it and trained it (SSLD files were trained by another, which
+            is not among PaddleClas's recipes of these two families).
         published_parameters: in millions, as rounded by PaddleClas's document.
         published_madds: in millions, as rounded by its source.
         madds_source: that source.
@@ -150,3 +151,14 @@ def find(model: str, use_ssld: bool = False) -> Published:
 def verified() -> dict[str, dict]:
     """Return what ``make verify-zoo`` has found: row name -> sha256, size, date and, if measured, top1, top5."""
     return json.loads(VERIFIED.read_text(encoding="utf-8"))
+
+
+def as_text() -> str:
+    """Return the catalogue as a table for people."""
+    lines = [f"{'name':<18} {'top-1':>6} {'top-5':>6} {'Mparams':>8} {'MMAdds':>7}  {'status':<12} address"]
+    for row in ROWS:
+        size, madds = row.parameters / 1e6, row.madds / 1e6
+        lines.append(
+            f"{row.name:<18} {row.top1:>6} {row.top5:>6} {size:>8.2f} {madds:>7.1f}  {row.status:<12} {row.url}"
+        )
+    return "\n".join(lines)

@@ -125,6 +125,7 @@ def inspect_weights(path: str | os.PathLike, scheme: str | None = None) -> Inspe
             architecture.arguments["activation"] = activation
         found, text = layout.scheme, layout.text
         places = {**{key: name for name, key in layout.keys.items()}, **layout.ignored}
+        places.update({key: f"no key of {layout.scheme}" for key in layout.misfits})
     tensors = tuple(_facts(key, array, places.get(key, "")) for key, array in arrays.items())
     return Inspection(source, size, found, text, architecture, folded, tensors)
 

@@ -255,6 +255,7 @@ class Layout:
         torch: classifier weights are [out, in].
         keys: neutral name -> the file's key.
         ignored: the file's keys that are no part of the network, with the reason: ``{"Teacher.fc.weight": "..."}``.
+        misfits: the file's keys that the scheme has no place for.
     """
 
     scheme: str
@@ -263,6 +264,7 @@ class Layout:
     torch: bool
     keys: dict[str, str]
     ignored: dict[str, str] = field(default_factory=dict)
+    misfits: tuple[str, ...] = ()
 
 
 def strip_prefixes(keys: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -370,8 +372,7 @@ def read_layout(arrays: Mapping[str, object], scheme: str | None = None, source:
     _, found, neutral, steps, misfits = best
     ignored = dict(outside)
     ignored.update({key: "PyTorch's count of steps" for key in steps})
-    ignored.update({key: f"not a key of {found.name}" for key in misfits})
-    return Layout(found.name, found.text, found.family, found.torch, neutral, ignored)
+    return Layout(found.name, found.text, found.family, found.torch, neutral, ignored, tuple(misfits))
 
 
 def _whole_blocks(neutral: Mapping[str, str]) -> int:

@@ -86,10 +86,15 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def content(tmp_path_factory) -> bytes:
+def content(tmp_path_factory, repo) -> bytes:
+    """The real weights where ../shared is there, as the ``.pdparams`` that is published; else initial ones."""
     from ppmobilenet.models.zoo import create_model
 
-    state = {key: value.numpy() for key, value in create_model(NAME).state_dict().items()}
+    real = repo.parent / "shared" / "weights" / f"{NAME}.npz"
+    if real.is_file():
+        state = read_weights(real)
+    else:
+        state = {key: value.numpy() for key, value in create_model(NAME).state_dict().items()}
     return write_weights(state, tmp_path_factory.mktemp("w") / "w.pdparams").read_bytes()
 
 
@@ -127,6 +132,14 @@ def test_create_model_pretrained_downloads_and_loads(server):
     other = build_model({"name": NAME, "pretrained": True, "class_num": 10})
     assert (other.state_dict()["conv.conv.weight"].numpy() == arrays["conv.conv.weight"]).all()
     assert len(server.requests) == 1
+
+
+def test_use_ssld_asks_for_the_distilled_file(server):
+    from ppmobilenet.models.zoo import create_model
+
+    with pytest.raises(DamagedFileError, match="not the weights of MobileNetV1, but of MobileNetV1_x0_25"):
+        create_model("MobileNetV1", pretrained=True, use_ssld=True)
+    assert server.requests == [("/dygraph/legendary_models/MobileNetV1_ssld_pretrained.pdparams", None)]
 
 
 @pytest.mark.parametrize("fault", ["cut", "stall", "trickle"])

@@ -112,6 +112,15 @@ def test_paddle_optimizer_and_training_states_read_as_plain_values(tmp_path):
     assert read_pickle(tmp_path / "w.pdstates") == states
 
 
+def test_safetensors_both_ways_with_its_own_package(tmp_path, arrays):
+    package = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+    package.save_file(plain, tmp_path / "theirs.safetensors", metadata={"format": "np"})
+    assert_same(dict(sorted(read_weights(tmp_path / "theirs").items())), dict(sorted(arrays.items())))
+    theirs = package.load_file(write_weights(arrays, tmp_path / "ours.safetensors"))
+    assert_same(dict(sorted(theirs.items())), dict(sorted(arrays.items())))
+
+
 def test_static_folder(shared):
     read = read_weights(shared / "weights" / "MobileNetV2_fluid")
     assert len(read) == 266 and "fc10_weights" not in read

@@ -84,3 +84,11 @@ def test_nan_is_refused(tmp_path):
     path = write_weights(other, tmp_path / "w.pdparams")
     with pytest.raises(NumericsError, match=r"NaN or infinity in 1 of its tensors: 0\.bias"):
         load_weights(model, path)
+
+
+def test_quantised_tensors_are_refused(tmp_path):
+    model = layer()
+    other = {key: value.astype("int8") if value.ndim == 4 else value for key, value in state_of(model).items()}
+    path = write_weights(other, tmp_path / "w.pdparams")
+    with pytest.raises(UserError, match=r"whole numbers, so it is quantised.*0\.weight \(int8\)"):
+        load_weights(model, path)

@@ -268,6 +268,19 @@ def test_converted_files_load_again_and_in_paddleclas(tmp_path, v2, extension, p
         np.testing.assert_array_equal(outputs(theirs), outputs(v2))
 
 
+@pytest.mark.parametrize("family", ["v1", "v2"])
+def test_what_paddleclas_saves_loads_here(tmp_path, family, peer):
+    name = f"MobileNet{family.upper()}_x0_25"
+    with paddle.utils.unique_name.guard():
+        theirs = getattr(getattr(peer, family), name)()
+    randomise(theirs)
+    paddle.save(theirs.state_dict(), str(tmp_path / "best_model.pdparams"))
+    ours = create_model(name)
+    report = load_weights(ours, tmp_path / "best_model")
+    assert report.loaded == report.total and not report.ignored
+    np.testing.assert_array_equal(outputs(ours), outputs(theirs))
+
+
 def test_back_to_torchvision(tmp_path, nets):
     import torch
 
