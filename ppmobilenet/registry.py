@@ -79,9 +79,9 @@ class Registry(Mapping):
 
 MODELS = Registry("model", ("ppmobilenet.models.zoo",))
 DATASETS = Registry("dataset", ("ppmobilenet.data.dataset",))
-SAMPLERS = Registry("sampler", ("ppmobilenet.data.loader",))
-TRANSFORMS = Registry("transform", ("ppmobilenet.data.transforms",))
-BATCH_TRANSFORMS = Registry("batch transform")
+SAMPLERS = Registry("sampler", ("ppmobilenet.data.samplers",))
+TRANSFORMS = Registry("transform", ("ppmobilenet.data.transforms", "ppmobilenet.data.augment"))
+BATCH_TRANSFORMS = Registry("batch transform", ("ppmobilenet.data.batch_ops",))
 LOSSES = Registry("loss", ("ppmobilenet.training.losses",))
 METRICS = Registry("metric", ("ppmobilenet.training.metrics",))
 OPTIMIZERS = Registry("optimizer", ("ppmobilenet.training.optim",))

@@ -221,6 +221,17 @@ def scan_folders(root: str | os.PathLike, class_num: int | None = None) -> tuple
 class ImageNetDataset:
     """Photos and labels from a list file, or from one folder per class where ``cls_label_path`` is left out.
 
+    Args:
+        image_root: the folder that the list's paths start from, or that holds the class folders.
+        cls_label_path: the list file, see :func:`read_list`.
+        transform_ops: PaddleClas's list of transforms.
+        batch_transform_ops: its list of transforms of whole batches (mixup, cutmix).
+        delimiter: between path and label.
+        relabel: number the labels anew.
+        max_bad_samples: unreadable photos that training skips before it stops.
+        decoded_cache: keep decoded photos in this folder, see :mod:`ppmobilenet.data.cache`.
+        decoded_cache_gb: how large it may become.
+
     Attributes:
         samples: see :class:`Samples`.
         class_num: highest label + 1, or as given.
@@ -237,6 +248,9 @@ class ImageNetDataset:
         delimiter: str | None = None,
         relabel: bool = False,
         max_bad_samples: int = 0,
+        batch_transform_ops: list | None = None,
+        decoded_cache: str | None = None,
+        decoded_cache_gb: float = 4.0,
         *,
         class_num: int | None = None,
     ):
@@ -248,7 +262,9 @@ class ImageNetDataset:
                 cls_label_path, image_root, delimiter=delimiter, class_num=class_num, relabel=relabel
             )
         self.transform_ops = transform_ops or []
+        self.batch_transform_ops = batch_transform_ops or []
         self.max_bad_samples = max_bad_samples
+        self.decoded_cache, self.decoded_cache_gb = decoded_cache, decoded_cache_gb
         self.class_num = class_num or int(self.samples.labels.max()) + 1
 
     def __len__(self) -> int:

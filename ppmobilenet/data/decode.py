@@ -40,17 +40,14 @@ def decode_image(source, *, to_rgb: bool = True, name: object | None = None) -> 
         data = source.read()
     elif isinstance(source, (str, os.PathLike)):
         name = name if name is not None else source
-        data = _read(Path(source), name)
+        data = read_bytes(source, name)
     else:
         name = name if name is not None else "(bytes)"
         data = source
     if not data:
         raise DataError("the photo is empty (0 bytes)", where=name, hint="copy the photo again or remove it")
     size = pixel_size(data)
-    if size and size[0] * size[1] > MAX_PIXELS:
-        raise DataError(
-            f"the photo claims {size[0]}x{size[1]} pixels", where=name, allowed=f"at most {MAX_PIXELS} pixels"
-        )
+    check_size(size, name)
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -60,15 +57,29 @@ def decode_image(source, *, to_rgb: bool = True, name: object | None = None) -> 
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if to_rgb else pixels
 
 
-def _read(path: Path, name: object) -> bytes:
+def check_size(size: tuple[int, int] | None, name: object) -> None:
+    """Refuse a header that announces more pixels than a photo has."""
+    if size and size[0] * size[1] > MAX_PIXELS:
+        raise DataError(
+            f"the photo claims {size[0]}x{size[1]} pixels", where=name, allowed=f"at most {MAX_PIXELS} pixels"
+        )
+
+
+def read_bytes(path: str | os.PathLike, name: object | None = None) -> bytes:
+    """Return a photo's bytes.
+
+    Raises:
+        DataError: what hinders it, naming the photo.
+    """
+    name = path if name is None else name
     try:
-        return path.read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise DataError("the photo does not exist", where=name, hint="check image_root and the list") from error
     except IsADirectoryError as error:
         raise DataError("this is a folder, not a photo", where=name) from error
-    except OSError as error:  # no permission, a symlink loop, a disk that fails
-        raise DataError(f"the photo cannot be read: {error.strerror or error}", where=name) from error
+    except (OSError, ValueError) as error:  # no permission, a symlink loop, a NUL in the name, a disk that fails
+        raise DataError(f"the photo cannot be read: {getattr(error, 'strerror', None) or error}", where=name) from error
 
 
 def _what_it_is(data: bytes, size: tuple[int, int] | None) -> str:
@@ -130,3 +141,28 @@ def _jpeg_size(data: bytes) -> tuple[int, int] | None:
             return width, height
         at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
     return None
+
+
+def exif_orientation(data: bytes) -> int:
+    """Return the orientation 1 to 8 that a JPEG's EXIF block tells; 1 where there is none."""
+    at = 2
+    while at + 4 < len(data) and data[at] == 0xFF and data[at + 1] not in (0xDA, 0xD9):
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            return _tiff_orientation(data[at + 10 : at + 2 + length])
+        at += 2 + length
+    return 1
+
+
+def _tiff_orientation(tiff: bytes) -> int:
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    try:
+        (first,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, first)
+        for entry in range(first + 2, first + 2 + 12 * count, 12):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
+            if tag == 0x0112:
+                return value if 1 <= value <= 8 else 1
+    except (struct.error, TypeError):  # cut off, or no TIFF at all
+        pass
+    return 1

@@ -13,8 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ppmobilenet.data.batch_ops import build_batch_transforms
+from ppmobilenet.data.cache import build_cache
 from ppmobilenet.data.dataset import ImageNetDataset
-from ppmobilenet.data.worker import Made, Maker, Task
+from ppmobilenet.data.fast import Normalization
+from ppmobilenet.data.samplers import Draw, Share
+from ppmobilenet.data.worker import Made, Maker, Memory, Recipe, Task
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.registry import DATASETS, SAMPLERS
 
@@ -26,124 +30,46 @@ TIME_LIMIT = 300.0  # seconds for one batch; a worker that needs longer hangs
 
 
 class Batch(NamedTuple):
-    """images: float32 [N, 3, H, W]; labels: int64 [N]; indices: int64 [N], places in ``loader.dataset.samples``."""
+    """What the model is fed.
+
+    Attributes:
+        images: float32 [N, 3, H, W]; with ``on_device`` and the fast pipeline uint8 [N, H, W, 3].
+        labels: int64 [N]; after mixing float32 [N, classes].
+        indices: int64 [N], places in ``loader.dataset.samples``.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
 
 
-@SAMPLERS.register()
-class DistributedBatchSampler:
-    """Batches of ``batch_size`` samples for each rank.
-
-    With ``shuffle`` (training) the ranks get equally many samples, the first ones again where they do not divide.
-    Without (evaluation) every sample belongs to exactly one rank, once.
-    """
-
-    def __init__(self, batch_size: int, shuffle: bool = False, drop_last: bool = False):
-        if batch_size < 1:
-            raise ValueError(f"batch_size {batch_size!r}; allowed: 1 and above")
-        self.batch_size, self.shuffle, self.drop_last = batch_size, shuffle, drop_last
-
-    def share(self, count: int, rank: int, world_size: int) -> int:
-        """Return how many samples one rank gets of ``count``."""
-        return -(-count // world_size) if self.shuffle else len(range(rank, count, world_size))
-
-    def steps(self, count: int, rank: int, world_size: int) -> int:
-        share = self.share(count, rank, world_size)
-        return share // self.batch_size if self.drop_last else -(-share // self.batch_size)
-
-    def batches(self, count: int, rank: int, world_size: int, seed: int, epoch: int, start: int) -> Iterator:
-        """Yield (indices, size) from step ``start`` on; size is None."""
-        order = np.arange(count)
-        if self.shuffle:
-            order = np.random.default_rng((seed, epoch)).permutation(count)
-            order = np.resize(order, self.share(count, 0, world_size) * world_size)
-        mine = order[rank::world_size]
-        for step in range(start, self.steps(count, rank, world_size)):
-            yield mine[step * self.batch_size : (step + 1) * self.batch_size], None
-
-
-@SAMPLERS.register()
-class MultiScaleSampler:
-    """Batches that differ in resolution, large photos in small batches (PaddleClas's multi_scale recipes).
-
-    Args:
-        scales: resolutions, numbers or [width, height].
-        first_bs: batch size at the first of them; the others hold about as many pixels.
-        divided_factor: resolutions are rounded down to multiples of it.
-        is_training: False uses the first resolution only.
-        shuffle: draw samples in random order.
-        seed: of the drawing; default the run's.
-    """
-
-    def __init__(
-        self,
-        scales: list,
-        first_bs: int,
-        divided_factor: int = 32,
-        is_training: bool = True,
-        shuffle: bool = True,
-        seed: int | None = None,
-    ):
-        sizes = [(s, s) if isinstance(s, int) else tuple(s) for s in scales]
-        if not sizes or any(min(size) < divided_factor for size in sizes):
-            raise ValueError(f"scales {scales!r}; allowed: resolutions from divided_factor {divided_factor} up")
-        pixels = sizes[0][0] * sizes[0][1] * first_bs
-        rounded = [(w // divided_factor * divided_factor, h // divided_factor * divided_factor) for w, h in sizes]
-        self.choices = [(size, max(1, int(pixels / (size[0] * size[1])))) for size in rounded]
-        if not is_training:
-            self.choices = [(sizes[0], first_bs)]
-        self.batch_size, self.shuffle, self.seed = first_bs, shuffle, seed
-
-    def _plan(self, count: int, world_size: int, seed: int) -> list:
-        """The sizes and lengths of an epoch's batches: the same every epoch and on every rank."""
-        rng = np.random.default_rng((self.seed if self.seed is not None else seed, 1))
-        plan, left = [], -(-count // world_size)
-        while left > 0:
-            size, batch = self.choices[rng.integers(len(self.choices))]
-            plan.append((size, min(batch, left)))
-            left -= batch
-        return plan
-
-    def steps(self, count: int, rank: int, world_size: int, seed: int = 0) -> int:
-        return len(self._plan(count, world_size, seed))
-
-    def batches(self, count: int, rank: int, world_size: int, seed: int, epoch: int, start: int) -> Iterator:
-        """Yield (indices, size) from step ``start`` on."""
-        order = np.arange(count)
-        if self.shuffle:
-            order = np.random.default_rng((seed, epoch)).permutation(count)
-        mine = np.resize(order, -(-count // world_size) * world_size)[rank::world_size]
-        at = 0
-        for step, (size, length) in enumerate(self._plan(count, world_size, seed)):
-            if step >= start:
-                yield mine[at : at + length], size
-            at += length
-
-
 class _Worker:
     """One worker process and the tasks it has not answered yet."""
 
-    def __init__(self, ops: list):
-        self._ops = ops
+    def __init__(self, recipe: Recipe, share_memory: bool):
+        self._recipe = recipe
         self.pending: deque[Task] = deque()
         self.restarts = 0
+        self._given = 0
+        self.memories = [Memory(os.memfd_create(f"batch{i}")) for i in range(AHEAD)] if share_memory else []
         self._start()
 
     def _start(self) -> None:
         self.pipe, child = Pipe()
         here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         env = {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
-        command = [sys.executable, "-m", "ppmobilenet.data.worker", str(child.fileno())]
+        descriptors = [child.fileno(), *(memory.descriptor for memory in self.memories)]
+        command = [sys.executable, "-m", "ppmobilenet.data.worker", *map(str, descriptors)]
         self.process = subprocess.Popen(
-            command, pass_fds=[child.fileno()], env=env, stdin=subprocess.DEVNULL, start_new_session=True
+            command, pass_fds=descriptors, env=env, stdin=subprocess.DEVNULL, start_new_session=True
         )
         child.close()
-        self.pipe.send(self._ops)
+        self.pipe.send(self._recipe)
 
     def give(self, task: Task) -> None:
+        # at most AHEAD are pending, so the slot's last batch has been taken
+        task = task._replace(slot=self._given % AHEAD)
+        self._given += 1
         self.pending.append(task)
         try:
             self.pipe.send(task)
@@ -151,21 +77,30 @@ class _Worker:
             pass  # found and mended in take()
 
     def take(self) -> Made:
-        """Return the answer to the oldest task; a worker that died is started anew with all its tasks."""
+        """Return the answer to the oldest task; a worker that died is started anew with all its tasks.
+
+        The images are valid until AHEAD more tasks were given.
+        """
         while True:
+            task = self.pending[0]
             try:
                 if not self.pipe.poll(TIME_LIMIT):
                     raise DataError(
-                        f"a data worker gave no batch within {TIME_LIMIT:.0f} s",
-                        where=self.pending[0].paths[0],
+                        f"a data worker gave no batch within {TIME_LIMIT:g} s; its first photo is {task.paths[0]}",
                         hint="is the disk or network drive with the photos alive?",
                     )
-                kept, faults, any_image = self.pipe.recv()
+                kept, faults, form = self.pipe.recv()
                 images = None
-                if any_image:
-                    shape, dtype = self.pipe.recv()
-                    images = np.empty(shape, dtype)
-                    self.pipe.recv_bytes_into(images.reshape(-1).view(np.uint8))
+                if form:
+                    shape, dtype, shared = form
+                    if shared:
+                        images = self.memories[task.slot].view(shape, dtype)
+                    else:
+                        images = np.empty(shape, dtype)
+                        self.pipe.recv_bytes_into(images.reshape(-1).view(np.uint8))
+                        if self.memories:
+                            log.warning("no shared memory for a batch of %d bytes: it came by pipe", images.nbytes)
+                            self.memories = []
             except (EOFError, OSError):
                 self._restart()
                 continue
@@ -177,8 +112,8 @@ class _Worker:
         self.restarts += 1
         if self.restarts > RESTARTS:
             raise DataError(
-                f"a data worker died {self.restarts} times (exit code {code})",
-                where=self.pending[0].paths[0],
+                f"a data worker died {self.restarts} times (exit code {code}); "
+                f"the first photo of its batch is {self.pending[0].paths[0]}",
                 hint="out of memory? fewer loader.num_workers, or a smaller batch_size",
             )
         log.warning("a data worker died (exit code %s); starting another", code)
@@ -189,8 +124,10 @@ class _Worker:
 
     def close(self) -> None:
         self.pipe.close()
-        self.process.terminate()
+        self.process.kill()  # it holds nothing that could be lost
         self.process.wait()
+        for memory in self.memories:
+            os.close(memory.descriptor)
 
 
 class Loader:
@@ -200,7 +137,8 @@ class Loader:
         dataset: with ``samples`` and ``class_num``.
         batch_size: samples of a full batch on this rank.
         num_workers: processes that read; 0 reads in this one.
-        bad_samples: photos skipped so far.
+        rank, world_size, seed: as given.
+        normalization: with ``on_device`` what is left to do to the uint8 images, see ``Normalization.on_device``.
     """
 
     def __init__(
@@ -213,76 +151,112 @@ class Loader:
         world_size: int = 1,
         seed: int = 0,
         max_bad_samples: int = 0,
+        pipeline: str = "exact",
+        cache: str | None = None,
+        batch_transforms: list | None = None,
+        on_device: bool = False,
+        use_shared_memory: bool = True,
     ):
         self.dataset, self.sampler = dataset, sampler
         self.rank, self.world_size, self.seed = rank, world_size, seed
-        self.max_bad_samples, self.bad_samples = max_bad_samples, 0
+        self.max_bad_samples = max_bad_samples
+        self._bad: set[int] = set()
+        self._bad_before = 0
         self.batch_size = sampler.batch_size
+        self._recipe = Recipe(dataset.transform_ops, pipeline, cache)
+        self._make = Maker(self._recipe)
+        self._batch_transforms = batch_transforms or []
+        self._normalize = self._make.normalization
+        self.normalization: Normalization | None = None
+        if on_device and not self._batch_transforms:
+            self.normalization, self._normalize = self._normalize, None
         self.num_workers = num_workers
+        self._share_memory = use_shared_memory and hasattr(os, "memfd_create")
+        if num_workers and use_shared_memory and not self._share_memory:
+            log.info("this system has no memfd: batches come through pipes")
         self._epoch, self._start = 0, 0
         self._workers: list[_Worker] = []
-        extra = {"seed": seed} if isinstance(sampler, MultiScaleSampler) else {}
-        self._steps = sampler.steps(len(dataset), rank, world_size, **extra)
+        self._steps = sampler.steps(len(dataset), Share(rank, world_size), seed)
 
     def __len__(self) -> int:
         return self._steps
+
+    @property
+    def bad_samples(self) -> int:
+        """Photos that could not be read so far, each counted once; a resumed run sets what it had counted."""
+        return max(self._bad_before, len(self._bad))
+
+    @bad_samples.setter
+    def bad_samples(self, count: int) -> None:
+        self._bad_before = count
 
     def set_epoch(self, epoch: int, start_step: int = 0) -> None:
         """Choose the epoch that the next iteration gives, and the step it begins with."""
         self._epoch, self._start = epoch, start_step
 
     def __iter__(self) -> Iterator[Batch]:
-        tasks = self._tasks()
+        for step, (task, made) in enumerate(self._made(), self._start):
+            yield self._batch(task, made, step)
+
+    def _made(self) -> Iterator[tuple[Task, Made]]:
+        """Yield each task of the epoch with what became of it, in order."""
         if self.num_workers == 0:
-            make = Maker(self.dataset.transform_ops)
-            for task in tasks:
-                yield from self._batch(task, make(task))
+            for task in self._tasks():
+                yield task, self._make(task)
             return
         if not self._workers:
-            self._workers = [_Worker(self.dataset.transform_ops) for _ in range(self.num_workers)]
+            self._workers = [_Worker(self._recipe, self._share_memory) for _ in range(self.num_workers)]
+        queue: deque[_Worker] = deque()
         try:
-            queue: deque[_Worker] = deque()
-            for number, task in enumerate(tasks):
+            for number, task in enumerate(self._tasks()):
+                if len(queue) == AHEAD * self.num_workers:
+                    first = queue.popleft()
+                    yield first.pending[0], first.take()
                 worker = self._workers[number % self.num_workers]
                 worker.give(task)
                 queue.append(worker)
-                if len(queue) >= AHEAD * self.num_workers:
-                    first = queue.popleft()
-                    task = first.pending[0]
-                    yield from self._batch(task, first.take())
             while queue:
                 first = queue.popleft()
-                task = first.pending[0]
-                yield from self._batch(task, first.take())
+                yield first.pending[0], first.take()
         finally:
             if any(worker.pending for worker in self._workers):
                 self.close()  # left in the middle of an epoch: answers are still under way
 
     def _tasks(self) -> Iterator[Task]:
         samples = self.dataset.samples
-        for indices, size in self.sampler.batches(
-            len(samples), self.rank, self.world_size, self.seed, self._epoch, self._start
-        ):
-            indices = [int(i) for i in indices]
-            yield Task(self.seed, self._epoch, indices, [samples.path(i) for i in indices], size)
+        draw: Draw
+        share = Share(self.rank, self.world_size)
+        for draw in self.sampler.batches(samples.labels, share, self.seed, self._epoch, self._start):
+            indices = draw.indices.tolist()
+            paths = [samples.path(i) for i in indices]
+            yield Task(self.seed, self._epoch, indices, draw.times.tolist(), paths, draw.size)
 
-    def _batch(self, task: Task, made: Made) -> Iterator[Batch]:
+    def _batch(self, task: Task, made: Made, step: int) -> Batch:
         for position, message in made.faults:
-            place = self.dataset.samples.where(task.indices[position])
-            self.bad_samples += 1
-            if self.bad_samples > self.max_bad_samples:
-                raise DataError(
-                    message,
-                    where=place,
-                    hint=None if not self.max_bad_samples else f"more than max_bad_samples={self.max_bad_samples}",
-                )
-            log.warning("skipped %d of at most %d: %s: %s", self.bad_samples, self.max_bad_samples, place, message)
+            self._fault(task.indices[position], message)
         if made.images is None:  # a step without photos would let processes wait for each other
             raise DataError(
                 "none of the photos of a batch can be read", where=self.dataset.samples.where(task.indices[0])
             )
         indices = np.asarray([task.indices[position] for position in made.kept], np.int64)
-        yield Batch(made.images, self.dataset.samples.labels[indices].astype(np.int64), indices)
+        labels = self.dataset.samples.labels[indices].astype(np.int64)
+        # both ways copy: the memory behind made.images is used again
+        images = self._normalize(made.images) if self._normalize else np.array(made.images)
+        rng = np.random.default_rng((self.seed, self._epoch, step, self.rank, 1))
+        for transform in self._batch_transforms:
+            images, labels = transform(images, labels, rng)
+        return Batch(images, labels, indices)
+
+    def _fault(self, index: int, message: str) -> None:
+        """Count a photo that could not be used; raise when there are more of them than allowed."""
+        if index in self._bad:
+            return  # said before, in an earlier epoch
+        self._bad.add(index)
+        place = self.dataset.samples.where(index)
+        if self.bad_samples > self.max_bad_samples:
+            more = f"more than max_bad_samples={self.max_bad_samples}" if self.max_bad_samples else None
+            raise DataError(message, where=place, hint=more)
+        log.warning("skipped %d of at most %d: %s: %s", self.bad_samples, self.max_bad_samples, place, message)
 
     def close(self) -> None:
         """End the worker processes; the next iteration starts new ones."""
@@ -295,15 +269,16 @@ class Loader:
             self.close()
 
 
-def build_dataset(config, mode: str):
+def build_dataset(config, mode: str) -> ImageNetDataset:
     """Build ``DataLoader.<mode>.dataset`` of a config: the list is read and checked, no photo is opened."""
     dataset = dict(config["DataLoader"][mode]["dataset"])
-    dataset.pop("batch_transform_ops", None)
     kind = DATASETS.resolve(dataset.pop("name"), where=f"DataLoader.{mode}.dataset.name")
     return kind(**dataset, class_num=config.get("Arch.class_num") or None)
 
 
-def build_loader(config, mode: str, *, rank: int = 0, world_size: int = 1, seed: int = 0) -> Loader:
+def build_loader(
+    config, mode: str, *, rank: int = 0, world_size: int = 1, seed: int = 0, on_device: bool = False
+) -> Loader:
     """Build what ``DataLoader.<mode>`` of a config describes.
 
     Args:
@@ -312,32 +287,61 @@ def build_loader(config, mode: str, *, rank: int = 0, world_size: int = 1, seed:
         rank: of this process.
         world_size: number of processes.
         seed: of shuffling and augmentation.
+        on_device: the fast pipeline's batches stay uint8 [N, H, W, 3] for ``loader.normalization.on_device``.
 
     Raises:
         UserError, DataError: a wrong parameter; a fault of the list, with file and line.
     """
+    place = f"DataLoader.{mode}"
     section = config["DataLoader"][mode]
     sampler = dict(section["sampler"])
-    built = build_dataset(config, mode)
     name = sampler.pop("name", "DistributedBatchSampler")
-    loader = dict(section.get("loader") or {})
     try:
-        built_sampler = SAMPLERS.resolve(name, where=f"DataLoader.{mode}.sampler.name")(**sampler)
+        built_sampler = SAMPLERS.resolve(name, where=f"{place}.sampler.name")(**sampler)
     except (TypeError, ValueError) as error:
-        raise UserError(str(error), where=f"DataLoader.{mode}.sampler") from error
-    if mode == "Train" and getattr(built_sampler, "drop_last", False):
-        if built_sampler.steps(len(built), rank, world_size) == 0:
-            raise UserError(
-                f"{len(built)} photos make no full batch of {built_sampler.batch_size}",
-                where=f"DataLoader.{mode}.sampler",
-                hint="a smaller batch_size, or drop_last: False",
-            )
+        raise UserError(str(error), where=f"{place}.sampler") from error
+    built = build_dataset(config, mode)
+    if mode == "Train" and built_sampler.steps(len(built), Share(rank, world_size), seed) == 0:
+        raise UserError(
+            f"{len(built)} photos make no full batch of {built_sampler.batch_size}",
+            where=f"{place}.sampler",
+            hint="a smaller batch_size, or drop_last: False",
+        )
+    pipeline = section.get("pipeline") or ("fast" if mode == "Train" else "exact")
+    if built.decoded_cache:
+        _fill_cache(built, f"{place}.dataset", rank)
+    loader = dict(section.get("loader") or {})
     return Loader(
         built,
         built_sampler,
-        num_workers=min(loader.get("num_workers", 0), len(built)),
+        num_workers=min(loader.get("num_workers", 0), built_sampler.steps(len(built), Share(rank, world_size), seed)),
         rank=rank,
         world_size=world_size,
         seed=seed,
         max_bad_samples=built.max_bad_samples if mode == "Train" else 0,
+        pipeline=pipeline,
+        cache=built.decoded_cache,
+        batch_transforms=build_batch_transforms(
+            built.batch_transform_ops if mode == "Train" else None,
+            config.get("Arch.class_num"),
+            f"{place}.dataset.batch_transform_ops",
+        ),
+        on_device=on_device,
+        use_shared_memory=loader.get("use_shared_memory", True),
     )
+
+
+def _fill_cache(dataset: ImageNetDataset, place: str, rank: int) -> None:
+    """Bring the cache of decoded photos up to date, once a machine."""
+    first = next(iter(dataset.transform_ops), {}).get("DecodeImage")
+    if first is None or (first or {}).get("to_rgb", True) is not True or (first or {}).get("backend", "cv2") != "cv2":
+        raise UserError(
+            "decoded_cache keeps what DecodeImage with to_rgb: True and backend: cv2 gives",
+            where=f"{place}.transform_ops.0",
+            hint="leave decoded_cache out",
+        )
+    if rank:
+        return  # the first process fills it; the others decode what is not there yet
+    paths = [path for path, _ in dataset.samples]
+    cache = build_cache(dataset.decoded_cache, paths, int(dataset.decoded_cache_gb * 1e9))
+    log.info("%d of %d photos are kept decoded in %s", len(cache), len(paths), dataset.decoded_cache)

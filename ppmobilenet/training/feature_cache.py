@@ -17,7 +17,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppmobilenet.data.loader import Batch, DistributedBatchSampler, Loader
+from ppmobilenet.data.loader import Batch, Loader
+from ppmobilenet.data.samplers import DistributedBatchSampler, Share
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import UserError
 from ppmobilenet.kernels import run_units
@@ -66,10 +67,9 @@ class CachedLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         labels = self.dataset.samples.labels
-        order = self.sampler.batches(len(self.dataset), self.rank, self.world_size, self.seed, self._epoch, self._start)
-        for indices, _ in order:
-            indices = np.asarray(indices, np.int64)
-            indices = indices[self._readable[indices]]
+        share = Share(self.rank, self.world_size)
+        for draw in self.sampler.batches(labels, share, self.seed, self._epoch, self._start):
+            indices = draw.indices[self._readable[draw.indices]]
             if len(indices):
                 yield Batch(np.asarray(self._features[indices]), labels[indices].astype(np.int64), indices)
 

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 
 from ppmobilenet.data.dataset import ImageNetDataset, read_list
-from ppmobilenet.data.loader import DistributedBatchSampler, Loader, MultiScaleSampler
+from ppmobilenet.data.loader import Loader
+from ppmobilenet.data.samplers import DistributedBatchSampler, MultiScaleSampler, Share
 from ppmobilenet.errors import DataError
 
 OPS = [{"DecodeImage": {}}, {"RandCropImage": {"size": 16}}, {"RandFlipImage": {}}, {"NormalizeImage": {"order": ""}}]
 NAME = "a b=#é/photo '0'.png"
+LABELS = np.arange(23) % 3
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +107,9 @@ def test_evaluation_sees_every_sample_once(photos, world_size, batch_size):
 
 def test_training_shuffles_shares_and_drops():
     sampler = DistributedBatchSampler(4, shuffle=True, drop_last=True)
-    ranks = [[i for b, _ in sampler.batches(23, rank, 2, 0, 5, 0) for i in b] for rank in range(2)]
+    ranks = [[i for b in sampler.batches(LABELS, Share(rank, 2), 0, 5) for i in b.indices] for rank in range(2)]
     assert [len(r) for r in ranks] == [12, 12] and set(ranks[0]) | set(ranks[1]) == set(range(23))
-    assert ranks[0] != [i for b, _ in sampler.batches(23, 0, 2, 0, 6, 0) for i in b]
+    assert ranks[0] != [i for b in sampler.batches(LABELS, Share(0, 2), 0, 6) for i in b.indices]
 
 
 def test_batches_do_not_depend_on_the_workers_and_can_start_in_the_middle(photos):

@@ -1,0 +1,155 @@
+"""Decoded photos in one memory-mapped file, for sets that fit on the disk: an epoch then decodes nothing.
+
+A cache folder holds ``pixels.bin`` (uint8 RGB, one photo after the other) and ``index.npz``. An entry counts as long as
+its photo has the same size and time of change; where only the time differs, the content decides. Workers share the
+pages that the system keeps in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet.data.decode import decode_image, read_bytes
+from ppmobilenet.errors import DataError, UserError
+
+log = logging.getLogger("ppmobilenet")
+
+FIELDS = ("paths", "sizes", "times", "digests", "offsets", "shapes")
+
+
+class DecodedCache:
+    """Photos by path: ``cache.get(path)`` is an uint8 RGB array [H, W, 3] that must not be written to, or None."""
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = Path(folder)
+        self._entries: dict[str, tuple[int, tuple[int, int]]] = {}
+        self._pixels = None
+        if (self.folder / "index.npz").exists():
+            with np.load(self.folder / "index.npz", allow_pickle=False) as index:
+                shapes, offsets = index["shapes"].tolist(), index["offsets"].tolist()
+                self._entries = {p: (o, tuple(s)) for p, o, s in zip(index["paths"].tolist(), offsets, shapes)}
+            if self._entries:
+                self._pixels = np.memmap(self.folder / "pixels.bin", np.uint8, "r")
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, path: str) -> np.ndarray | None:
+        entry = self._entries.get(path)
+        if entry is None:
+            return None
+        start, (height, width) = entry
+        return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
+
+
+def build_cache(
+    folder: str | os.PathLike,
+    paths: Sequence[str],
+    max_bytes: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> DecodedCache:
+    """Bring a cache up to date: keep what is still valid, decode the rest, stop at ``max_bytes``.
+
+    Photos that cannot be decoded are left out: reading them later names them.
+
+    Args:
+        folder: made if it does not exist.
+        paths: the photos.
+        max_bytes: of pixels on the disk; the photos beyond it are decoded each time.
+        progress: called with (done, all).
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _build(folder, list(dict.fromkeys(paths)), max_bytes, progress)
+    except OSError as error:
+        raise UserError(
+            f"the cache of decoded photos cannot be written: {error.strerror or error}",
+            where=folder,
+            hint="give another decoded_cache folder, or leave it out",
+        ) from error
+
+
+def _build(folder: Path, paths: list[str], max_bytes: int, progress) -> DecodedCache:
+    old = _valid_entries(folder, paths)
+    if len(old) == len(paths):
+        return DecodedCache(folder)
+    kept_pixels = np.memmap(folder / "pixels.bin", np.uint8, "r") if old else None
+    rows: dict[str, list] = {name: [] for name in FIELDS}
+    end = 0
+    full = 0
+    temporary = folder / f"pixels.{os.getpid()}.tmp"
+    with open(temporary, "wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for at in range(0, len(paths), 64):
+            chunk = paths[at : at + 64]
+            new = dict(zip(todo := [p for p in chunk if p not in old], pool.map(_decode, todo)))
+            for path in chunk:
+                if path in old:
+                    size, time, digest, start, (height, width) = old[path]
+                    pixels = kept_pixels[start : start + height * width * 3]
+                elif new[path] is None:
+                    continue
+                else:
+                    size, time, digest, pixels = new[path]
+                    height, width = pixels.shape[:2]
+                if end + pixels.size > max_bytes:
+                    full += 1
+                    continue
+                pixels.tofile(out)
+                for name, value in zip(FIELDS, (path, size, time, digest, end, (height, width))):
+                    rows[name].append(value)
+                end += pixels.size
+            if progress:
+                progress(min(at + 64, len(paths)), len(paths))
+    index = folder / f"index.{os.getpid()}.tmp.npz"
+    np.savez(index, **{name: np.array(values) for name, values in rows.items()})
+    # the index goes first and comes last: a reader never sees one that does not fit the pixels
+    (folder / "index.npz").unlink(missing_ok=True)
+    os.replace(temporary, folder / "pixels.bin")
+    os.replace(index, folder / "index.npz")
+    if full:
+        log.warning("the cache of decoded photos is full at %d bytes: %d of %d photos stay out", end, full, len(paths))
+    return DecodedCache(folder)
+
+
+def _valid_entries(folder: Path, paths: list[str]) -> dict:
+    if not (folder / "index.npz").exists():
+        return {}
+    with np.load(folder / "index.npz", allow_pickle=False) as index:
+        rows = zip(*(index[name].tolist() for name in FIELDS))
+        found = {path: (size, time, digest, start, tuple(shape)) for path, size, time, digest, start, shape in rows}
+    valid = {}
+    for path in paths:
+        if path not in found:
+            continue
+        size, time, digest, *_ = found[path]
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        if status.st_size == size and (status.st_mtime_ns == time or _digest(read_bytes(path)) == digest):
+            valid[path] = found[path]
+    return valid
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _decode(path: str) -> tuple[int, int, str, np.ndarray] | None:
+    try:
+        status = os.stat(path)
+        data = read_bytes(path)
+        return status.st_size, status.st_mtime_ns, _digest(data), decode_image(data, name=path)
+    except (DataError, OSError):
+        return None

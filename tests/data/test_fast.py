@@ -1,0 +1,226 @@
+"""The fast pipeline gives the crops of the exact one; samplers draw what they promise; caches hold what was decoded."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ppmobilenet.data import fast
+from ppmobilenet.data.cache import build_cache
+from ppmobilenet.data.dataset import ImageNetDataset
+from ppmobilenet.data.decode import exif_orientation
+from ppmobilenet.data.loader import Loader
+from ppmobilenet.data.samplers import ClassBalancedBatchSampler, DistributedBatchSampler, RASampler, Share, times_before
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.errors import DataError
+
+TRAIN_OPS = [
+    {"DecodeImage": {"to_rgb": True, "channel_first": False}},
+    {"RandCropImage": {"size": 64}},
+    {"RandFlipImage": {"flip_code": 1}},
+    {"NormalizeImage": {"scale": 1 / 255, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "order": ""}},
+]
+
+
+def smooth(height: int, width: int, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    blurred = cv2.GaussianBlur(noise, (0, 0), 9).astype(np.float32)
+    return np.clip((blurred - blurred.mean()) * 8 + 128, 0, 255).astype(np.uint8)
+
+
+def jpeg(pixels: np.ndarray, orientation: int = 1) -> bytes:
+    image = pytest.importorskip("PIL.Image")
+    out, exif = io.BytesIO(), image.Exif()
+    exif[274] = orientation
+    image.fromarray(pixels).save(out, "JPEG", quality=92, exif=exif)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("binding", ["simplejpeg", "opencv"])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_fast_crops_are_the_exact_ones(orientation, binding, monkeypatch):
+    if binding == "opencv":
+        monkeypatch.setattr(fast, "simplejpeg", None)
+    else:
+        pytest.importorskip("simplejpeg")
+    data = jpeg(smooth(300, 500), orientation)
+    assert exif_orientation(data) == orientation
+    exact = build_transforms(TRAIN_OPS[:3])
+    quick, left = fast.build_fast(TRAIN_OPS)
+    assert left is not None
+    for seed in range(6):
+        one, other = (compose(data, np.random.default_rng(seed)) for compose in (exact, quick))
+        assert one.shape == other.shape == (64, 64, 3)
+        difference = np.abs(one.astype(int) - other)
+        # a box reduced in the DCT domain may lie half a reduced pixel beside the exact one
+        assert difference.mean() < 6 and np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
+
+
+# bilinear resizing to 64 leaves aliasing, which adds to the deviation; averaging in the decoder does not
+@pytest.mark.parametrize("size, deviation", [(224, 0.02), (64, 0.08)])
+def test_pixel_statistics_of_real_photos(shared, size, deviation):
+    ops = [TRAIN_OPS[0], {"RandCropImage": {"size": size}}]
+    exact, (quick, _) = build_transforms(ops), fast.build_fast(ops)
+    photos = sorted((shared / "data/clothing/val").rglob("*.jpg"))[:24] + sorted((shared / "images").glob("*.jp*g"))
+    pairs = [[c(p, np.random.default_rng(i)) for c in (exact, quick)] for i, p in enumerate(photos)]
+    one, other = (np.stack(side).reshape(-1, 3).astype(float) for side in zip(*pairs))
+    assert np.abs(one.mean(0) - other.mean(0)).max() < 0.5 and np.abs(one.std(0) / other.std(0) - 1).max() < deviation
+
+
+@pytest.mark.parametrize("size", [(64, 64), (16, 300), (1, 1), (65, 3000)])
+def test_any_shape_goes_through(size):
+    quick, _ = fast.build_fast(TRAIN_OPS)
+    resized, _ = fast.build_fast([TRAIN_OPS[0], {"ResizeImage": {"size": [20, 24]}}])
+    for seed in range(5):
+        assert quick(jpeg(smooth(*size)), np.random.default_rng(seed)).shape == (64, 64, 3)
+    assert resized(jpeg(smooth(*size))).shape == (24, 20, 3)
+
+
+def test_bad_photos_are_named_by_the_fast_pipeline(tmp_path):
+    quick, _ = fast.build_fast(TRAIN_OPS)
+    path = tmp_path / "a.jpg"
+    for data, words in ((b"", "empty"), (jpeg(smooth(99, 99))[:1500], "truncated"), (b"<html>", "web page")):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=words) as error:
+            quick(str(path), np.random.default_rng(0))
+        assert "a.jpg" in str(error.value)
+    cmyk = io.BytesIO()
+    pytest.importorskip("PIL.Image").fromarray(smooth(80, 80)).convert("CMYK").save(cmyk, "JPEG")
+    assert quick(cmyk.getvalue(), np.random.default_rng(0)).shape == (64, 64, 3)
+
+
+def test_normalising_a_batch_is_exact():
+    _, left = fast.build_fast(TRAIN_OPS)
+    images = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    mean, std = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
+    expected = ((images.astype(np.float32) * np.float32(1 / 255) - mean) / std).transpose(0, 3, 1, 2)
+    assert np.array_equal(left(images), expected)
+    pytest.importorskip("paddle")
+    assert np.abs(left.on_device(images).numpy() - expected).max() < 1e-6
+
+
+def test_reduction_never_leaves_too_few_pixels():
+    for have in range(1, 700, 7):
+        by = fast.reduction_for((have, 700), (64, 64))
+        assert by in (1, 2, 4, 8) and (by == 1 or have >= 64 * by) and (by == 8 or have < 128 * by)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    for i in range(12):
+        (root / f"{i}.jpg").write_bytes(jpeg(smooth(150, 140 + 10 * i, i)))
+    (root / "list.txt").write_text("".join(f"{i}.jpg {min(i // 4, 1)}\n" for i in range(12)))
+    return root
+
+
+def load(root: Path, workers: int = 0, cache: str | None = None, **kwargs) -> Loader:
+    dataset = ImageNetDataset(str(root), str(root / "list.txt"), TRAIN_OPS)
+    return Loader(
+        dataset, DistributedBatchSampler(5, shuffle=True), num_workers=workers, cache=cache, pipeline="fast", **kwargs
+    )
+
+
+def test_batches_are_the_same_by_every_way(photos):
+    ways = {
+        "in process": load(photos),
+        "memfd": load(photos, 2),
+        "pipe": load(photos, 1, use_shared_memory=False),
+        "device": load(photos, 1, on_device=True),
+    }
+    batches = {name: list(loader) for name, loader in ways.items()}
+    left = ways["device"].normalization
+    assert batches["device"][0].images.dtype == np.uint8
+    batches["device"] = [b._replace(images=left(b.images)) for b in batches["device"]]
+    for name, got in batches.items():
+        for one, other in zip(batches["in process"], got):
+            assert np.array_equal(one.images, other.images) and np.array_equal(one.indices, other.indices), name
+        ways[name].close()
+
+
+def test_nothing_is_left_in_shared_memory(photos):
+    before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    loader = load(photos, 2)
+    for _ in loader:
+        if before:
+            assert set(os.listdir("/dev/shm")) - before == set() or os.path.ismount("/dev/shm")
+    files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(3):
+        list(loader)
+        loader.close()
+    if files:
+        assert len(os.listdir("/proc/self/fd")) <= files
+
+
+def test_a_hung_worker_is_found(photos, monkeypatch):
+    import signal
+
+    monkeypatch.setattr("ppmobilenet.data.loader.TIME_LIMIT", 0.5)
+    loader = load(photos, 1)
+    iterator = iter(loader)
+    monkeypatch.setattr("ppmobilenet.data.loader.TIME_LIMIT", 30)
+    next(iterator)
+    monkeypatch.setattr("ppmobilenet.data.loader.TIME_LIMIT", 0.5)
+    worker = loader._workers[0].process
+    os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(DataError, match="no batch within 0.5 s; its first photo is .*jpg"):
+        for _ in range(9):
+            next(iterator)
+    assert worker.poll() is not None
+
+
+def test_cached_photos_are_the_decoded_ones(photos, tmp_path):
+    folder = tmp_path / "cache"
+    paths = [str(photos / f"{i}.jpg") for i in range(12)]
+    done = []
+    cache = build_cache(folder, [*paths, str(tmp_path / "missing.jpg")], 10**9, lambda *now: done.append(now))
+    assert len(cache) == 12 and done[-1] == (13, 13)
+    exact = ImageNetDataset(str(photos), str(photos / "list.txt"), TRAIN_OPS)
+    plain, cached = (Loader(exact, DistributedBatchSampler(5, shuffle=True), cache=c) for c in (None, str(folder)))
+    for one, other in zip(plain, cached):
+        assert np.array_equal(one.images, other.images)
+    changed = tmp_path / "changed.jpg"
+    changed.write_bytes(jpeg(smooth(60, 70, 1)))
+    before = build_cache(folder, [*paths, str(changed)], 10**9).get(str(changed)).copy()
+    changed.write_bytes(jpeg(smooth(60, 70, 2)))
+    after = build_cache(folder, [*paths, str(changed)], 10**9)
+    assert len(after) == 13 and not np.array_equal(after.get(str(changed)), before)
+    small = build_cache(tmp_path / "small", paths, 4 * 150 * 160 * 3)
+    assert 0 < len(small) < 12 and (tmp_path / "small/pixels.bin").stat().st_size <= 4 * 150 * 160 * 3
+    assert not list(folder.glob("*.tmp*"))
+
+
+def test_repeated_augmentation():
+    sampler = RASampler(4, shuffle=True, num_repeats=3)
+    labels = np.zeros(24, int)
+    draws = [d for rank in range(2) for d in sampler.batches(labels, Share(rank, 2), 0, 1)]
+    seen = np.concatenate([d.indices for d in draws])
+    assert len(seen) == 24 and len(set(seen)) == 8 and set(np.bincount(seen)) == {0, 3}
+    assert sorted(set(np.concatenate([d.times for d in draws]))) == [0, 1, 2]
+    assert sum(len(d.indices) for d in sampler.batches(np.zeros(1000, int), Share(0, 2), 0, 0)) == 384
+
+
+def test_the_same_photo_is_augmented_anew(photos):
+    dataset = ImageNetDataset(str(photos), str(photos / "list.txt"), TRAIN_OPS)
+    batches = list(Loader(dataset, RASampler(12, shuffle=True, num_repeats=3)))
+    images, indices = batches[0].images, batches[0].indices
+    same = [images[indices == i] for i in set(indices)]
+    assert all(len(group) == 3 and not np.array_equal(group[0], group[1]) for group in same)
+
+
+def test_class_balanced_sampling():
+    labels = np.array([0] * 900 + [1] * 90 + [2] * 10)
+    for balance, expected in ((1.0, [1 / 3] * 3), (0.0, [0.9, 0.09, 0.01]), (0.5, [0.70, 0.222, 0.074])):
+        sampler = ClassBalancedBatchSampler(50, balance=balance)
+        drawn = np.concatenate([d.indices for e in range(4) for d in sampler.batches(labels, Share(), 0, e)])
+        assert np.allclose(np.bincount(labels[drawn]) / len(drawn), expected, atol=0.03)
+    sampler = ClassBalancedBatchSampler(50)
+    drawn = np.concatenate([d.indices for d in sampler.batches(labels, Share(), 0, 0)])
+    counts = np.bincount(drawn, minlength=1000)
+    assert counts[:900].max() == 1 and counts[990:].max() - counts[990:].min() <= 1
+    assert np.array_equal(times_before(np.array([3, 1, 3, 3, 1])), [0, 0, 1, 2, 1])
