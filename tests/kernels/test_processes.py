@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import paddle
 import pytest
 from test_feature_cache import CONFIG, VIEWS
 
+from ppmobilenet.kernels import accelerate
 from ppmobilenet.models.zoo import create_model
 
 
@@ -29,35 +31,90 @@ def data(tmp_path_factory):
     return folder
 
 
-def train(repo, data, out, processes, *overrides):
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def launchers(processes, nodes, log):
+    """The words in front of the script, for each machine."""
+    if processes == nodes == 1:
+        return [[sys.executable]]
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(processes)]
+    if nodes == 1:
+        return [[*launch, "--log_dir", f"{log}0"]]
+    together = ["--master", f"127.0.0.1:{free_port()}", "--nnodes", str(nodes)]
+    return [
+        [*launch, *together, "--rank", str(i), "--host", f"127.0.0.{i + 1}", "--log_dir", f"{log}{i}"]
+        for i in range(nodes)
+    ]
+
+
+def train(repo, data, out, *overrides, processes=1, nodes=1):
+    """Train through the command line and return (weights, log)."""
     path = out.with_suffix(".yaml")
     path.write_text(
         CONFIG.format(data=data, out=out, weights=data / "start.pdparams", train=VIEWS, views=VIEWS, kernels="auto")
     )
-    start = [sys.executable]
-    if processes > 1:
-        start += ["-m", "paddle.distributed.launch", "--nproc_per_node", str(processes), "--log_dir", str(out) + ".log"]
     words = ["Global.epochs=2", "Optimizer.lr.learning_rate=0.01", "Arch.freeze_norm=True", *overrides]
-    done = subprocess.run(
-        [*start, str(repo / "tools" / "train.py"), "-c", str(path), *(w for o in words for w in ("-o", o))],
-        capture_output=True,
-        text=True,
-        cwd=out.parent,
-        env={**os.environ, "PYTHONPATH": str(repo)},
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    script = [str(repo / "tools" / "train.py"), "-c", str(path), *(w for o in words for w in ("-o", o))]
+    running = [
+        subprocess.Popen(
+            [*start, *script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=out.parent,
+            env={**os.environ, "PYTHONPATH": str(repo)},
+        )
+        for start in launchers(processes, nodes, f"{out}.log")
+    ]
+    try:
+        for process in running:
+            text, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, text[-3000:]
+    finally:
+        for process in running:
+            process.kill()
     return paddle.load(str(out / "latest.pdparams")), (out / "train.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("extra", ([], ["Arch.freeze=trunk", "Arch.cache_features=True"]), ids=("all", "cached"))
 def test_two_processes_are_one_with_the_whole_batch(repo, data, tmp_path, extra):
     common = ["Global.update_freq=2", *extra]
-    one, text = train(repo, data, tmp_path / "one", 1, *common, "DataLoader.Train.sampler.batch_size=8")
-    two, both = train(repo, data, tmp_path / "two", 2, *common, "DataLoader.Train.sampler.batch_size=4")
-    for key, value in one.items():
-        np.testing.assert_allclose(two[key].numpy(), value.numpy(), atol=2e-4, err_msg=key)
+    one, text = train(repo, data, tmp_path / "one", *common, "DataLoader.Train.sampler.batch_size=8")
+    two, both = train(repo, data, tmp_path / "two", *common, "DataLoader.Train.sampler.batch_size=4", processes=2)
+    compare(two, one)
     threads = [re.search(r"layers fused, \w+, (\d+) thread", log) for log in (text, both)]
     if all(threads):  # the processes share the cores
         assert int(threads[1][1]) == max(1, int(threads[0][1]) // 2)
     assert "evaluated 32/32" in both
+
+
+def test_two_machines_are_one_with_the_whole_batch(repo, data, tmp_path):
+    """Two launchers that know each other by two addresses, as on two machines."""
+    one, _ = train(repo, data, tmp_path / "one", "DataLoader.Train.sampler.batch_size=8")
+    two, log = train(repo, data, tmp_path / "two", "DataLoader.Train.sampler.batch_size=4", nodes=2)
+    compare(two, one)
+    assert "2 processes" in log and "evaluated 32/32" in log and "8 photos behind each step" in log
+
+
+def compare(ours, theirs):
+    for key, value in theirs.items():
+        np.testing.assert_allclose(ours[key].numpy(), value.numpy(), atol=2e-4, err_msg=key)
+
+
+def test_batch_norms_become_synchronised_ones():
+    """What `Arch.use_sync_bn` does on GPUs; a CPU has no such operator, so that nothing is computed here."""
+    model = create_model("MobileNetV2_x0_25", class_num=3)
+    before = {key: value.numpy() for key, value in model.state_dict().items()}
+    count = sum(isinstance(layer, paddle.nn.BatchNorm2D) for layer in model.sublayers())
+    model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert sum(isinstance(layer, paddle.nn.SyncBatchNorm) for layer in model.sublayers()) == count == 53
+    after = model.state_dict()
+    assert list(after) == list(before)
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key].numpy(), value, err_msg=key)
+    report = accelerate(model)
+    assert not report.accelerated and "SyncBatchNorm" in report.message
