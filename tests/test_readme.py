@@ -67,10 +67,10 @@ def run_blocks(tag: str, folder: Path) -> None:
     bin_folder = folder / "bin"
     bin_folder.mkdir()
     # the README says `python` and `ppmobilenet`: those of this environment
-    (bin_folder / "python").symlink_to(sys.executable)
-    launcher = bin_folder / "ppmobilenet"
-    launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ppmobilenet.cli "$@"\n')
-    launcher.chmod(0o755)
+    for name, words in {"python": "", "ppmobilenet": " -m ppmobilenet.cli"}.items():
+        launcher = bin_folder / name
+        launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
+        launcher.chmod(0o755)
     env = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(REPO)}
     for line, _, code in (block for block in blocks(REPO / "README.md") if block[1] == tag):
         done = subprocess.run(

@@ -39,17 +39,6 @@ def parameters(part: schema.Part | schema.PartList, name: str) -> Mapping[str, i
     return {key: p for key, p in every.items() if p.kind in named and key not in part.supplied}
 
 
-def unbuilt(registry: Registry) -> bool:
-    """Whether a room of this registry does not exist yet: its names cannot be judged."""
-    try:
-        len(registry)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("ppmobilenet."):
-            return True
-        raise
-    return False
-
-
 def needed(parameter: inspect.Parameter) -> bool:
     """Whether a constructor cannot do without this parameter: it has no default and does not take None."""
     return parameter.default is inspect.Parameter.empty and "None" not in str(parameter.annotation)
@@ -93,8 +82,6 @@ class _Checker:
     def part(self, path: tuple, value: dict, part: schema.Part) -> Mapping[str, inspect.Parameter] | None:
         """Resolve a part's name; return its parameters, or None where it has none that could be known."""
         name = value.get("name", part.default)
-        if unbuilt(part.registry):
-            return None
         if name is None:
             self.error(
                 path,
@@ -176,7 +163,7 @@ class _Checker:
 
     def fixed(self, section: tuple, part: schema.Part) -> Mapping:
         name = self.name(section, part)
-        if unbuilt(part.registry) or name not in part.registry:
+        if name not in part.registry:
             return {}
         return getattr(part.registry[name], "keywords", {})
 
@@ -225,8 +212,6 @@ class _Checker:
             return entry
         name, given = next(iter(entry.items()))
         inner = (*path, name)
-        if unbuilt(parts.registry):
-            return {name: {} if given is None else given}
         if not self.known(parts.registry, name, inner):
             return entry
         own = parameters(parts, name)

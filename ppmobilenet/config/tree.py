@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from ppmobilenet.config import schema
-from ppmobilenet.config.check import dotted, parameters, unbuilt
+from ppmobilenet.config.check import dotted, parameters
 from ppmobilenet.config.reading import scalar
 from ppmobilenet.errors import UserError, did_you_mean
 
@@ -137,7 +137,7 @@ class Config(Section):
             return schema.KEYS[name].default
         if part:
             named = self._inner(path[:-1]).get("name", part.default)
-            own = parameters(part, named) if not unbuilt(part.registry) and named in part.registry else {}
+            own = parameters(part, named) if named in part.registry else {}
             if key in own:
                 found = own[key].default
                 return None if found is inspect.Parameter.empty else found
