@@ -25,7 +25,7 @@ from ppmobilenet.errors import DamagedFileError, NumericsError, UserError
 from ppmobilenet.training import disk
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.weights.files import read_pickle, read_weights
-from ppmobilenet.weights.loading import match
+from ppmobilenet.weights.matching import match
 from ppmobilenet.weights.writing import PADDLE_NAMES, write_pickle
 
 log = logging.getLogger("ppmobilenet")
@@ -329,7 +329,7 @@ def restore(state: TrainState, found: Found) -> None:
     for suffix in ("pdparams", "pdema"):
         if found.place(suffix).is_file():
             arrays = read_weights(found.place(suffix))
-            weights[suffix] = match(shapes, arrays, found.place(suffix), class_num_may_differ=False)[1]
+            weights[suffix] = match(shapes, arrays, found.place(suffix), class_num_may_differ=False).values
     states = read_pickle(found.place("pdstates"))
     if not isinstance(states, Mapping) or not isinstance(states.get(OURS, {}), Mapping):
         raise DamagedFileError("no training state", where=found.place("pdstates"))
