@@ -80,7 +80,10 @@ def train(repo, data, out, *overrides, processes=1, nodes=1):
     return paddle.load(str(out / "latest.pdparams")), (out / "train.log").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("extra", ([], ["Arch.freeze=trunk", "Arch.cache_features=True"]), ids=("all", "cached"))
+CACHED = pytest.param(["Arch.freeze=trunk", "Arch.cache_features=True"], id="cached", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("extra", (pytest.param([], id="all"), CACHED))
 def test_two_processes_are_one_with_the_whole_batch(repo, data, tmp_path, extra):
     common = ["Global.update_freq=2", *extra]
     one, text = train(repo, data, tmp_path / "one", *common, "DataLoader.Train.sampler.batch_size=8")
