@@ -163,14 +163,13 @@ def to_torchvision(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if layout.family != "MobileNetV2":
         raise UserError("torchvision has no MobileNetV1: only MobileNetV2 can be written in its naming")
     neutral, _ = naming.neutral_arrays(layout, arrays)
-    stem = len(neutral["stem.scale"])
-    for name, identity in naming.identity_expansion(stem).items():
-        if neutral.pop(name).shape != identity.shape or not np.allclose(arrays[layout.keys[name]], identity, atol=1e-6):
-            raise UserError(
-                "its first block has a trained expand convolution, which torchvision's layout has no place for",
-                hint="write .pdparams, .npz or .safetensors in Paddle naming; only networks that came from "
-                "torchvision, timm or paddle.vision can go back",
-            )
+    expansion = {name: neutral.pop(name) for name in list(neutral) if name.startswith("block.0.expand.")}
+    if not naming.is_identity_expansion(expansion):
+        raise UserError(
+            "its first block has a trained expand convolution, which torchvision's layout has no place for",
+            hint="write .pdparams, .npz or .safetensors in Paddle naming; only networks that came from "
+            "torchvision, timm or paddle.vision can go back",
+        )
     blocks = 1 + max(int(name.split(".")[1]) for name in neutral if name.startswith("block."))
     # neutral unit -> (convolution, batch norm)
     places = {"stem": ("features.0.0", "features.0.1")}

@@ -519,6 +519,19 @@ def identity_expansion(channels: int) -> dict[str, np.ndarray]:
     return {"block.0.expand.weight": weight, **identity_norm("block.0.expand", channels)}
 
 
+def is_identity_expansion(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether the neutral arrays of the first block's expansion change nothing, its batch norm recalibrated or not."""
+    weight, scale, offset, mean, variance = (
+        arrays[f"block.0.expand.{role}"] for role in ("weight", "scale", "offset", "mean", "variance")
+    )
+    factor = scale / np.sqrt(variance + EPSILON)
+    return bool(
+        np.array_equal(weight[:, :, 0, 0], np.eye(*weight.shape[:2]))
+        and np.allclose(factor, 1, atol=1e-5)
+        and np.allclose(offset, mean * factor, atol=1e-5)
+    )
+
+
 def norm_is_folded(arrays: Mapping[str, np.ndarray]) -> bool:
     """Whether neutral arrays hold identity batch norms throughout: right in eval mode only."""
     units = {n[: -len(".variance")] for n in arrays if n.endswith(".variance")} - {"block.0.expand"}

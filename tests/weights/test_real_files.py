@@ -173,6 +173,9 @@ def test_unfolding_keeps_the_outputs_and_makes_training_mode_right(weights, phot
         departed[name] = float(np.abs(logits - expected).max() / scale)
     print(departed)
     assert departed["unfolded"] < 0.01 < 0.3 < departed["folded"]
+    # the first block's expansion is the identity still: the file can go back to torchvision's naming
+    back = convert_weights(create_model("MobileNetV2"), tmp_path / "w.pdparams", tmp_path / "b.npz", to="torchvision")
+    assert back.tensors == 314
 
 
 def test_inspection_of_every_real_file(weights):
