@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ppmobilenet.errors import DamagedFileError
-from ppmobilenet.weights.pickles import view
+from ppmobilenet.weights.pickle_values import view
 
 # deflate cannot shrink trained weights by more than a tenth; a member that claims to grow past this is a bomb
 MAX_GROWTH = 50

@@ -26,7 +26,7 @@ class LoadReport:
 
     Attributes:
         path: the file or folder that was read.
-        scheme: the naming scheme, one of ``naming.SCHEME_NAMES`` or ``"same-names"`` for a network of your own.
+        scheme: the naming scheme, one of ``schemes.SCHEME_NAMES`` or ``"same-names"`` for a network of your own.
         loaded: tensors of the model that received a value.
         total: tensors of the model.
         head: ``"1000 -> 10 classes"`` when the classifier was skipped because the class counts differ.
@@ -80,7 +80,7 @@ def load_weights(
             leave the classifier at its initial values and say so. False where that would be a mistake: evaluation,
             prediction, export.
         allow_missing: keys of the model that may keep their initial values if the file lacks them.
-        scheme: force a naming scheme (``naming.SCHEME_NAMES``) instead of recognising it.
+        scheme: force a naming scheme (``schemes.SCHEME_NAMES``) instead of recognising it.
 
     Returns:
         The report, also logged: ``265 of 267 tensors loaded; head skipped: 1000 -> 10 classes``.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ppmobilenet.errors import DamagedFileError, UserError
-from ppmobilenet.weights.pickles import view
+from ppmobilenet.weights.pickle_values import view
 
 # VarType.Type of Paddle's framework.proto
 DTYPES = {

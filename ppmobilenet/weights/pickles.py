@@ -2,8 +2,8 @@
 
 Paddle's ``.pdparams`` and PyTorch's ``.pth`` are pickles, and a pickle is a program. Python's own machine calls what
 the file names; this one is an interpreter of the few instructions that weight files need, over a table of the few
-names they need. Nothing is imported and nothing of the file is called: each name stands for a function of this
-module, and any other name, instruction, key or size ends the reading with an error that says which.
+names they need. Nothing is imported and nothing of the file is called: each name stands for a function of
+:mod:`.pickle_values`, and any other name, instruction, key or size ends the reading with an error that says which.
 
 Arrays are not copied: they are read-only views of the file's bytes.
 
@@ -19,200 +19,24 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ppmobilenet.errors import DamagedFileError
+from ppmobilenet.weights.pickle_values import (
+    MAX_NAME,
+    PADDLE_GLOBALS,
+    Array,
+    Dtype,
+    Known,
+    LongText,
+    as_text,
+    checked_key,
+)
 
 # A MobileNet checkpoint takes some ten thousand instructions; each costs at most about 100 bytes of memory.
 MAX_INSTRUCTIONS = 1_000_000
 MAX_DEPTH = 64
-MAX_DIMENSIONS = 8
-MAX_NAME = 1024
-
-DTYPES = {
-    code: np.dtype(code) for code in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "?")
-}
 
 
 class Refused(DamagedFileError):
     """The pickle holds something that no weight file needs."""
-
-
-class Known:
-    """A global that may be named in a file: ``make(*args)`` is our stand-in, ``text`` its name in messages."""
-
-    def __init__(self, text: str, make: Callable | None = None):
-        self.text, self.make = text, make
-
-
-class _Dtype:
-    """numpy's dtype while it is being put together."""
-
-    def __init__(self, code: str):
-        self.value = DTYPES[code]
-
-    def build(self, state: object) -> None:
-        if not (isinstance(state, tuple) and len(state) >= 2 and as_text(state[1]) in ("<", ">", "=", "|")):
-            raise ValueError("a dtype with a state that numpy does not write")
-        if any(part is not None for part in state[2:5]):
-            raise ValueError("a structured dtype")
-        order = as_text(state[1])
-        self.value = self.value.newbyteorder(order) if order in "<>" else self.value
-
-
-class _Array:
-    """An array while it is being put together, then a view of the file."""
-
-    def __init__(self):
-        self.value: np.ndarray | None = None
-
-    def build(self, state: object) -> None:
-        if not (isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], _Dtype)):
-            raise ValueError("an array with a state that numpy does not write")
-        _, shape, dtype, fortran, data = state
-        self.value = view(data, dtype.value, shape, "F" if fortran else "C")
-
-
-class _LongText:
-    """Text that is decoded when it is used: protocol 2 spells an array's bytes as text, half as long again."""
-
-    def __init__(self, data: memoryview):
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __str__(self) -> str:
-        return bytes(self.data).decode("utf-8", "surrogatepass")
-
-
-def as_text(value: object) -> object:
-    """Python 2 wrote names as bytes: read them as text."""
-    if not isinstance(value, (memoryview, bytes)):
-        return value
-    if len(value) > MAX_NAME:
-        raise ValueError(f"a name of {len(value)} bytes")
-    return bytes(value).decode("latin-1")
-
-
-def view(data: object, dtype: np.dtype, shape: object, order: str = "C") -> np.ndarray:
-    """Return the bytes as a read-only array of this shape, refusing any size that is not exactly theirs."""
-    if isinstance(shape, int):
-        shape = (shape,)
-    if not isinstance(data, (memoryview, bytes)) or not isinstance(shape, tuple) or len(shape) > MAX_DIMENSIONS:
-        raise ValueError("an array whose shape or content is of the wrong kind")
-    size = dtype.itemsize
-    for n in shape:
-        # the shape is not printed before it is known to be numbers: a nested one can be endless
-        if type(n) is not int or not 0 <= n < 2**48:
-            raise ValueError("an array with a size that is not a number or is not possible")
-        size *= n
-    if size != len(data):
-        raise ValueError(f"an array of shape {shape!r} and {dtype} with {len(data)} bytes where {size} are needed")
-    array = np.frombuffer(data, dtype).reshape(shape, order=order)
-    array.flags.writeable = False
-    return array
-
-
-# --- what the allowed names do: each receives the file's arguments --------------------------------------------------
-
-
-def _dtype(code: object, *_: object) -> _Dtype:
-    code = as_text(code)
-    if not isinstance(code, str) or code not in DTYPES:
-        found = code[:20] if isinstance(code, str) else type(code).__name__
-        raise ValueError(f"dtype {found!r}; allowed: {', '.join(DTYPES)}")
-    return _Dtype(code)
-
-
-def _empty_array(kind: object, *_: object) -> _Array:
-    if not (isinstance(kind, Known) and kind.text == "numpy.ndarray"):
-        raise ValueError("an array of a class that is not numpy.ndarray")
-    return _Array()
-
-
-def _array_from_buffer(data: object, dtype: object, shape: object, order: object) -> _Array:
-    if not isinstance(dtype, _Dtype) or order not in ("C", "F"):
-        raise ValueError("an array that numpy does not write")
-    array = _Array()
-    array.value = view(data, dtype.value, shape, order)
-    return array
-
-
-def _scalar(dtype: object, data: object) -> object:
-    if not isinstance(dtype, _Dtype):
-        raise ValueError("a number without a dtype")
-    return view(data, dtype.value, (1,))[0].item()
-
-
-def _encode(text: object, encoding: object = "latin1", *_: object) -> bytes:
-    # how protocol 2 spells bytes
-    if not isinstance(text, (str, _LongText)) or as_text(encoding) not in ("latin1", "latin-1"):
-        raise ValueError("_codecs.encode that does not spell bytes")
-    return str(text).encode("latin-1")
-
-
-def _no_bytes() -> bytes:
-    # how protocol 2 spells empty bytes
-    return b""
-
-
-def _ordered_dict(pairs: object = ()) -> dict:
-    if not isinstance(pairs, (list, tuple)) or (isinstance(pairs, tuple) and pairs):
-        raise ValueError("an OrderedDict of something that is not a list of pairs")
-    made = {}
-    for pair in pairs:
-        if not (isinstance(pair, (list, tuple)) and len(pair) == 2):
-            raise ValueError("an OrderedDict of something that is not a list of pairs")
-        made[_key(pair[0])] = pair[1]
-    return made
-
-
-def _tuple(items: object = ()) -> tuple:
-    # paddle.save writes a tensor outside a state dict as tuple((name, array))
-    if not isinstance(items, tuple):
-        raise ValueError("a tuple of something that is not one")
-    return items
-
-
-def _eval_of_data(expression: object, names: object = None) -> object:
-    # paddle.save writes a static-graph tensor as eval("data", {"data": array}); any other expression is refused
-    if as_text(expression) != "data" or not isinstance(names, dict) or set(names) != {"data"}:
-        raise ValueError("the global 'builtins.eval'")
-    return names["data"]
-
-
-def known(*entries: tuple[str, str, Callable | None]) -> dict[tuple[str, str], Known]:
-    """Return a table of globals from (module, name, stand-in) rows."""
-    return {(module, name): Known(f"{module}.{name}", make) for module, name, make in entries}
-
-
-PADDLE_GLOBALS: Mapping[tuple[str, str], Known] = known(
-    ("numpy", "ndarray", None),
-    ("numpy", "dtype", _dtype),
-    ("numpy.core.multiarray", "_reconstruct", _empty_array),
-    ("numpy._core.multiarray", "_reconstruct", _empty_array),
-    ("numpy.core.multiarray", "scalar", _scalar),
-    ("numpy._core.multiarray", "scalar", _scalar),
-    ("numpy.core.numeric", "_frombuffer", _array_from_buffer),
-    ("numpy._core.numeric", "_frombuffer", _array_from_buffer),
-    ("_codecs", "encode", _encode),
-    ("builtins", "bytes", _no_bytes),
-    ("__builtin__", "bytes", _no_bytes),
-    ("collections", "OrderedDict", _ordered_dict),
-    ("builtins", "tuple", _tuple),
-    ("__builtin__", "tuple", _tuple),
-    ("builtins", "eval", _eval_of_data),
-    ("__builtin__", "eval", _eval_of_data),
-)
-
-
-# --- the machine ----------------------------------------------------------------------------------------------------
-
-
-def _key(key: object) -> object:
-    key = as_text(key)
-    # a nested tuple as a key can take for ever to hash
-    if not isinstance(key, (str, int, float, bool, type(None))):
-        raise ValueError(f"a dict key of type {type(key).__name__}")
-    return key
 
 
 class _Machine:
@@ -275,7 +99,7 @@ class _Machine:
         if function.make is None:
             raise ValueError(f"a call of {function.text}")
         # a few instructions can ask for the same large copy again and again: no honest file copies more than it holds
-        self.to_copy -= sum(len(arg) for arg in args if isinstance(arg, (str, list, _LongText)))
+        self.to_copy -= sum(len(arg) for arg in args if isinstance(arg, (str, list, LongText)))
         if self.to_copy < 0:
             raise ValueError("calls that would copy more than the file holds")
         try:
@@ -285,7 +109,7 @@ class _Machine:
 
     def build(self, state: object) -> None:
         thing = self.top()
-        if isinstance(thing, (_Array, _Dtype)):
+        if isinstance(thing, (Array, Dtype)):
             thing.build(state)
         elif not (isinstance(thing, dict) and isinstance(state, dict)):  # PyTorch's _metadata on an OrderedDict
             raise ValueError(f"a state for a {type(thing).__name__}")
@@ -295,7 +119,7 @@ class _Machine:
         if not isinstance(target, dict) or len(items) % 2:
             raise ValueError("dict items without a dict")
         for i in range(0, len(items), 2):
-            target[_key(items[i])] = items[i + 1]
+            target[checked_key(items[i])] = items[i + 1]
 
     def append(self, items: list) -> None:
         target = self.top()
@@ -343,9 +167,9 @@ def _sized(m: _Machine, form: str) -> memoryview:
     return m.take(size)
 
 
-def _text(m: _Machine, form: str) -> str | _LongText:
+def _text(m: _Machine, form: str) -> str | LongText:
     data = _sized(m, form)
-    return _LongText(data) if len(data) > MAX_NAME else bytes(data).decode("utf-8", "surrogatepass")
+    return LongText(data) if len(data) > MAX_NAME else bytes(data).decode("utf-8", "surrogatepass")
 
 
 def _push(make: Callable[[_Machine], object]) -> Callable[[_Machine], None]:
@@ -477,14 +301,14 @@ class _Finish:
             made = dict(zip(value, things)) if isinstance(value, dict) else type(value)(things)
         elif isinstance(value, (memoryview, bytes)):
             made = bytes(value)
-        elif isinstance(value, _LongText):
+        elif isinstance(value, LongText):
             made = str(value)
-        elif isinstance(value, (_Array, np.ndarray)):
-            made = value.value if isinstance(value, _Array) else value
+        elif isinstance(value, (Array, np.ndarray)):
+            made = value.value if isinstance(value, Array) else value
             if made is None:
                 raise ValueError("an unfinished array")
             made = made.copy() if self.copy else made
-        elif isinstance(value, _Dtype):
+        elif isinstance(value, Dtype):
             made = str(value.value)
         else:
             raise ValueError("a function as a value")

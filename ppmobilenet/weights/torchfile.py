@@ -17,7 +17,7 @@ import numpy as np
 
 from ppmobilenet.errors import DamagedFileError, UserError
 from ppmobilenet.weights import archives, pickles
-from ppmobilenet.weights.pickles import MAX_DIMENSIONS, Known
+from ppmobilenet.weights.pickle_values import MAX_DIMENSIONS, PADDLE_GLOBALS, Known, as_text, known
 
 # the first pickle of a legacy file: protocol 2, the number 0x1950a86a20f9469cfc6c
 MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
@@ -95,8 +95,8 @@ def _size(numbers: object = ()) -> tuple:
 
 
 TORCH_GLOBALS: Mapping[tuple[str, str], Known] = {
-    **pickles.PADDLE_GLOBALS,
-    **pickles.known(
+    **PADDLE_GLOBALS,
+    **known(
         ("torch._utils", "_rebuild_tensor_v2", _tensor),
         ("torch._utils", "_rebuild_tensor", _tensor),
         ("torch._utils", "_rebuild_parameter", _parameter),
@@ -115,10 +115,10 @@ def is_legacy(data: memoryview) -> bool:
 
 def _reference(identity: object, find: Callable[[str, str, int], _Storage]) -> _Storage:
     """Resolve ("storage", class, key, device, count[, view])."""
-    if not isinstance(identity, tuple) or len(identity) not in (5, 6) or pickles.as_text(identity[0]) != "storage":
+    if not isinstance(identity, tuple) or len(identity) not in (5, 6) or as_text(identity[0]) != "storage":
         raise ValueError("a reference that is no storage's")
     _, kind, key, _, count = identity[:5]
-    key = pickles.as_text(key)
+    key = as_text(key)
     if not (isinstance(kind, Known) and kind.text.rpartition(".")[2] in STORAGES):
         raise ValueError("a storage of an unknown class")
     if len(identity) == 6 and identity[5] is not None:
@@ -145,10 +145,10 @@ def read_legacy(data: memoryview, path: Path) -> object:
     storages: dict[str, _Storage] = {}
 
     def note(kind: str, key: str, count: int) -> _Storage:
-        known = storages.setdefault(key, _Storage(kind, count, None))
-        if (known.kind, known.count) != (kind, count):
+        storage = storages.setdefault(key, _Storage(kind, count, None))
+        if (storage.kind, storage.count) != (kind, count):
             raise ValueError("two storages with one key")
-        return known
+        return storage
 
     def read(find: Callable) -> tuple[object, int]:
         return pickles.load(

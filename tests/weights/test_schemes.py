@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.weights import naming
 from ppmobilenet.weights.convert import architecture_of, convert_weights, to_torchvision
 from ppmobilenet.weights.files import read_weights
 from ppmobilenet.weights.inspecting import inspect_weights
 from ppmobilenet.weights.loading import load_weights
+from ppmobilenet.weights.schemes import AUTOMATIC
 from ppmobilenet.weights.writing import write_weights
 
 paddle = pytest.importorskip("paddle")
@@ -211,7 +211,7 @@ def test_paddle_vision(tmp_path, name, scheme, form):
     else:
         # an exported program names its parameters by position: conv2d_3.w_0
         paddle.jit.save(theirs, str(tmp_path / "w"), [paddle.static.InputSpec([None, 3, 32, 32], "float32")])
-        scheme = naming.AUTOMATIC
+        scheme = AUTOMATIC
     arch = architecture_of(tmp_path / "w")
     assert arch["name"] == ("MobileNetV1_x0_5" if name == "mobilenet_v1" else "MobileNetV2_x0_5")
     model = build_model(arch)
