@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save", metavar="FILE", help="write the answers: .jsonl (a line a photo), .csv, or .json (PaddleClas's list)"
     )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted --save answers.jsonl")
     parser.add_argument("--backend", default="auto", help="auto, openvino, paddle, onnxruntime or lite (with -m)")
     parser.add_argument("--threads", type=int, help="threads for one inference (with -m; default: all)")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "int8"), help="with -m (default: %(default)s)")
@@ -43,4 +44,5 @@ def run(args: argparse.Namespace) -> int:
         job.batch_size = args.batch_size
     if args.save:
         job.save = args.save
+    job.resume = args.resume
     return infer.run(job, out=sys.stdout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import sys
@@ -20,12 +21,17 @@ SAVED_AS = (".jsonl", ".csv", ".json")
 
 @dataclass
 class Job:
-    """What :func:`run` does: ``classifier`` on ``photos``; ``save`` names a .jsonl, .csv or .json file, or is None."""
+    """What :func:`run` does: ``classifier`` on ``photos``.
+
+    ``save`` names a .jsonl, .csv or .json file, or is None. ``resume`` keeps the answers of an interrupted job that
+    was saving the same photos to the same .jsonl.
+    """
 
     classifier: Classifier
     photos: Sequence[str]
     batch_size: int = 1
     save: str | None = None
+    resume: bool = False
 
 
 def from_package(
@@ -92,8 +98,37 @@ def from_config(
     return Job(classifier, photos, int(config.get("Infer.batch_size") or 1), save)
 
 
+def _partial(path: str) -> Path:
+    """Where answers stand until all are written. A .jsonl has one place for it, so that another start finds it."""
+    own = "" if Path(path).suffix == ".jsonl" else f"-{os.getpid()}"
+    return Path(path).with_name(f".{Path(path).name}.partial{own}")
+
+
+def _answered(job: Job) -> int:
+    """Return how many of the job's photos an interrupted one has answered; what it wrote beyond them is cut off."""
+    if not job.resume:
+        return 0
+    if not job.save or Path(job.save).suffix != ".jsonl":
+        raise UserError("only a .jsonl can be resumed", where="--resume", hint="--save answers.jsonl")
+    partial, count, end = _partial(job.save), 0, 0
+    if not partial.is_file():
+        return 0
+    with open(partial, "rb+") as file:
+        for photo, line in zip(job.photos, file):
+            try:
+                same = line.endswith(b"\n") and json.loads(line)["file_name"] == str(photo)
+            except (ValueError, KeyError, TypeError):  # cut off while it was written
+                same = False
+            if not same:
+                break
+            count, end = count + 1, end + len(line)
+        file.truncate(end)
+    print(f"{count} of {len(job.photos)} photos were answered before", file=sys.stderr)
+    return count
+
+
 @contextmanager
-def _saving(path: str | None) -> Iterator[Callable[[Prediction | Failure], None]]:
+def _saving(path: str | None, append: bool = False) -> Iterator[Callable[[Prediction | Failure], None]]:
     """Give a function that writes one answer; the file takes its name when all are written."""
     if path is None:
         yield lambda answer: None
@@ -101,10 +136,10 @@ def _saving(path: str | None) -> Iterator[Callable[[Prediction | Failure], None]
     suffix = Path(path).suffix
     if suffix not in SAVED_AS:
         raise UserError(f"cannot save to {path!r}", where="--save", allowed="a name ending in " + ", ".join(SAVED_AS))
-    partial = Path(path).with_name(f".{Path(path).name}.partial-{os.getpid()}")
+    partial = _partial(path)
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
-        file = open(partial, "w", encoding="utf-8", newline="" if suffix == ".csv" else None)
+        file = open(partial, "a" if append else "w", encoding="utf-8", newline="" if suffix == ".csv" else None)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}", where="--save") from error
     try:
@@ -114,7 +149,12 @@ def _saving(path: str | None) -> Iterator[Callable[[Prediction | Failure], None]
                 table.writerow(["file_name", "rank", "class_id", "score", "label_name", "error"])
                 yield lambda answer: table.writerows(_csv_rows(answer))
             elif suffix == ".jsonl":
-                yield lambda answer: file.write(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n") and None
+
+                def write(answer: Prediction | Failure) -> None:
+                    file.write(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n")
+                    file.flush()  # what is written is there when the job is killed
+
+                yield write
             else:
                 answers: list[dict] = []
                 yield lambda answer: answers.append(answer.to_dict())
@@ -123,7 +163,8 @@ def _saving(path: str | None) -> Iterator[Callable[[Prediction | Failure], None]
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}", where="--save") from error
     finally:
-        partial.unlink(missing_ok=True)
+        if suffix != ".jsonl":
+            partial.unlink(missing_ok=True)
 
 
 def _csv_rows(answer: Prediction | Failure) -> list[list]:
@@ -144,11 +185,13 @@ def run(job: Job, out: TextIO) -> int:
     """
     from tqdm import tqdm
 
-    failed = 0
-    answers = job.classifier.stream(job.photos, job.batch_size)
+    failed, done = 0, _answered(job)
+    answers = job.classifier.stream(itertools.islice(job.photos, done, None), job.batch_size)
     # the bar and the lines share the terminal: with the lines on it, they are progress enough
-    bar = tqdm(total=len(job.photos), unit="photo", disable=out.isatty() or not sys.stderr.isatty(), leave=False)
-    with bar, _saving(job.save) as save:
+    bar = tqdm(
+        total=len(job.photos), initial=done, unit="photo", disable=out.isatty() or not sys.stderr.isatty(), leave=False
+    )
+    with bar, _saving(job.save, append=done > 0) as save:
         for answer in answers:
             failed += isinstance(answer, Failure)
             print(answer, file=sys.stderr if isinstance(answer, Failure) else out)

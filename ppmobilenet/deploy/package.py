@@ -453,6 +453,8 @@ class Package:
         Raises:
             DamagedFileError: it is missing, or its bytes are not those that were exported.
         """
+        if os.path.isabs(path) or ".." in Path(path).parts:
+            raise DamagedFileError(f"the file {path!r} lies outside the package", where=self.folder)
         full = self.folder / path
         again = "copy the package again, whole, or export again"
         if not full.is_file():
