@@ -64,6 +64,7 @@ _GLOBAL = {
     "class_num": (integer(0), None, "PaddleClas's old place for Arch.class_num"),
     "eval_mode": (one_of("classification"), "classification", "how to evaluate"),
     "resolution": (integer(32), None, "the paper's resolution multiplier: sets crops, resize and image_shape"),
+    "to_static": (BOOLEAN, False, "compile the training graph, on devices where that is faster"),
     "cpu_kernels": (one_of("auto", "on", "off"), "auto", "compiled training operators for the CPU"),
     "on_nan": (one_of("stop", "rollback"), "stop", "rollback: once back to the last good state at half the rate"),
     "check_data": (one_of("lists", "full", "off"), "lists", "what is read of the data set before the first step"),
@@ -202,7 +203,6 @@ EXTRA_KEYS = {"weight": Key(NUMBER, 1.0, "factor in the sum of the losses")}
 # PaddleClas's keys that change nothing here, and why: accepted, and reported once where they ask for something.
 IGNORED: dict[str, str] = {
     "Global.use_dali": "DALI is not used; DataLoader.Train.pipeline: fast is the quick reader",
-    "Global.to_static": "training under @to_static is not faster for these networks; export does its own",
     "Global.uniform_output_enabled": "the output files are laid out one way",
     "Global.log_ranks": "the first process writes the log",
     "Global.print_mem_info": "GPU memory is not logged",

@@ -135,6 +135,11 @@ def _prepare(config: Mapping, folder: Path, device: str, rank: int, world: int) 
     if config.get("Arch.cache_features"):
         views = config.get("DataLoader.Eval.dataset.transform_ops")
         network, loader, eval_loader = cache_features(model, loader, eval_loader, folder, views)
+    if config.get("Global.to_static"):
+        if device == "cpu":
+            log.info("Global.to_static: a CPU gains nothing by it; computing eagerly")
+        else:
+            network = paddle.jit.to_static(network)
     class_num = int(config.get("Arch.class_num"))
     state = TrainState(model, optimizer, ema, precision.scaler, seed)
     setting = Setting(

@@ -164,9 +164,9 @@ def test_anchors_and_merges_work(load, line_of):
 
 
 def test_ignored_keys_are_reported_once(load):
-    assert not load().notes  # to_static: False asks for nothing
-    notes = load("Global.to_static=True", "Global.use_dali=True").notes
-    assert len(notes) == 2 and "Global.to_static" in notes[0] and "-o " in notes[0]
+    assert not load("Global.print_mem_info=False").notes  # asks for nothing
+    notes = load("Global.print_mem_info=True", "Global.use_dali=True").notes
+    assert len(notes) == 2 and "Global.print_mem_info" in notes[0] and "-o " in notes[0]
 
 
 def test_training_at_another_size_is_noted(load):
