@@ -149,16 +149,19 @@ def _installed(module: str | None) -> bool:
     return module is None or importlib.util.find_spec(module) is not None
 
 
-def _paddle_can(form: Mapping) -> bool:
-    """Paddle 2 does not read the .json kind."""
-    if not any(file.endswith(".json") for file in form["files"]):
-        return True
+def _paddle_version() -> int:
+    """Return the major version of the installed Paddle without importing it; 3 where that is not known."""
     from importlib.metadata import PackageNotFoundError, version
 
     for name in ("paddlepaddle", "paddlepaddle-gpu"):
         with contextlib.suppress(PackageNotFoundError):
-            return int(version(name).split(".")[0]) >= 3
-    return True
+            return int(version(name).split(".")[0])
+    return 3
+
+
+def _paddle_can(form: Mapping) -> bool:
+    """Paddle 2 does not read the .json kind."""
+    return _paddle_version() >= 3 or not any(file.endswith(".json") for file in form["files"])
 
 
 def choose_form(package: Package, backend: str, precision: str = "fp32") -> Mapping | None:
@@ -182,6 +185,8 @@ def why_not(package: Package, backend: str, precision: str = "fp32") -> str | No
     if backend == "openvino":
         if platform.machine().lower() not in ("x86_64", "amd64"):
             return "Paddle's OpenVINO engine exists on x86 only"
+        if _paddle_version() < 3:
+            return "Paddle has an OpenVINO engine from version 3 on"
     if backend == "lite":
         from ppmobilenet.deploy import lite
 

@@ -22,7 +22,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppmobilenet.deploy.program import legacy_program, static_mode
+from ppmobilenet.deploy.program import legacy_program, static_mode, writes_json
 from ppmobilenet.errors import NumericsError, UserError, did_you_mean
 
 METHODS = ("ptq", "qat")
@@ -174,6 +174,11 @@ def decide(network: nn.Layer, plan: Plan) -> None:
         kept.update(dict.fromkeys(matched))
     if plan.max_layer_error is not None:
         kept.update(dict.fromkeys(e.layer for e in plan.errors if e.error > plan.max_layer_error))
+    if not writes_json():
+        raise UserError(
+            f"int8 needs Paddle 3, this is {paddle.__version__}: its quantizers are the ones that were seen to work",
+            hint="quantize with Paddle 3; the int8 package then runs anywhere",
+        )
     if len(kept) == len(plan.errors):
         raise UserError("every layer would stay float: nothing is left to quantize", where="--keep-float")
     plan.kept = list(kept)

@@ -39,6 +39,7 @@ def ops_for(size: int) -> list[dict]:
     ]
 
 
+paddle_3 = pytest.mark.skipif(paddle.__version__.startswith("2."), reason="Paddle 2 writes .pdmodel only")
 LABELS = [f"name {number}" for number in range(7)]
 
 
@@ -129,6 +130,7 @@ def test_exported_equals_eager(tmp_path, name, size, inside):
     assert np.allclose(predictor.probabilities(batch), softmax(logits), atol=1e-5)
 
 
+@paddle_3
 def test_both_paddle_forms_share_one_parameters_file(exported):
     names = {p.name for p in exported.iterdir()}
     assert {"inference.json", "inference.pdmodel", "inference.pdiparams", "inference.yml", "package.json"} <= names
@@ -204,6 +206,7 @@ def test_topk_never_exceeds_the_classes(exported):
     assert len(Predictor(exported, backend="paddle", topk=50)(photo()).class_ids) == len(LABELS)
 
 
+@paddle_3
 def test_unknown_backend_and_missing_form_are_said(exported):
     with pytest.raises(UserError, match="did you mean 'onnxruntime'"):
         Predictor(exported, backend="onnxruntim")
@@ -213,6 +216,7 @@ def test_unknown_backend_and_missing_form_are_said(exported):
         Predictor(exported, backend="paddle", precision="int8")
 
 
+@paddle_3
 def test_auto_measures_once_and_remembers(exported, tmp_path, monkeypatch):
     monkeypatch.setenv("PPMOBILENET_CACHE", str(tmp_path))
     chosen = Predictor(exported, threads=1).backend
@@ -380,6 +384,7 @@ def test_verify_names_the_first_stage_that_departs(exported, tmp_path, change, s
     assert f"departs first at: {stage}" in report.table()
 
 
+@paddle_3
 def test_verify_finds_a_model_that_was_exchanged(exported, tmp_path):
     """Another network's files, with hashes to match: only the recorded answer can tell."""
     import shutil
