@@ -6,6 +6,7 @@ Nothing here imports paddle: with the ONNX backend a board needs only numpy, Ope
 from __future__ import annotations
 
 import os
+import queue
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from typing import BinaryIO, Union
 import numpy as np
 
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.deploy.backends import Run, default_threads, open_backend
+from ppmobilenet.deploy.backends import Run, default_threads, open_backend, why_not
 from ppmobilenet.deploy.package import Ops, Package, open_package
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.registry import POSTPROCESSES
@@ -204,7 +205,9 @@ class Classifier:
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
         """Return ``[N, class_num]`` probabilities for preprocessed input ``[N, ...]``."""
-        answer = self.run(batch)
+        return self._as_probabilities(self.run(batch))
+
+    def _as_probabilities(self, answer: np.ndarray) -> np.ndarray:
         if self.output == "unknown":  # PaddleClas exports with softmax inside unless told otherwise
             looks = answer.min() >= 0 and np.allclose(answer.sum(axis=-1), 1, atol=1e-3)
             self.output = "probabilities" if looks else "logits"
@@ -316,3 +319,70 @@ class Predictor(Classifier):
         meta = self.package.meta
         self.backend, self.form, run = open_backend(self.package, backend, threads, precision)
         super().__init__(self.package.ops, run, meta["labels"], meta["output"]["kind"], topk or meta["topk"])
+        self.threads, self._precision = threads or default_threads(), precision
+        self._lane_backend = self._choose_lane_backend(backend)
+        self._lanes: queue.SimpleQueue | None = None
+
+    def _choose_lane_backend(self, asked: str) -> str | None:
+        """Return the engine that :meth:`stream` opens several times; None if it runs once, with all threads.
+
+        Two of Paddle's OpenVINO engines in two threads of a process end it by a segmentation fault (3.3.1), so with
+        ``"auto"`` ONNX Runtime takes that part where it can: the second fastest on each of N processors is faster than
+        the fastest that uses all N for one photo.
+        """
+        if self.threads == 1 or asked in ("openvino", "lite") or self.backend == "lite":
+            return None
+        if asked == "auto" and why_not(self.package, "onnxruntime", self._precision) is None:
+            return "onnxruntime"
+        return self.backend if self.backend != "openvino" else None
+
+    def _open_lanes(self) -> queue.SimpleQueue:
+        """Open the engine once a thread, each with one thread of its own."""
+        if self._lanes is None:
+            self._lanes = queue.SimpleQueue()
+            for _ in range(self.threads):
+                self._lanes.put(open_backend(self.package, self._lane_backend, 1, self._precision)[2])
+        return self._lanes
+
+    def stream(
+        self, sources: Iterable[Source], batch_size: int = 1, workers: int | None = None
+    ) -> Iterator[Prediction | Failure]:
+        """Answer photo after photo, in order.
+
+        With ``batch_size`` 1 every processor takes whole photos, from file to name, with an engine of one thread:
+        nothing waits for anything, which is the fastest way through a folder. Larger batches, and the OpenVINO engine,
+        are fed by decoding threads while the engine runs with all its threads.
+
+        Args:
+            sources: as :meth:`preprocess` takes them; may be endless.
+            batch_size: photos a run of the model.
+            workers: threads that take photos; default ``threads``.
+        """
+        if batch_size != 1 or self._lane_backend is None:
+            yield from super().stream(sources, batch_size, workers)
+            return
+        lanes = self._open_lanes()
+
+        def answer(number: int, source: Source) -> Prediction | Failure:
+            try:
+                name, tensor = self._preprocess(source, number)
+            except DataError as error:
+                return Failure(str(error.where if error.where is not None else f"photo {number}"), error)
+            run = lanes.get()
+            try:
+                return self._top(self._as_probabilities(run(tensor[None]))[0], self.labels, name)
+            finally:
+                lanes.put(run)
+
+        waiting: deque = deque()
+        with ThreadPoolExecutor(workers or self.threads) as pool:
+            try:
+                for item in enumerate(sources):
+                    waiting.append(pool.submit(answer, *item))
+                    if len(waiting) > 4 * self.threads:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
