@@ -9,7 +9,7 @@ The way of a file, room by room:
 |---|---|
 | ``files`` | finds the file (with or without its extension), recognises its kind, gives name -> array |
 | ``pickles`` ``pickle_values`` ``torchfile`` ``archives`` ``lodtensor`` | read one kind each, as views of the file |
-| ``schemes`` ``naming`` | thirteen layouts' key names -> one neutral spelling (``block.3.dw.mean``) |
+| ``schemes`` ``naming`` | the published layouts' key names -> one neutral spelling (``block.3.dw.mean``) |
 | ``guess`` | the network whose shapes these are |
 | ``matching`` | a model's tensors against a file's, every difference by its name |
 | ``loading`` | ``load_weights`` and its report |

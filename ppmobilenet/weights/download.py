@@ -137,6 +137,7 @@ def download(
                 hint=f"download {url} on another machine and put it into {folder}",
             )
         part = folder / f".{name}.part"
+        log.info("downloading %s into %s", address(url), folder)
         _fetch(address(url), part)
         try:
             check(part)

@@ -111,6 +111,15 @@ SCHEMES = (
         "fc",
     ),
     _v1(
+        "paddle-vision-v1-first",
+        "paddle.vision MobileNetV1 of Paddle 2.0",
+        ("conv1._conv", "conv1._norm_layer"),
+        "conv<b>.",
+        ("_depthwise_conv._conv", "_depthwise_conv._norm_layer"),
+        ("_pointwise_conv._conv", "_pointwise_conv._norm_layer"),
+        "fc",
+    ),
+    _v1(
         "param-attr-v1",
         "Paddle static graph MobileNetV1 (ParamAttr names)",
         ("conv1", "conv1"),

@@ -175,6 +175,15 @@ def test_first_generation_of_paddleclas_v1(tmp_path, v1, prefix):
     np.testing.assert_array_equal(outputs(model), outputs(v1))
 
 
+def test_first_generation_of_paddle_vision_v1(tmp_path, v1):
+    state = {first_generation(key): value for key, value in state_of(v1).items()}
+    state = {key.replace("_batch_norm", "_norm_layer").replace("out.", "fc."): v for key, v in state.items()}
+    path = write_weights(state, tmp_path / "w.pdparams")
+    model = create_model("MobileNetV1_x0_25")
+    assert load_weights(model, path).scheme == "paddle-vision-v1-first"
+    np.testing.assert_array_equal(outputs(model), outputs(v1))
+
+
 @pytest.mark.parametrize("family", ["v1", "v2"])
 def test_param_attr_names(tmp_path, family, request):
     source = request.getfixturevalue(family)
