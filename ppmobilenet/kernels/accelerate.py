@@ -146,6 +146,8 @@ def _steps(model: nn.Layer, units: Sequence[nn.Layer], x) -> list[Step] | None:
         return None
     if not model.training and paddle.is_grad_enabled() and _is_trained(steps, x):
         return None  # a gradient in evaluation mode: explanations, not training
+    if any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in model.sublayers()):
+        return None  # somebody wants to see what happens inside
     if any(p.dtype != paddle.float32 for step in steps for p in step.parameters):
         return None
     if steps[0].kind == DENSE3 and not x.stop_gradient:

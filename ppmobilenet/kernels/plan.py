@@ -85,9 +85,6 @@ def _conv_norm_layers(unit: nn.Layer) -> list[nn.Layer]:
         if not _is_conv_norm(layer):
             leaves = sorted({type(part).__name__ for part in unit.sublayers(include_self=True) if not part.sublayers()})
             raise Unsupported(f"{type(unit).__name__} holds {', '.join(leaves)}, not pairs of Conv2D and BatchNorm2D")
-    for part in (unit, *unit.sublayers()):
-        if part._forward_pre_hooks or part._forward_post_hooks:
-            raise Unsupported(f"{type(part).__name__} has forward hooks")
     return layers
 
 
