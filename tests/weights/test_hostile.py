@@ -52,6 +52,8 @@ def watched() -> Iterator[list[str]]:
     """The forbidden events that reading caused; it may take no more than MEMORY on top of what is there."""
     global _watching
     resource = pytest.importorskip("resource", reason="memory cannot be limited on this system")
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("only Linux tells a process's memory in /proc")
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
