@@ -17,6 +17,12 @@ from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, UserError, did_you_mean, mi
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
 COMMANDS = {
+    "split-dataset": ("split_dataset", "class folders -> training and validation lists", "photos/ --val 0.2"),
+    "check-dataset": (
+        "check_dataset",
+        "what is wrong with lists and photos: damage, duplicates, labels",
+        "--root photos/ --list photos/train_list.txt photos/val_list.txt",
+    ),
     "train": ("train", "train or fine-tune", "-c configs/quick_start/MobileNetV2_finetune.yaml"),
     "eval": (
         "eval",
@@ -40,7 +46,7 @@ COMMANDS = {
     "cost": ("cost", "parameters, multiply-adds and memory of a network", "MobileNetV2 --resolution 160"),
     "benchmark": (
         "benchmark",
-        "how fast this machine trains, or a package answers on it",
+        "how fast this machine trains, reads photos, or a package answers on it",
         "train --json speed.json",
     ),
     "report": ("report", "a run or a package as one page to look at", "output/"),
@@ -56,6 +62,7 @@ COMMANDS = {
 # how `--help` groups them; a command of no chapter stands under "more"
 CHAPTERS = {
     "choose": ("choose", "cost"),
+    "data": ("split-dataset", "check-dataset"),
     "train": ("convert-weights", "train", "eval", "report", "benchmark"),
     "deploy": ("export", "quantize", "verify", "infer"),
 }

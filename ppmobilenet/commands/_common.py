@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,3 +33,17 @@ def load_config(args: argparse.Namespace) -> Config:
     for note in config.notes:
         print(f"note: {note}", file=sys.stderr)
     return config
+
+
+@contextlib.contextmanager
+def counted(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function of (done, all) that moves a bar on a terminal; elsewhere nothing is shown."""
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, disable=None, leave=False, dynamic_ncols=True) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress

@@ -1,4 +1,4 @@
-"""``ppmobilenet benchmark train|infer``: how fast this machine trains or answers, compared in one run."""
+"""``ppmobilenet benchmark train|data|infer``: how fast this machine trains, reads or answers, compared in one run."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument("--size", type=int, default=224, help="height and width of the images")
     train.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
     train.add_argument("--json", help="write the result to this file")
+    data = kinds.add_parser("data", help="photos/s of the input pipelines against a plain loop")
+    data.add_argument("--images", metavar="DIR", help="make the photos from these; default drawn ones")
+    data.add_argument("--workers", type=int, default=2, help="worker processes to compare with one")
+    data.add_argument("--rounds", type=int, default=7, help="turns of each pipeline")
+    data.add_argument("--json", help="write the result to this file")
     infer = kinds.add_parser("infer", help="latency and photos/s of every backend for a package")
     infer.add_argument("package", help="the exported folder")
     infer.add_argument("--images", metavar="DIR", help="photos, to measure from file to name too")
@@ -33,6 +38,14 @@ def run(args: argparse.Namespace) -> None:
         print(benchmark.table(result))
         if args.json:
             benchmark.save(result, args.json)
+        return
+    if args.kind == "data":
+        from ppmobilenet.insight import data_speed
+
+        result = data_speed.measure(args.images, args.rounds, args.workers)
+        print("".join(f"{key:<30}{value:.2f}\n" for key, value in result.items() if "_over_" in key), end="")
+        if args.json:
+            data_speed.save(result, args.json)
         return
     from ppmobilenet.errors import UserError, did_you_mean
     from ppmobilenet.insight import training_speed

@@ -16,6 +16,7 @@ from ppmobilenet.registry import DATASETS
 log = logging.getLogger("ppmobilenet")
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+MAX_LABEL = 2**31 - 1
 SHOWN = 5  # faults of a list that are printed; the rest are counted
 
 
@@ -42,9 +43,12 @@ class Samples(Sequence):
 
     def path(self, index: int) -> str:
         """Return the absolute or working-folder path of one photo."""
+        return os.path.join(self.root, self.name(index))
+
+    def name(self, index: int) -> str:
+        """Return the path of one photo as the list has it, below ``root``."""
         start = int(self._ends[index - 1]) if index else 0
-        name = self._text[start : int(self._ends[index])].decode("utf-8", "surrogateescape")
-        return os.path.join(self.root, name)
+        return self._text[start : int(self._ends[index])].decode("utf-8", "surrogateescape")
 
     def where(self, index: int) -> str:
         """Return the place a sample is named at, for messages: ``train_list.txt:17``."""
@@ -87,11 +91,37 @@ def read_list(
         DataError: with file and line, what stands there and what is allowed; the first five faults are shown.
     """
     path, root = Path(path), Path(image_root)
+    paths, labels, lines, faults = scan_list(path, root, delimiter, None if relabel else class_num, check_files)
+    if faults:
+        shown = "\n  ".join(f"{path}:{line}: {fault}" for line, fault in faults[:SHOWN])
+        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise DataError(
+            shown + more, hint="correct the list, each line is `path label`; ppmobilenet check-dataset --fix can do it"
+        )
+    if not paths:
+        raise DataError("the list holds no photo", where=path, allowed="one photo a line: path label")
+    if relabel:
+        new = {old: i for i, old in enumerate(sorted(set(labels)))}
+        labels = [new[label] for label in labels]
+    return Samples(root, path, paths, labels, lines)
+
+
+def scan_list(
+    path: Path, root: Path, delimiter: str | None = None, class_num: int | None = None, check_files: bool = True
+) -> tuple[list[str], list[int], list[int], list[tuple[int, str]]]:
+    """Read a list file without stopping at faults; the arguments are those of :func:`read_list`.
+
+    Returns:
+        Paths, labels and line numbers of the good lines; (line number, what is wrong) of the others.
+
+    Raises:
+        DataError: the file itself cannot be read.
+    """
     text = _read_text(path)
     paths: list[str] = []
     labels: list[int] = []
     lines: list[int] = []
-    faults: list[str] = []
+    faults: list[tuple[int, str]] = []
     folders: dict[str, frozenset[str]] = {}
     for number, line in enumerate(text.splitlines() if "\r" in text else text.split("\n"), 1):
         line = line.strip()
@@ -105,25 +135,19 @@ def read_list(
             fault = _label_fault(line, label, delimiter)
         elif value < 0:
             fault = f"the label {label} is negative; labels count from 0"
-        elif class_num is not None and not relabel and value >= class_num:
+        elif class_num is not None and value >= class_num:
             fault = f"the label {label} is not below class_num {class_num}; allowed: 0 to {class_num - 1}"
+        elif value > MAX_LABEL:
+            fault = f"the label {label} is too large; allowed: 0 to {MAX_LABEL}"
         elif check_files and not _exists(root, name, folders):
             fault = _missing(root, name)
         if fault:
-            faults.append(f"{path}:{number}: {fault}")
+            faults.append((number, fault))
             continue
         paths.append(name)
         labels.append(value)
         lines.append(number)
-    if faults:
-        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise DataError("\n  ".join(faults[:SHOWN]) + more, hint="correct the list; each line is: path label")
-    if not paths:
-        raise DataError("the list holds no photo", where=path, allowed="one photo a line: path label")
-    if relabel:
-        new = {old: i for i, old in enumerate(sorted(set(labels)))}
-        labels = [new[label] for label in labels]
-    return Samples(root, path, paths, labels, lines)
+    return paths, labels, lines, faults
 
 
 def _read_text(path: Path) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppmobilenet.data.doctor import check_before_training
 from ppmobilenet.data.loader import Batch, Loader, build_loader
 from ppmobilenet.errors import NumericsError, Stopped, UserError
 from ppmobilenet.kernels import accelerate
@@ -113,6 +114,8 @@ def _prepare(config: Mapping, folder: Path, device: str, rank: int, world: int) 
         load_weights(model, config.get("Global.pretrained_model"))
     frozen = freeze(model, config.get("Arch.freeze"))
     resting = norms(model) if config.get("Arch.freeze_norm") else frozen
+    if rank == 0:
+        check_before_training(config, log.info)
     loader = build_loader(config, "Train", rank=rank, world_size=world, seed=seed)
     evaluating = config.get("Global.eval_during_train")
     eval_loader = build_loader(config, "Eval", rank=rank, world_size=world) if evaluating else None

@@ -1,0 +1,25 @@
+"""``ppmobilenet split-dataset``: one folder per class -> training and validation lists."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", help="the folder that holds one folder per class")
+    parser.add_argument("-o", "--output", metavar="DIR", help="where the lists go; default the folder itself")
+    parser.add_argument("--val", type=float, default=0.2, metavar="PART", help="part for validation (0.2)")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from ppmobilenet.commands._common import counted
+    from ppmobilenet.data.split import split_folder
+
+    with counted("photos") as progress:
+        made = split_folder(args.root, args.output or args.root, args.val, args.seed, progress=progress)
+    print(f"{made.train} photos in {made.train_list}\n{made.val} photos in {made.val_list}\nnames in {made.label_list}")
+    if made.grouped:
+        print(f"{made.grouped} photos look like another one: they are on its side")
+    for line in made.left_out:
+        print(f"left out: {line}")

@@ -1,0 +1,328 @@
+"""Finds what is wrong with a data set before training does: every line, every photo, and both lists together."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet.data.dataset import Samples, scan_folders, scan_list
+from ppmobilenet.data.photo_facts import look_at_all, near_pairs
+from ppmobilenet.errors import DataError, UserError
+
+KEPT = 1000  # findings of one kind that are kept in full; more are only counted
+UNBALANCED = 10  # the largest class has this many times the smallest one's photos
+
+# kind -> (is it an error?, what to do)
+KINDS = {
+    "line": (True, "correct the line, or drop it with --fix"),
+    "list": (True, "correct the list"),
+    "unreadable": (True, "replace the photo, or drop its line with --fix"),
+    "label conflict": (True, "decide which label is right"),
+    "unseen label": (True, "add photos of this class to the training list"),
+    "repeated line": (False, "drop it with --fix"),
+    "label gap": (False, "number the labels without gaps (relabel: True), or lower class_num"),
+    "class balance": (False, "collect more photos, or use sampler ClassBalancedBatchSampler"),
+    "unsafe name": (False, "rename the photo"),
+    "odd photo": (False, "look at it"),
+    "exact duplicate": (False, "keep one of them"),
+    "near duplicate": (False, "keep one of them, if they show the same"),
+    "in train and validation": (False, "take it out of one list: it makes the accuracy look better than it is"),
+}
+UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f]|[ .]$')
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.I)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: its kind (of :data:`KINDS`), the place (``train.txt:17``), what is wrong, the photos to look at."""
+
+    kind: str
+    where: str
+    message: str
+    photos: tuple[str, ...] = ()
+
+    @property
+    def is_error(self) -> bool:
+        return KINDS[self.kind][0]
+
+
+@dataclass
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        findings: at most 1000 of a kind.
+        counts: of all findings, by kind.
+        facts: of each list, for the summary: photos, classes, sizes, modes, mean, std ...
+        dropped: of each list file, the lines that ``--fix`` leaves out.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    facts: dict[str, dict] = field(default_factory=dict)
+    dropped: dict[str, set[int]] = field(default_factory=dict)
+
+    def add(self, kind: str, where: object, message: str, photos: Sequence[str] = ()) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        if self.counts[kind] <= KEPT:
+            self.findings.append(Finding(kind, str(where), message, tuple(photos)))
+
+    @property
+    def errors(self) -> int:
+        return sum(count for kind, count in self.counts.items() if KINDS[kind][0])
+
+    @property
+    def warnings(self) -> int:
+        return sum(count for kind, count in self.counts.items() if not KINDS[kind][0])
+
+
+def examine(
+    lists: Mapping[str, str | os.PathLike | None],
+    root: str | os.PathLike | Mapping[str, str | os.PathLike],
+    *,
+    delimiter: str | None = None,
+    class_num: int | None = None,
+    photos: bool = True,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Diagnosis:
+    """Examine list files (or a folder per class) and their photos; nothing is changed.
+
+    Args:
+        lists: name -> list file; None reads class folders. A list named ``train`` is held against the others.
+        root: the folder of the photos, or one for each list.
+        delimiter: between path and label.
+        class_num: if given, labels are below it.
+        photos: read every photo too, not only the lists.
+        workers: threads that decode; default one a core.
+        progress: called with (photos done, all).
+    """
+    diagnosis = Diagnosis()
+    read: dict[str, Samples] = {}
+    for name, path in lists.items():
+        folder = root[name] if isinstance(root, Mapping) else root
+        samples = _examine_list(diagnosis, name, path, Path(folder), delimiter, class_num)
+        if samples is not None:
+            read[name] = samples
+    _compare_labels(diagnosis, read)
+    if photos and read:
+        _examine_photos(diagnosis, read, workers or os.cpu_count() or 1, progress)
+    return diagnosis
+
+
+def _examine_list(diagnosis, name, path, root, delimiter, class_num) -> Samples | None:
+    try:
+        if path is None:
+            samples, _ = scan_folders(root, class_num)
+        else:
+            path = Path(path)
+            paths, labels, lines, faults = scan_list(path, root, delimiter, class_num)
+            diagnosis.dropped[str(path)] = {line for line, _ in faults}
+            for line, fault in faults:
+                diagnosis.add("line", f"{path}:{line}", fault)
+            if not paths:
+                raise DataError("the list holds no good line", where=path)
+            samples = Samples(root, path, paths, labels, lines)
+    except DataError as error:
+        diagnosis.add("list", error.where or path or root, error.message)
+        return None
+    _find_repeats(diagnosis, samples)
+    _find_unsafe_names(diagnosis, samples)
+    labels, present = np.unique(samples.labels, return_counts=True)
+    diagnosis.facts[name] = {
+        "source": str(samples.source),
+        "photos": len(samples),
+        "classes": len(present),
+        "largest_class": int(present.max()),
+        "smallest_class": int(present.min()),
+    }
+    top = int(labels[-1])
+    if top + 1 > len(labels):
+        # the first of them are enough, and a mistyped label may be a thousand million
+        gaps = np.setdiff1d(np.arange(min(top, len(labels) + 5)), labels)[:5]
+        some = ", ".join(map(str, gaps)) + (" ..." if top + 1 - len(labels) > len(gaps) else "")
+        diagnosis.add("label gap", samples.source, f"no photo has the label {some} (labels go to {top})")
+    if len(present) == 1:
+        diagnosis.add("class balance", samples.source, "all photos have one label: there is nothing to learn")
+    elif present.max() >= UNBALANCED * present.min():
+        most, least = labels[present.argmax()], labels[present.argmin()]
+        message = f"class {most} has {present.max()} photos, class {least} has {present.min()}"
+        diagnosis.add("class balance", samples.source, message)
+    return samples
+
+
+def _find_repeats(diagnosis: Diagnosis, samples: Samples) -> None:
+    first: dict[str, int] = {}
+    for place, (path, label) in enumerate(samples):
+        before = first.setdefault(os.path.normpath(path), place)
+        if before == place:
+            continue
+        there = samples.where(before)
+        if samples.labels[before] != label:
+            message = f"label {label}, but {there} gives the same photo label {samples.labels[before]}"
+            diagnosis.add("label conflict", samples.where(place), message, (path,))
+        else:
+            diagnosis.add("repeated line", samples.where(place), f"the same photo as in {there}")
+            diagnosis.dropped.setdefault(str(samples.source), set()).add(int(samples.lines[place]))
+
+
+def _find_unsafe_names(diagnosis: Diagnosis, samples: Samples) -> None:
+    lower: dict[str, str] = {}
+    for place in range(len(samples)):
+        name = samples.name(place)
+        parts = name.split("/")
+        fault = None
+        if any(UNSAFE.search(part) or RESERVED.match(part) for part in parts):
+            fault = "Windows cannot have this name"
+        elif any(len(os.fsencode(part)) > 200 for part in parts):
+            fault = "the name is longer than some systems take"
+        elif unicodedata.normalize("NFC", name) != name:
+            fault = "the name has accents as separate characters (NFD); other systems may not find it"
+        elif lower.setdefault(name.lower(), name) != name:
+            fault = f"only the case tells it from {lower[name.lower()]!r}"
+        if fault:
+            diagnosis.add("unsafe name", samples.where(place), f"{name!r}: {fault}", (samples.path(place),))
+
+
+def _compare_labels(diagnosis: Diagnosis, read: Mapping[str, Samples]) -> None:
+    if "train" not in read:
+        return
+    known = set(np.unique(read["train"].labels).tolist())
+    for samples in read.values():
+        for label in sorted(set(np.unique(samples.labels).tolist()) - known):
+            place = int(np.flatnonzero(samples.labels == label)[0])
+            diagnosis.add("unseen label", samples.where(place), f"no photo of the training list has the label {label}")
+
+
+def _examine_photos(diagnosis: Diagnosis, read: Mapping[str, Samples], workers: int, progress) -> None:
+    owners = [(name, place) for name, samples in read.items() for place in range(len(samples))]
+    paths = [read[name].path(place) for name, place in owners]
+    hashes, good, by_digest = [], [], {}
+    sums = {name: np.zeros((2, 3)) for name in read}
+    sizes: dict[str, list] = {name: [] for name in read}
+    tallies: dict[str, dict] = {name: {} for name in read}
+    for at, facts in enumerate(look_at_all(paths, workers, progress)):
+        name, place = owners[at]
+        where = read[name].where(place)
+        if facts.fault:
+            diagnosis.add("unreadable", where, f"{paths[at]}: {facts.fault}", (paths[at],))
+            diagnosis.dropped.setdefault(str(read[name].source), set()).add(int(read[name].lines[place]))
+            continue
+        for note in facts.notes:
+            diagnosis.add("odd photo", where, f"{paths[at]}: {note}", (paths[at],))
+        for key in (facts.kind, facts.mode, f"EXIF rotation {facts.orientation}"):
+            tallies[name][key] = tallies[name].get(key, 0) + 1
+        sums[name] += facts.sums
+        sizes[name].append(facts.size)
+        by_digest.setdefault(facts.digest, []).append(at)
+        good.append(at)
+        hashes.append(facts.picture)
+    for name, found in sizes.items():
+        if not found:
+            continue
+        mean, square = sums[name] / len(found)
+        tallies[name].pop("EXIF rotation 1", None)
+        diagnosis.facts[name] |= {
+            "median_size": [int(v) for v in np.median(found, axis=0)],
+            "smallest": list(min(found, key=lambda s: s[0] * s[1])),
+            "largest": list(max(found, key=lambda s: s[0] * s[1])),
+            "mean": [round(float(v), 4) for v in mean],
+            "std": [round(float(v), 4) for v in np.sqrt(np.maximum(square - mean**2, 0))],
+            "kinds": tallies[name],
+        }
+    same = set()
+    for members in by_digest.values():
+        for other in members[1:]:
+            same.add((members[0], other))
+            if paths[members[0]] != paths[other] or owners[members[0]][0] != owners[other][0]:
+                _report_pair(diagnosis, read, owners, paths, members[0], other, "exact duplicate")
+    for one, other in near_pairs(hashes, [paths[at] for at in good]):
+        if (good[one], good[other]) not in same and paths[good[one]] != paths[good[other]]:
+            _report_pair(diagnosis, read, owners, paths, good[one], good[other], "near duplicate")
+
+
+def _report_pair(diagnosis, read, owners, paths, one: int, other: int, kind: str) -> None:
+    (name, place), (other_name, other_place) = owners[one], owners[other]
+    samples, others = read[name], read[other_name]
+    pair = (paths[one], paths[other])
+    same = "the same file" if kind == "exact duplicate" else "nearly the same picture"
+    message = f"{pair[1]}: {same} as {samples.where(place)} ({pair[0]})"
+    labels = int(samples.labels[place]), int(others.labels[other_place])
+    if labels[0] != labels[1] and kind == "exact duplicate":
+        message += f", which has label {labels[0]}, not {labels[1]}"
+        diagnosis.add("label conflict", others.where(other_place), message, pair)
+    elif name != other_name:
+        diagnosis.add("in train and validation", others.where(other_place), message, pair)
+    else:
+        diagnosis.add(kind, others.where(other_place), message, pair)
+
+
+def write_fixed(diagnosis: Diagnosis, folder: str | os.PathLike) -> list[Path]:
+    """Write each list without its bad and repeated lines, as UTF-8 with plain line ends; no photo is touched.
+
+    Raises:
+        UserError: the folder holds one of the lists that were read, or cannot be written.
+    """
+    folder, written = Path(folder), []
+    for source, dropped in diagnosis.dropped.items():
+        target = folder / Path(source).name
+        if target.exists() and target.samefile(source):
+            raise UserError("--fix would overwrite the list", where=target, hint="give another folder")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            text = Path(source).read_bytes().decode("utf-8-sig")
+            lines = text.splitlines() if "\r" in text else text.split("\n")
+            kept = [line.strip() for number, line in enumerate(lines, 1) if number not in dropped and line.strip()]
+            target.write_bytes("".join(f"{line}\n" for line in kept).encode("utf-8"))
+        except OSError as error:
+            raise UserError(f"cannot be written: {error.strerror}", where=target) from error
+        written.append(target)
+    return written
+
+
+def lists_of(config: Mapping) -> tuple[dict, dict, str | None]:
+    """Return (lists, roots, delimiter) for :func:`examine` from a config's Train and Eval data sets."""
+    lists, roots, delimiter = {}, {}, None
+    for mode, name in (("Train", "train"), ("Eval", "validation")):
+        dataset = config.get(f"DataLoader.{mode}.dataset")
+        if dataset:
+            lists[name], roots[name] = dataset.get("cls_label_path"), dataset["image_root"]
+            delimiter = dataset.get("delimiter") or delimiter
+    return lists, roots, delimiter
+
+
+def check_before_training(config: Mapping, log: Callable[[str], None]) -> None:
+    """Examine a config's lists (``Global.check_data: lists``), and its photos too (``full``), before the first step.
+
+    Unreadable training photos that ``max_bad_samples`` allows are no hindrance.
+
+    Raises:
+        DataError: the first errors, and how to see them all.
+    """
+    how = config.get("Global.check_data") or "lists"
+    if how == "off":
+        return
+    lists, roots, delimiter = lists_of(config)
+    if not config.get("Global.eval_during_train"):
+        lists.pop("validation", None)
+    relabel = config.get("DataLoader.Train.dataset.relabel")
+    class_num = None if relabel else config.get("Arch.class_num")
+    diagnosis = examine(lists, roots, delimiter=delimiter, class_num=class_num or None, photos=how == "full")
+    allowed = config.get("DataLoader.Train.dataset.max_bad_samples") or 0
+    training = f"{lists.get('train')}:"
+    tolerated = [f for f in diagnosis.findings if f.kind == "unreadable" and f.where.startswith(training)]
+    errors = [f for f in diagnosis.findings if f.is_error and not (f in tolerated and len(tolerated) <= allowed)]
+    if errors:
+        shown = "\n  ".join(f"{f.where}: {f.message}" for f in errors[:5])
+        more = f"\n  and {len(errors) - 5} more" if len(errors) > 5 else ""
+        raise DataError(shown + more, hint=f"{KINDS[errors[0].kind][1]}; ppmobilenet check-dataset -c CONFIG shows all")
+    for finding in [f for f in diagnosis.findings if not f.is_error][:10]:
+        log(f"data: {finding.where}: {finding.message}")
+    if diagnosis.warnings > 10:
+        log(f"data: {diagnosis.warnings} remarks in all; ppmobilenet check-dataset -c CONFIG shows them")

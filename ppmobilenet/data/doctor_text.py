@@ -1,0 +1,97 @@
+"""A diagnosis as text, JSON, and a page of the photos to look at."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+from pathlib import Path
+
+import cv2
+
+from ppmobilenet.data.decode import decode_image
+from ppmobilenet.data.doctor import KINDS, Diagnosis
+from ppmobilenet.errors import DataError
+
+SHOWN = 5  # findings of a kind in the text
+PICTURES = 200  # findings on the page
+SIDE = 160  # pixels of a thumbnail
+
+
+def text(diagnosis: Diagnosis) -> str:
+    """Return the summary for a terminal."""
+    lines = []
+    for name, facts in diagnosis.facts.items():
+        lines.append(
+            f"{name}: {facts['photos']} photos, {facts['classes']} classes of {facts['smallest_class']} to "
+            f"{facts['largest_class']} ({facts['source']})"
+        )
+        if "mean" in facts:
+            width, height = facts["median_size"]
+            small, large = ("x".join(map(str, facts[key])) for key in ("smallest", "largest"))
+            kinds = ", ".join(f"{key} {count}" for key, count in sorted(facts["kinds"].items(), key=lambda i: -i[1]))
+            lines.append(f"  median {width}x{height}, from {small} to {large}; {kinds}")
+            lines.append(f"  mean {facts['mean']}, std {facts['std']} of RGB values 0 to 1 (thumbnails)")
+    for kind, (is_error, advice) in KINDS.items():
+        count = diagnosis.counts.get(kind)
+        if not count:
+            continue
+        lines.append(f"{'ERROR' if is_error else 'warning'}: {kind}, {count} times; what to do: {advice}")
+        found = [f for f in diagnosis.findings if f.kind == kind]
+        lines += [f"  {f.where}: {f.message}" for f in found[:SHOWN]]
+        if count > SHOWN:
+            lines.append(f"  and {count - SHOWN} more")
+    lines.append(f"{diagnosis.errors} errors, {diagnosis.warnings} warnings")
+    return "\n".join(lines)
+
+
+def as_json(diagnosis: Diagnosis) -> str:
+    """Return everything as JSON."""
+    findings = [
+        {"kind": f.kind, "error": f.is_error, "where": f.where, "message": f.message, "photos": list(f.photos)}
+        for f in diagnosis.findings
+    ]
+    whole = {
+        "errors": diagnosis.errors,
+        "warnings": diagnosis.warnings,
+        "counts": diagnosis.counts,
+        "lists": diagnosis.facts,
+        "findings": findings,
+    }
+    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+
+
+def write_page(diagnosis: Diagnosis, path: str | os.PathLike) -> None:
+    """Write the photos of the findings as one HTML file that needs nothing else."""
+    with_photos = [f for f in diagnosis.findings if f.photos]
+    rows = []
+    for finding in with_photos[:PICTURES]:
+        pictures = "".join(_thumbnail(photo) for photo in finding.photos)
+        kind = ("error: " if finding.is_error else "") + finding.kind
+        where, message = html.escape(finding.where), html.escape(finding.message)
+        rows.append(f"<section><h2>{kind}</h2><div>{pictures}</div><p><b>{where}</b> {message}</p></section>")
+    left = len(with_photos) - len(rows)
+    more = f"<p>and {left} more, see the JSON</p>" if left else ""
+    summary = html.escape(text(diagnosis))
+    style = (
+        "body{font:14px sans-serif;margin:2em}section{display:inline-block;vertical-align:top;width:24em;margin:.5em}"
+        "h2{font-size:1em;margin:0}img{margin:.2em}p{overflow-wrap:anywhere}pre{white-space:pre-wrap}"
+    )
+    page = (
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Data set</title><style>{style}</style>'
+        f"<h1>{diagnosis.errors} errors, {diagnosis.warnings} warnings</h1><pre>{summary}</pre>"
+        f"{''.join(rows)}{more}</html>\n"
+    )
+    Path(path).write_bytes(page.encode("utf-8", "backslashreplace"))
+
+
+def _thumbnail(path: str) -> str:
+    try:
+        pixels = decode_image(path, to_rgb=False)
+    except DataError:
+        return "<i>cannot be decoded</i>"
+    scale = SIDE / max(pixels.shape[:2])
+    size = tuple(max(1, round(side * scale)) for side in pixels.shape[1::-1])
+    _, data = cv2.imencode(".jpg", cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+    return f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode()}">'

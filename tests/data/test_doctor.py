@@ -1,0 +1,324 @@
+"""Every bad list and photo is named by the doctor, skipped by training within bounds, and fails evaluation."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import time
+import unicodedata
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ppmobilenet.cli import main
+from ppmobilenet.data import doctor
+from ppmobilenet.data.dataset import ImageNetDataset, read_list
+from ppmobilenet.data.loader import Loader
+from ppmobilenet.data.photo_facts import look
+from ppmobilenet.data.samplers import DistributedBatchSampler
+from ppmobilenet.data.split import split_folder
+from ppmobilenet.errors import DataError, UserError
+
+Image = pytest.importorskip("PIL.Image")
+OPS = [{"DecodeImage": {}}, {"RandCropImage": {"size": 16}}, {"NormalizeImage": {"order": ""}}]
+
+
+def scene(seed: int, side: int = 64) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+
+
+def data(pixels: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    for label in range(3):
+        (tmp_path / f"class{label}").mkdir()
+        for i in range(4):
+            (tmp_path / f"class{label}/{i}.jpg").write_bytes(data(scene(10 * label + i), quality=95))
+    return tmp_path
+
+
+def listed(root: Path, name: str = "train.txt", extra: str | bytes = "") -> Path:
+    lines = "".join(f"class{c}/{i}.jpg {c}\n" for c in range(3) for i in range(4))
+    path = root / name
+    path.write_bytes(lines.encode() + (extra if isinstance(extra, bytes) else extra.encode()))
+    return path
+
+
+def kinds(diagnosis) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for finding in diagnosis.findings:
+        found.setdefault(finding.kind, []).append(f"{finding.where}: {finding.message}")
+    return found
+
+
+def test_a_good_set_is_clean(photos):
+    diagnosis = doctor.examine({"train": listed(photos)}, photos, class_num=3)
+    assert not diagnosis.findings
+    facts = diagnosis.facts["train"]
+    assert facts["photos"] == 12 and facts["classes"] == 3 and facts["median_size"] == [64, 64]
+    pixels = np.stack([cv2.imread(str(photos / f"class{c}/{i}.jpg"))[..., ::-1] for c in range(3) for i in range(4)])
+    assert np.allclose(facts["mean"], pixels.reshape(-1, 3).mean(0) / 255, atol=0.005)
+
+
+# what stands in line 13 -> (kind, important words)
+LINES = {
+    "# comment": ("line", "comment"),
+    "class0/0.jpg": ("line", "no label"),
+    "class0/0.jpg 1.0": ("line", "not a whole number"),
+    "class0/0.jpg cat": ("line", "not a whole number"),
+    "class0/0.jpg -2": ("line", "negative"),
+    "class0/0.jpg 3": ("line", "allowed: 0 to 2"),
+    "class0/0.jpg 99999999999999999999": ("line", "allowed: 0 to 2"),
+    "class0/9.jpg 0": ("line", "does not exist"),
+    "class0 0": ("unreadable", "a folder, not a photo"),
+    "class0/0.jpg 0": ("repeated line", "train.txt:1"),
+    "./class0/0.jpg 0": ("repeated line", "train.txt:1"),
+    "class0/0.jpg 1": ("label conflict", "label 1, but .*train.txt:1 gives the same photo label 0"),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_bad_lines(photos, line):
+    kind, words = LINES[line]
+    diagnosis = doctor.examine({"train": listed(photos, extra=line + "\n")}, photos, class_num=3)
+    (found,) = [f for f in diagnosis.findings if f.kind == kind]
+    assert found.where == f"{photos}/train.txt:13"
+    assert re.search(words, found.message)
+
+
+def test_harmless_forms_are_no_findings(photos):
+    text = listed(photos).read_text()
+    (photos / "train.txt").write_bytes(("\ufeff" + text.replace(" ", "\t").replace("\n", "\r\n") + "\r\n\r\n").encode())
+    assert not doctor.examine({"train": photos / "train.txt"}, photos, class_num=3).findings
+
+
+def test_whole_lists(photos):
+    (photos / "empty.txt").write_text("\n")
+    (photos / "latin.txt").write_bytes(b"caf\xe9.jpg 0\n")
+    for path, words in (
+        (photos / "empty.txt", "no good line"),
+        (photos / "latin.txt", "not UTF-8"),
+        (photos / "none.txt", "does not exist"),
+        (photos / "class0", "a folder, not a list"),
+    ):
+        diagnosis = doctor.examine({"train": path}, photos)
+        assert words in kinds(diagnosis)["list"][0] and diagnosis.errors == 1
+    (photos / "one.txt").write_text("class0/0.jpg 5\n")
+    found = kinds(doctor.examine({"train": photos / "one.txt"}, photos))
+    assert "one label" in found["class balance"][0] and "0, 1, 2, 3, 4" in found["label gap"][0]
+    (photos / "val.txt").write_text("class0/0.jpg 0\nclass1/1.jpg 7\n")
+    found = kinds(doctor.examine({"train": listed(photos), "validation": photos / "val.txt"}, photos))
+    assert "val.txt:2: no photo of the training list has the label 7" in found["unseen label"][0]
+    assert "train.txt:1" in found["in train and validation"][0]
+    big = "".join(f"class0/0.jpg 0\nclass1/{i % 4}.jpg 1\n" for i in range(1))
+    (photos / "far.txt").write_text(big + "class2/0.jpg 2000000000\n")
+    assert "label 2, 3, 4" in kinds(doctor.examine({"train": photos / "far.txt"}, photos, photos=False))["label gap"][0]
+
+
+def test_names(photos):
+    nfd = unicodedata.normalize("NFD", "é.jpg")
+    for name in (nfd, "a=b #'c'.jpg", "con.jpg", "a:b.jpg", "UP.jpg", "up.jpg", "x" * 230 + ".jpg"):
+        (photos / name).write_bytes(data(scene(len(name))))
+    names = [nfd, "a=b #'c'.jpg", "con.jpg", "a:b.jpg", "UP.jpg", "up.jpg", "x" * 230 + ".jpg"]
+    path = listed(photos, extra="".join(f"{name} 0\n" for name in names))
+    found = kinds(doctor.examine({"train": path}, photos, photos=False))
+    assert set(found) == {"unsafe name"}
+    lines = [int(text.split("train.txt:")[1].split(":")[0]) for text in found["unsafe name"]]
+    assert lines == [13, 15, 16, 18, 19]
+    path.write_text(unicodedata.normalize("NFC", nfd) + " 0\n", encoding="utf-8")
+    with pytest.raises(DataError, match="form NFD"):
+        read_list(path, photos)
+
+
+def bad_photos(root: Path) -> dict[str, str]:
+    """Write what nobody can decode; name -> important words."""
+    jpeg = data(scene(1, 200))
+    contents = {
+        "zero.jpg": (b"", "empty"),
+        "cut.jpg": (jpeg[: len(jpeg) // 2], "truncated or damaged"),
+        "html.jpg": (b"<!DOCTYPE html><html><body>404", "web page"),
+        "bomb.png": (b"\x89PNG\r\n\x1a\n" + bytes(8) + (50000).to_bytes(4, "big") * 2 + bytes(50), "50000x50000"),
+        "text.png": (b"not a photo at all", "not a photo"),
+    }
+    for name, (content, _) in contents.items():
+        (root / name).write_bytes(content)
+    words = {name: said for name, (_, said) in contents.items()}
+    os.symlink("loop.jpg", root / "loop.jpg")
+    words["loop.jpg"] = "symbolic link|does not exist"
+    if os.geteuid():
+        (root / "closed.jpg").write_bytes(jpeg)
+        (root / "closed.jpg").chmod(0)
+        words["closed.jpg"] = "ermission"
+    return words
+
+
+@pytest.mark.parametrize("pipeline", ["exact", "fast"])
+def test_bad_photos(photos, pipeline, caplog):
+    words = bad_photos(photos)
+    path = listed(photos, extra="".join(f"{name} 0\n" for name in words))
+    found = kinds(doctor.examine({"train": path}, photos))["unreadable"]
+    assert len(found) == len(words)
+    for line, (name, said) in enumerate(words.items(), 13):
+        (text,) = [f for f in found if f.startswith(f"{path}:{line}:")]
+        assert name in text and re.search(said, text)
+    dataset = ImageNetDataset(str(photos), str(path), OPS)
+    # evaluation: the first one fails it
+    with pytest.raises(DataError, match="train.txt:13: .*zero.jpg"):
+        list(Loader(dataset, DistributedBatchSampler(4), pipeline=pipeline))
+    # training: skipped up to the number, with file and line, once
+    loader = Loader(
+        dataset, DistributedBatchSampler(10, shuffle=True), max_bad_samples=len(words), num_workers=1, pipeline=pipeline
+    )
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        assert sum(len(batch.indices) for batch in loader) == 12
+    loader.close()
+    assert loader.bad_samples == len(words)
+    for line, name in enumerate(words, 13):
+        assert caplog.text.count(f"train.txt:{line}: ") == 1 and name in caplog.text
+    with pytest.raises(DataError, match="more than max_bad_samples=1"):
+        list(Loader(dataset, DistributedBatchSampler(10), max_bad_samples=1, pipeline=pipeline))
+
+
+def odd_photos(root: Path) -> dict[str, tuple[str, str]]:
+    """Write what is strange but can be used; name -> (mode, a word of its note)."""
+    frames = [Image.fromarray(scene(i, 40)) for i in range(3)]
+    image = scene(77)
+    made = {
+        "grey.jpg": (data(image, mode="L"), "grey", ""),
+        "cmyk.jpg": (data(image, mode="CMYK"), "CMYK", ""),
+        "rgba.png": (data(image, "PNG", "RGBA"), "alpha", ""),
+        "la.png": (data(image, "PNG", "LA"), "grey with alpha", ""),
+        "palette.png": (data(image, "PNG", "P"), "palette", ""),
+        "renamed.jpg": (data(image, "PNG"), "colour", "it is a PNG"),
+        "dot.png": (data(image[:1, :1], "PNG"), "colour", "1x1"),
+        "line.png": (data(image[:1], "PNG"), "colour", "64x1"),
+        "wide.png": (data(cv2.resize(image, (900, 40)), "PNG"), "colour", "centre crop"),
+        "plain.png": (data(np.full((50, 50, 3), 9, np.uint8), "PNG"), "colour", "plain"),
+        "webp.webp": (data(image, "WEBP"), "colour", ""),
+    }
+    out = io.BytesIO()
+    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
+    made["moving.gif"] = (out.getvalue(), "colour", "animated")
+    out = io.BytesIO()
+    Image.fromarray(np.linspace(0, 65535, 4096).reshape(64, 64).astype(np.uint16)).save(out, "PNG")
+    made["deep.png"] = (out.getvalue(), "16-bit", "")
+    for name, (content, _, _) in made.items():
+        (root / name).write_bytes(content)
+    return {name: (mode, note) for name, (_, mode, note) in made.items()}
+
+
+def test_odd_photos_are_used_and_told(photos):
+    for name, (mode, note) in odd_photos(photos).items():
+        facts = look(str(photos / name))
+        assert facts.fault is None and facts.mode == mode, name
+        assert note in " ".join(facts.notes) and bool(note) == bool(facts.notes), name
+    (photos / "odd.txt").write_text("".join(f"{name} 0\n" for name in odd_photos(photos)))
+    for pipeline in ("exact", "fast"):
+        dataset = ImageNetDataset(str(photos), str(photos / "odd.txt"), OPS)
+        (batch,) = Loader(dataset, DistributedBatchSampler(64), pipeline=pipeline)
+        assert batch.images.shape == (13, 3, 16, 16) and np.isfinite(batch.images).all()
+
+
+def test_exif_rotation_is_counted(photos):
+    exif = Image.Exif()
+    exif[274] = 6
+    (photos / "turned.jpg").write_bytes(data(scene(5)[:40], exif=exif))
+    assert look(str(photos / "turned.jpg")).size == (40, 64)
+    diagnosis = doctor.examine({"train": listed(photos, extra="turned.jpg 0\n")}, photos)
+    assert diagnosis.facts["train"]["kinds"]["EXIF rotation 6"] == 1
+
+
+def test_a_photo_removed_during_the_run(photos):
+    dataset = ImageNetDataset(str(photos), str(listed(photos)), OPS)
+    (photos / "class1/2.jpg").unlink()
+    with pytest.raises(DataError, match="train.txt:7: .*class1/2.jpg: the photo does not exist"):
+        list(Loader(dataset, DistributedBatchSampler(4)))
+
+
+def test_duplicates(photos):
+    original = scene(20, 120)
+    (photos / "first.jpg").write_bytes(data(original, quality=95))
+    (photos / "copy.jpg").write_bytes(data(original, quality=95))
+    (photos / "smaller.jpg").write_bytes(data(cv2.resize(original, (90, 90)), quality=70))
+    path = listed(photos, extra="first.jpg 0\n")
+    (photos / "val.txt").write_text("copy.jpg 1\nsmaller.jpg 0\n")
+    found = kinds(doctor.examine({"train": path, "validation": photos / "val.txt"}, photos))
+    assert "val.txt:1" in found["label conflict"][0] and "has label 0, not 1" in found["label conflict"][0]
+    assert any("val.txt:2" in text and "nearly the same" in text for text in found["in train and validation"])
+    (photos / "both.txt").write_text("first.jpg 0\ncopy.jpg 0\nsmaller.jpg 0\n")
+    found = kinds(doctor.examine({"train": photos / "both.txt"}, photos))
+    assert "both.txt:2" in found["exact duplicate"][0] and "both.txt:3" in found["near duplicate"][0]
+
+
+def test_the_command_fixes_lists_and_shows_suspects(photos, capsys):
+    words = bad_photos(photos)
+    extra = "\ufeff".encode() + b"# x\r\nclass0/0.jpg 0\r\n" + b"".join(f"{n} 1\r\n".encode() for n in words)
+    path = listed(photos, extra=extra)
+    before = {p: p.stat().st_mtime_ns for p in photos.rglob("*.jpg") if not p.is_symlink()}
+    out = photos / "out"
+    options = ["--json", str(photos / "a.json"), "--html", str(photos / "a.html"), "--fix", str(out)]
+    command = ["check-dataset", "--root", str(photos), "--list", str(path)]
+    assert main([*command, *options]) == 3
+    printed = capsys.readouterr().out
+    assert "ERROR: unreadable" in printed and "zero.jpg" in printed and f"{len(words) + 1} errors" in printed
+    report = json.loads((photos / "a.json").read_text())
+    assert report["counts"]["unreadable"] == len(words) and report["errors"] == len(words) + 1
+    assert "cannot be decoded" in (photos / "a.html").read_text()
+    assert main(["check-dataset", "--root", str(photos), "--list", str(out / "train.txt"), "--strict"]) == 0
+    assert len((out / "train.txt").read_text().splitlines()) == 12
+    assert before == {p: p.stat().st_mtime_ns for p in photos.rglob("*.jpg") if not p.is_symlink()}
+    (photos / "twice.txt").write_text("class0/0.jpg 0\nclass1/1.jpg 1\nclass0/0.jpg 0\n")
+    command[-1] = str(photos / "twice.txt")
+    assert main(command) == 0 and main([*command, "--strict"]) == 3
+    assert main([*command, "--fix", str(photos)]) == 2
+    assert main(["check-dataset"]) == 2
+    assert main(["check-dataset", "--root", str(photos / "class0")]) == 3  # no class folders
+
+
+def test_long_lists_take_seconds(photos):
+    path = photos / "long.txt"
+    path.write_text("".join(f"class{i % 3}/{i % 4}.jpg {i % 3}\n" for i in range(100_000)))
+    start = time.process_time()
+    diagnosis = doctor.examine({"train": path}, photos, photos=False)
+    assert time.process_time() - start < 10
+    assert diagnosis.counts["repeated line"] == 100_000 - 12 and len(diagnosis.findings) <= doctor.KEPT + 5
+
+
+def test_split_keeps_classes_in_proportion_and_duplicates_together(tmp_path, capsys):
+    root = tmp_path / "photos é"
+    for label, count in enumerate((20, 10)):
+        (root / f"name {label}").mkdir(parents=True)
+        for i in range(count):
+            (root / f"name {label}/{i}.jpg").write_bytes(data(scene(100 * label + i)))
+    for i in range(4):
+        copy = cv2.resize(scene(i), (60, 60))
+        (root / f"name 0/{i} again.jpg").write_bytes(data(copy))
+    (root / "name 1/broken.jpg").write_bytes(b"x")
+    made = split_folder(root, tmp_path / "lists", val=0.25, seed=3)
+    sides = [read_list(path, root) for path in (made.train_list, made.val_list)]
+    assert len(sides[0]) + len(sides[1]) == 34 and made.grouped == 8
+    assert [int((sides[1].labels == c).sum()) for c in range(2)] == pytest.approx([6, 2.5], abs=1)
+    names = [{path for path, _ in side} for side in sides]
+    for i in range(4):
+        pair = {f"{root}/name 0/{i}.jpg", f"{root}/name 0/{i} again.jpg"}
+        assert pair <= names[0] or pair <= names[1]
+    assert made.left_out and "broken.jpg" in made.left_out[0]
+    assert made.label_list.read_text() == "0 name 0\n1 name 1\n"
+    again = split_folder(root, tmp_path / "again", val=0.25, seed=3)
+    assert again.val_list.read_bytes() == made.val_list.read_bytes()
+    assert split_folder(root, tmp_path / "other", val=0.25, seed=4).val_list.read_bytes() != made.val_list.read_bytes()
+    with pytest.raises(UserError, match="below 1"):
+        split_folder(root, tmp_path, val=1.5)
+    assert main(["split-dataset", str(root), "-o", str(tmp_path / "cli")]) == 0
+    assert "left out" in capsys.readouterr().out
