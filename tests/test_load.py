@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from ppmobilenet.data.dataset import ImageNetDataset
-from ppmobilenet.data.loader import DistributedBatchSampler, Loader
+from ppmobilenet.data.loader import Loader
+from ppmobilenet.data.samplers import DistributedBatchSampler
 from ppmobilenet.deploy import infer
 from ppmobilenet.deploy.forms import export_layer
 from ppmobilenet.models.zoo import create_model

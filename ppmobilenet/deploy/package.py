@@ -391,7 +391,7 @@ def read_json(path: Path) -> dict:
     """Read package.json and check that this version of the software understands it."""
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError(f"package.json is not readable: {error}", where=path, hint="export again") from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
         raise DamagedFileError(f'this is not a package: "format" is not {FORMAT!r}', where=path)
@@ -487,6 +487,45 @@ class Package:
         return values.reshape(shape)
 
 
+# what must stand in package.json, and of what type; the keys of each entry of a list
+_SHAPE = {
+    "name": str,
+    "class_num": int,
+    "topk": int,
+    "labels": list,
+    "input": dict,
+    "output": dict,
+    "preprocess": dict,
+    "forms": list,
+    "files": list,
+}
+_ENTRIES = {
+    "forms": {"name": str, "engine": str, "precision": str, "files": list},
+    "files": {"path": str, "bytes": int, "sha256": str},
+}
+
+
+def _check_shape(meta: Mapping, folder: Path) -> None:
+    wrong = [key for key, kind in _SHAPE.items() if not isinstance(meta[key], kind)]
+    for key, keys in _ENTRIES.items():
+        for entry in meta[key] if key not in wrong else ():
+            if not isinstance(entry, dict) or any(not isinstance(entry.get(k), kind) for k, kind in keys.items()):
+                wrong.append(key)
+                break
+    if "forms" not in wrong and not all(isinstance(path, str) for form in meta["forms"] for path in form["files"]):
+        wrong.append("forms")
+    if "preprocess" not in wrong and not isinstance(meta["preprocess"].get("ops"), list):
+        wrong.append("preprocess")
+    elif "preprocess" not in wrong and not all(isinstance(op, dict) and "op" in op for op in meta["preprocess"]["ops"]):
+        wrong.append("preprocess")
+    if wrong:
+        raise DamagedFileError(
+            f"package.json was altered: {', '.join(dict.fromkeys(wrong))} is not as export writes it",
+            where=folder,
+            hint="export again",
+        )
+
+
 def open_package(folder: str | Path) -> Package:
     """Open an exported folder. The files themselves are checked when they are first used.
 
@@ -499,13 +538,10 @@ def open_package(folder: str | Path) -> Package:
         raise UserError(f"{str(folder)!r} is not a folder", hint="give the folder that `ppmobilenet export` wrote")
     if (folder / "package.json").is_file():
         meta = read_json(folder / "package.json")
-        missing = [
-            key
-            for key in ("name", "class_num", "topk", "labels", "input", "output", "preprocess", "forms", "files")
-            if key not in meta
-        ]
+        missing = [key for key in _SHAPE if key not in meta]
         if missing:
             raise DamagedFileError(f"package.json lacks {', '.join(missing)}", where=folder, hint="export again")
+        _check_shape(meta, folder)
         return Package(folder, meta)
     if (folder / "inference.yml").is_file():
         return Package(folder, _from_inference_yml(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,10 @@ import paddle
 import pytest
 from training_helpers import losses
 
-from ppmobilenet.errors import DamagedFileError, UserError
+from ppmobilenet.data.dataset import ImageNetDataset
+from ppmobilenet.data.loader import Loader
+from ppmobilenet.data.samplers import DistributedBatchSampler
+from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import checkpoint, disk, trainer
 from ppmobilenet.training.device import Precision, keep_freed_memory
@@ -225,3 +229,36 @@ def test_a_step_hardly_waits_for_a_save(tmp_path):
         whole.append(time.perf_counter() - began)
     # the quickest of each: other programs compute on this machine, too
     assert min(waits) < 0.05 * min(whole), f"copy {min(waits) * 1e3:.1f} ms of {min(whole) * 1e3:.1f} ms"
+
+
+def workers_loader(folder: Path, monkeypatch, **keys):
+    ops = [{"DecodeImage": {}}, {"ResizeImage": {"size": 32}}]
+    dataset = ImageNetDataset(str(folder), str(folder / "train_list.txt"), ops, class_num=3)
+    return Loader(dataset, DistributedBatchSampler(4), num_workers=1, **keys)
+
+
+def test_a_hung_worker_is_found(tiny, monkeypatch):
+    loader = workers_loader(tiny, monkeypatch)
+    monkeypatch.setattr("ppmobilenet.data.loader.TIME_LIMIT", 1.0)
+    batches = iter(loader)
+    next(batches)
+    worker = loader._workers[0]
+    worker.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    try:
+        with pytest.raises(DataError, match="no batch within 1 s"):
+            list(batches)
+        assert time.monotonic() - began < 20
+    finally:
+        worker.process.send_signal(signal.SIGCONT)
+        loader.close()
+
+
+def test_files_that_vanish_during_a_run(tiny, tmp_path, monkeypatch):
+    shutil.copytree(tiny, tmp_path / "photos")
+    batches = iter(workers_loader(tmp_path / "photos", monkeypatch, max_bad_samples=1))
+    next(batches)
+    for number in (37, 38):
+        (tmp_path / f"photos/train/{number:03}.png").unlink()
+    with pytest.raises(DataError, match=r"train_list\.txt:39.*"):
+        list(batches)

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from training_helpers import VAL
 
 from ppmobilenet.cli import main
+from ppmobilenet.config import load_config
 from ppmobilenet.errors import DataError, NumericsError, UserError
 from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import checkpoint, trainer
@@ -270,6 +272,28 @@ def test_the_epoch_loop_is_short():
     lines = [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(lines) <= 45
     assert isinstance(trainer.train_epoch, types.FunctionType)
+
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "configs").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_config_takes_a_step(path, tiny, tmp_path, monkeypatch):
+    lines = (tiny / "train_list.txt").read_text().splitlines()[:2]
+    (tmp_path / "two.txt").write_text("\n".join(lines))
+    overrides = [
+        *("Global.device=cpu", f"Global.output_dir={tmp_path}/out", "Global.epochs=1", "Global.resolution=32"),
+        *("Global.cpu_kernels=off", "Arch.pretrained=False", "Global.save_interval=-1"),
+    ]
+    for mode in ("Train", "Eval"):
+        overrides += [
+            f"DataLoader.{mode}.dataset.image_root={tiny}",
+            f"DataLoader.{mode}.dataset.cls_label_path={tmp_path}/two.txt",
+            f"DataLoader.{mode}.sampler.batch_size=2",
+            f"DataLoader.{mode}.loader.num_workers=0",
+        ]
+    result = trainer.train(load_config(path, overrides))
+    assert result["step"] == 1 and result["evaluated"] == 2
 
 
 def test_grey_photo_trains(tiny, tiny_config, tmp_path):
