@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -53,3 +56,18 @@ def save_program(
         # clip_extra=False: without it Paddle Lite's opt aborts ("No attributes called threshold found for relu6")
         paddle.jit.save(layer, str(prefix), input_spec=spec, **({"clip_extra": False} if legacy else {}))
     prefix.with_name(prefix.name + ".pdiparams.info").unlink(missing_ok=True)
+    _check_written(layer, prefix, legacy)
+
+
+def _check_written(layer: nn.Layer, prefix: Path, legacy: bool) -> None:
+    """Paddle's C++ writers say nothing when the disk is full; a file that was cut short is noticed here."""
+    values = layer.state_dict().values()
+    least = sum(int(np.prod(value.shape)) * np.dtype(str(value.dtype).rpartition(".")[2]).itemsize for value in values)
+    short = prefix.with_name(prefix.name + ".pdiparams").stat().st_size < least
+    if not legacy and writes_json():
+        try:
+            json.loads(prefix.with_name(prefix.name + ".json").read_bytes())
+        except ValueError:
+            short = True
+    if short:
+        raise OSError(errno.ENOSPC, "Paddle's files were cut short (is the disk full?)")

@@ -270,6 +270,34 @@ def test_a_departing_export_is_refused_and_leaves_the_old_one(exported, tmp_path
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.parametrize("limit", [50_000, 700_000])
+def test_a_disk_that_fills_up_is_said_and_leaves_the_old_export(exported, tmp_path, limit):
+    """Paddle's own writer cuts the parameters short without a word; a limit on file size does what a full disk does."""
+    import shutil
+    import textwrap
+
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    script = f"""
+        import resource, signal, sys
+        from ppmobilenet.deploy.forms import export_layer
+        from ppmobilenet.errors import UserError
+        from ppmobilenet.models.zoo import create_model
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        model = create_model("MobileNetV1_x0_25", class_num=2)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+        ops = [{{"ResizeImage": {{"size": 32}}}}, {{"NormalizeImage": {{"order": ""}}}}]
+        try:
+            export_layer(model, {str(copy)!r}, name="x", ops=ops, labels=["a", "b"], to=["pdmodel"])
+        except UserError as error:
+            print(error)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert "cannot write" in done.stdout and "Traceback" not in done.stderr, done.stderr
+    assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["copy"]
+
+
 def test_an_export_by_paddleclas_opens_too(exported, tmp_path):
     """A folder with inference.yml and Paddle files, no package.json."""
     import shutil
