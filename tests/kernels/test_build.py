@@ -66,6 +66,7 @@ def test_compiles_once(repo, tmp_path):
     assert len(list((tmp_path / "kernels").glob("*.so"))) == 1
 
 
+@pytest.mark.slow  # compiling everything with them takes half a minute
 def test_sanitizers(tmp_path):
     """Forward and backward of odd shapes under AddressSanitizer and UndefinedBehaviorSanitizer."""
     try:
