@@ -14,6 +14,18 @@ from ppmobilenet.deploy.labels import find_label_file, label_names, read_labels
 from ppmobilenet.deploy.predictor import list_photos
 from ppmobilenet.errors import UserError
 from ppmobilenet.training.evaluator import model_with_weights
+from ppmobilenet.weights.files import read_pickle
+
+
+def trained_accuracy(config: Mapping) -> list[dict]:
+    """Return the accuracy that training measured, from the ``.pdstates`` beside the weights, if it is there."""
+    named = str(config.get("Global.pretrained_model") or "")
+    path = Path(named.removesuffix(".pdparams") + ".pdstates")
+    states = read_pickle(path) if named and path.is_file() else None
+    if not isinstance(states, dict) or not states.get("metric", 0) > 0:
+        return []
+    row = {"form": "trained", "top1": round(float(states["metric"]), 5), "epoch": int(states.get("epoch", 0))}
+    return [{**row, "source": "evaluation during training"}]
 
 
 def deployment_labels(config: Mapping, class_num: int) -> list[str]:
@@ -98,6 +110,7 @@ def export(
         softmax_inside=bool(softmax_inside),
         embed_preprocess=embed_preprocess,
         int8=plan,
+        measure=lambda _written: trained_accuracy(config),
         topk=int(config.get("Infer.PostProcess.topk") or 5),
         log=log,
     )

@@ -63,8 +63,9 @@ def from_config(
     """
     import paddle
 
-    from ppmobilenet.deploy.export import deployment_labels, evaluation_ops, model_with_weights
+    from ppmobilenet.deploy.export import deployment_labels, evaluation_ops
     from ppmobilenet.deploy.package import deployment_ops, spell_out
+    from ppmobilenet.training.evaluator import model_with_weights
 
     source = source or config.get("Infer.infer_imgs")
     infer_list = infer_list or config.get("Infer.infer_list")

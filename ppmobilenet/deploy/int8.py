@@ -22,13 +22,13 @@ from ppmobilenet.deploy.export import (
     deployment_labels,
     evaluation_ops,
     example_photos,
-    model_with_weights,
 )
 from ppmobilenet.deploy.forms import export_layer, parse_forms
 from ppmobilenet.deploy.package import Package, open_package
 from ppmobilenet.deploy.predictor import list_photos
 from ppmobilenet.deploy.quantize import ALGORITHMS, METHODS, LayerError, Plan, decide, fine_tune
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.training.evaluator import model_with_weights
 
 # agreement with float that a good int8 model reaches; below it the report says what to try
 WANTED_AGREEMENT = {"ptq": 0.95, "qat": 0.97}

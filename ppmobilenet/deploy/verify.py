@@ -244,9 +244,10 @@ def _eager(opened: Package, config: Mapping) -> Callable[[np.ndarray], np.ndarra
     """The config's model as a function of the package's input (which is pixels if normalisation is in the graph)."""
     import paddle
 
-    from ppmobilenet.deploy.export import evaluation_ops, model_with_weights
+    from ppmobilenet.deploy.export import evaluation_ops
     from ppmobilenet.deploy.forms import Deployed
     from ppmobilenet.deploy.package import spell_out
+    from ppmobilenet.training.evaluator import model_with_weights
 
     given, normalise = opened.meta["input"], None
     if given["dtype"] == "uint8":

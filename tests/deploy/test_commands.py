@@ -76,6 +76,19 @@ def test_export_says_labels_of_another_model(place, capsys):
     assert not (place / "other").exists()
 
 
+def test_the_package_carries_the_accuracy_that_training_measured(place, tmp_path):
+    import paddle
+
+    from ppmobilenet.models.zoo import create_model
+
+    paddle.save(create_model("MobileNetV1_x0_25", class_num=3).state_dict(), str(tmp_path / "best_model.pdparams"))
+    paddle.save({"metric": 0.8125, "epoch": 4}, str(tmp_path / "best_model.pdstates"))
+    words = ["export", "-c", str(place / "config.yaml"), "-o", f"Global.pretrained_model={tmp_path / 'best_model'}"]
+    assert main([*words, "--to", "pdmodel", "--output", str(tmp_path / "out")]) == 0
+    (row,) = json.loads((tmp_path / "out/package.json").read_text(encoding="utf-8"))["accuracy"]
+    assert row["top1"] == 0.8125 and row["epoch"] == 4
+
+
 def test_infer_from_the_package_answers_the_good_and_names_the_bad(place, capsys):
     saved = place / "answers.jsonl"
     words = ["infer", "-m", str(place / "inference"), "-i", str(place / "photos"), "--backend", "paddle"]
