@@ -24,6 +24,7 @@ EXTRAS = {
     "onnx": "onnx",
     "paddle2onnx": "onnx",
     "visualdl": "visualdl",
+    "tensorboardX": "tensorboard",
     "paddlelite": "lite",
 }
 

@@ -62,9 +62,3 @@ def overlay(image: np.ndarray, activation: np.ndarray) -> np.ndarray:
     heat = cv2.applyColorMap((255 * share).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
     opacity = 0.6 * share[..., None]
     return (image * (1 - opacity) + heat * opacity).astype(np.uint8)
-
-
-def pixels(tensor: np.ndarray, mean: np.ndarray, std: np.ndarray, scale: float = 1 / 255) -> np.ndarray:
-    """Return the uint8 RGB picture [H, W, 3] behind a normalised [3, H, W] tensor."""
-    picture = (tensor * np.reshape(std, (3, 1, 1)) + np.reshape(mean, (3, 1, 1))) / scale
-    return np.clip(np.rint(picture), 0, 255).astype(np.uint8).transpose(1, 2, 0)

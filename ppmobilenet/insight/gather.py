@@ -10,6 +10,7 @@ import numpy as np
 
 from ppmobilenet.config import Config, load_config
 from ppmobilenet.config.tree import to_yaml
+from ppmobilenet.data.pictures import pictures
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import backends
 from ppmobilenet.deploy.package import Package, deployment_ops, open_package
@@ -159,9 +160,6 @@ def activations(config: Mapping, weights: str, table: Predictions, count: int = 
     surest = right[np.argsort(-table.scores[right, 0], kind="stable")]
     chosen = [*figures.most_wrong(table, count // 2), *(int(i) for i in surest[: count - count // 2])]
     ops = deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
-    normalise = next((op["NormalizeImage"] for op in ops if "NormalizeImage" in op), None)
-    if normalise is None:
-        return []
     transform = build_transforms(ops)
     arch = {key: value for key, value in config["Arch"].items() if key not in ("pretrained", "use_ssld")}
     model = build_model(arch)
@@ -175,14 +173,13 @@ def activations(config: Mapping, weights: str, table: Predictions, count: int = 
         maps, _ = cam.class_activation(model, tensor[None], table.classes[i, :1])
         if maps[0].size < 4:  # the last features are one point: there is no where
             return []
-        scale = float(normalise.get("scale") or 1 / 255)
-        mean = normalise.get("mean") or (0.485, 0.456, 0.406)
-        std = normalise.get("std") or (0.229, 0.224, 0.225)
-        seen = cam.pixels(tensor, np.asarray(mean), np.asarray(std), scale)
+        seen = pictures(tensor[None], ops)
+        if seen is None:
+            return []
         text = f"{table.names[table.classes[i, 0]]} {100 * table.scores[i, 0]:.1f} %"
         if not table.correct[i]:
             text += f", true: {table.names[table.labels[i]]}"
-        rows.append({"path": table.paths[i], "overlay": cam.overlay(seen, maps[0]), "text": text})
+        rows.append({"path": table.paths[i], "overlay": cam.overlay(seen[0], maps[0]), "text": text})
     return rows
 
 

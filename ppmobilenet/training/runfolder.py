@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.training import disk
+from ppmobilenet.training.board import Board
 
 log = logging.getLogger("ppmobilenet")
 
@@ -131,53 +132,54 @@ class Table:
 
 
 class Record:
-    """What a run writes down: ``steps.csv``, ``metrics.csv`` (a row an epoch), VisualDL scalars when asked.
+    """What a run writes down: ``steps.csv``, ``metrics.csv`` (a row an epoch), and the same on its board.
 
     Args:
         folder: of the run; None for the other processes, which write nothing.
         metrics: columns of an epoch, for example ``["loss", "top1", "top5"]``.
         upto: the step that a resumed run goes on from; None for a new run.
-        visualdl: write scalars for VisualDL, too.
+        board: VisualDL and TensorBoard, if asked for.
     """
 
-    def __init__(self, folder: Path | None, metrics: Sequence[str], upto: int | None, visualdl: bool):
+    def __init__(self, folder: Path | None, metrics: Sequence[str], upto: int | None, board: Board):
         self._tables: list[Table] = []
-        self._scalars = None
+        self.board = board
         if folder is None:
             return
         epoch = ["epoch", "step", "lr", *(f"train_{m}" for m in metrics), *(f"eval_{m}" for m in metrics)]
         self._tables = [
-            Table(folder / "steps.csv", ["epoch", "step", "lr", "loss", "images_per_second"], upto),
+            Table(folder / "steps.csv", ["epoch", "step", "lr", "loss", "images_per_second", "data_wait"], upto),
             Table(folder / "metrics.csv", [*epoch, "seconds"], upto),
         ]
-        if visualdl:
-            from visualdl import LogWriter
-
-            self._scalars = LogWriter(logdir=str(folder / "vdl"))
 
     def step(self, **row) -> None:
         """Write down one step."""
         if self._tables:
             self._tables[0].add(row)
-            self._scalar("step", row)
+            self.board.scalars("step", row)
 
     def epoch(self, **row) -> None:
         """Write down one epoch."""
         if self._tables:
             self._tables[1].add(row)
-            self._scalar("epoch", row)
-
-    def _scalar(self, group: str, row: Mapping) -> None:
-        if self._scalars is not None:
-            for name, value in row.items():
-                if name not in ("epoch", "step") and value not in ("", None):
-                    self._scalars.add_scalar(f"{group}/{name}", float(value), row["step"])
+            self.board.scalars("epoch", row)
 
     def close(self) -> None:
         for table in self._tables:
             table.close()
-        if self._scalars is not None:
-            self._scalars.close()
+        self.board.close()
+
+
+def timed(items: Iterable) -> Iterator[tuple[float, object]]:
+    """Yield each item with the seconds that were spent waiting for it."""
+    waiting = iter(items)
+    while True:
+        began = time.monotonic()
+        try:
+            item = next(waiting)
+        except StopIteration:
+            return
+        yield time.monotonic() - began, item
 
 
 class Progress:

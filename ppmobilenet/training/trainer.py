@@ -21,6 +21,7 @@ from ppmobilenet.errors import NumericsError, Stopped, UserError
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.models.zoo import build_model
 from ppmobilenet.training import checkpoint
+from ppmobilenet.training.board import Board
 from ppmobilenet.training.device import (
     Precision,
     set_device,
@@ -35,7 +36,7 @@ from ppmobilenet.training.freezing import freeze, norms, train_mode
 from ppmobilenet.training.losses import Loss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
 from ppmobilenet.training.optim import Schedule, build_optimizer, build_schedule
-from ppmobilenet.training.runfolder import Progress, Record, duration, logged, owned
+from ppmobilenet.training.runfolder import Progress, Record, duration, logged, owned, timed
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.stopping import Stop, listening
 from ppmobilenet.weights.loading import load_weights
@@ -266,12 +267,9 @@ def _epochs(
 ) -> dict[str, float]:
     """Train, evaluate and save, from the epoch that the state stands in to the last."""
     names = list(dict.fromkeys(["loss", *_names(setting.metric), *_names(setting.eval_metric)]))
-    record = Record(
-        setting.folder if setting.first else None,
-        names,
-        state.step if resumed else None,
-        setting.config.get("Global.use_visualdl"),
-    )
+    folder = setting.folder if setting.first else None
+    board = Board(folder, setting.config.get("Global.use_visualdl"), setting.config.get("Global.use_tensorboard"))
+    record = Record(folder, names, state.step if resumed else None, board)
     result: dict[str, float] = {}
     try:
         while state.epoch < setting.epochs:
@@ -292,8 +290,10 @@ def _epochs(
                 **{f"train_{name}": f"{value:.6g}" for name, value in means.items()},
                 **{f"eval_{name}": f"{value:.6g}" for name, value in result.items() if name in names},
             )
+            board.norms(state.model, state.step)
             log.info("epoch %d/%d: %s, %s", state.epoch, setting.epochs, _said(means, result), duration(seconds))
         writer.wait()
+        board.result(setting.config, {"best_metric": state.best_metric, **result}, state.step)
     finally:
         record.close()
     log.info("done: best metric %.5f in epoch %d; see %s", state.best_metric, state.best_epoch, setting.folder)
@@ -319,7 +319,9 @@ def train_epoch(state: TrainState, setting: Setting, writer: checkpoint.Writer, 
     after = (setting.epochs - state.epoch - 1) * setting.steps
     every = setting.config.get("Global.print_batch_step")
     progress = Progress(title, setting.steps, state.step_in_epoch, every, setting.first, after)
-    for _, batch in zip(range(state.step_in_epoch, setting.steps), setting.loader):
+    for step, (waited, batch) in zip(range(state.step_in_epoch, setting.steps), timed(setting.loader)):
+        if step == 0:
+            record.board.batch(batch.images, setting.loader.dataset.transform_ops, state.epoch, state.step)
         rate = setting.schedule.at(state.update, state.lr_scale)
         _reseed(state, setting.rank)
         labels = paddle.to_tensor(batch.labels)
@@ -338,7 +340,8 @@ def train_epoch(state: TrainState, setting: Setting, writer: checkpoint.Writer, 
         state.photos_seen += setting.loader.batch_size * setting.world
         speed = progress.step(photos, loss=mean, lr=rate)
         if state.step % every == 0:
-            record.step(epoch=state.epoch + 1, step=state.step, lr=rate, loss=mean, images_per_second=f"{speed:.1f}")
+            figures = {"lr": rate, "loss": mean, "images_per_second": f"{speed:.1f}", "data_wait": f"{waited:.4f}"}
+            record.step(epoch=state.epoch + 1, step=state.step, **figures)
         if state.step_in_epoch % setting.update_freq:
             continue
         _change_weights(state)

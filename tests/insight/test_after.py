@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -36,15 +39,17 @@ def words(tmp_path_factory, repo) -> list[str]:
     return options
 
 
+BOARDS = [name for name in ("visualdl", "tensorboardX") if importlib.util.find_spec(name)]
+
+
 @pytest.fixture(scope="module")
-def run(words, tmp_path_factory):
-    assert main(["train", *words]) == 0
+def run(words):
+    asked = [f"Global.use_{name.lower().rstrip('x')}=True" for name in BOARDS]
+    assert main(["train", *words, *(word for text in asked for word in ("-o", text))]) == 0
     return next(word.partition("=")[2] for word in words if word.startswith("Global.output_dir"))
 
 
 def test_training_ends_with_its_report(run):
-    from pathlib import Path
-
     folder = Path(run)
     found = json.loads((folder / "report" / "report.json").read_text())
     assert found["title"] == "MobileNetV2_x0_25, run"
@@ -74,3 +79,54 @@ def test_no_report_writes_none(words, run, tmp_path):
     more = ["-o", f"Global.pretrained_model={run}/best_model", "-o", f"Global.output_dir={tmp_path / 'eval'}"]
     assert main(["eval", *words, *more, "--no-report"]) == 0
     assert not (tmp_path / "eval").exists()
+
+
+SHOWN = {
+    "step/loss", "step/lr", "step/images_per_second", "step/data_wait", "epoch/train_loss", "epoch/eval_top1",
+    "bn_scale/conv1._batch_norm", "batch/after_augmentation", "final/best_metric",
+}  # fmt: skip
+
+
+def test_visualdl_shows_the_run(run):
+    pytest.importorskip("visualdl")
+    from visualdl import LogReader
+
+    file = next((Path(run) / "vdl").glob("vdlrecords*"))
+    reader = LogReader(file_path=str(file))
+    tags = {tag for tags in reader.get_tags().values() for tag in tags}
+    assert tags >= SHOWN
+    losses = reader.get_data("scalar", "step/loss")
+    assert [record.id for record in losses] == [1, 2, 3, 4, 5, 6] and all(0 < r.value < 10 for r in losses)
+    assert len(reader.get_data("histogram", "bn_scale/conv1._batch_norm")) == 2
+    sheet = cv2.imdecode(
+        np.frombuffer(reader.get_data("image", "batch/after_augmentation")[0].image.encoded_image_string, np.uint8), 1
+    )
+    assert sheet.shape == (128, 256, 3)  # six pictures of 64 pixels
+    given = {item.name for item in reader.get_data("hyper_parameters", "hparam")[0].hparam.hparamInfos}
+    assert {"Arch.name", "Optimizer.lr.learning_rate", "DataLoader.Train.sampler.batch_size"} <= given
+
+
+def test_tensorboard_shows_the_run(run):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event
+
+    tags, losses = set(), []
+    for file in (Path(run) / "tensorboard").rglob("events.out.tfevents*"):
+        data = file.read_bytes()
+        while data:  # a record: its length, a checksum, the event, a checksum
+            (length,) = struct.unpack("<Q", data[:8])
+            for value in Event.FromString(data[12 : 12 + length]).summary.value:
+                tags.add(value.tag)
+                losses += [value.simple_value] if value.tag == "step/loss" else []
+            data = data[16 + length :]
+    assert tags >= SHOWN
+    assert len(losses) == 6
+
+
+def test_hyperparameters_are_the_ones_that_stand_in_the_config(repo):
+    from ppmobilenet.config import load_config
+    from ppmobilenet.training.board import hyperparameters
+
+    found = hyperparameters(load_config(repo / "configs" / "quick_start" / "MobileNetV2_finetune.yaml"))
+    assert found["Arch.name"] == "MobileNetV2" and found["Optimizer.momentum"] == 0.9
+    assert found["Loss.Train.0.CELoss.epsilon"] == 0.1 and "Arch.scale" not in found

@@ -42,12 +42,6 @@ def test_overlay_marks_what_speaks_for_the_class():
     assert np.array_equal(cam.overlay(picture, -np.ones((2, 2))), picture)
 
 
-def test_pixels_come_back():
-    picture = np.random.default_rng(1).integers(0, 256, (8, 9, 3), np.uint8)
-    tensor = ((picture / 255 - MEAN) / STD).transpose(2, 0, 1).astype(np.float32)
-    assert np.array_equal(cam.pixels(tensor, MEAN, STD), picture)
-
-
 @pytest.mark.parametrize("name,classes", [("coral_cat_720p.jpg", range(281, 286)), ("00020010.jpeg", [178])])
 def test_real_weights_look_at_the_animal(shared, name, classes):
     """The released V1 on a cat and on a Weimaraner, both in the middle of the photo."""

@@ -1,0 +1,117 @@
+"""What VisualDL and TensorBoard show of a run. Without either, every call does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from paddle import nn
+
+from ppmobilenet.data.pictures import contact_sheet, pictures
+
+SHOWN_PICTURES = 16
+SHOWN_EPOCHS = 3  # whose first batch is shown: pictures are large
+
+# what tells runs apart, where a config has it
+HYPERPARAMETERS = (
+    "Arch.name",
+    "Arch.scale",
+    "Arch.dropout",
+    "Optimizer.name",
+    "Optimizer.momentum",
+    "Optimizer.lr.name",
+    "Optimizer.lr.learning_rate",
+    "Optimizer.lr.warmup_epoch",
+    "Optimizer.regularizer.coeff",
+    "Loss.Train.0.CELoss.epsilon",
+    "DataLoader.Train.sampler.batch_size",
+    "Global.epochs",
+    "Global.seed",
+    "Global.update_freq",
+    "EMA.decay",
+)
+
+
+class Board:
+    """Writes a run for VisualDL (``vdl``) and TensorBoard (``tensorboard``) in the run's folder.
+
+    Args:
+        folder: of the run; None for the other processes, which write nothing.
+        visualdl: ``Global.use_visualdl``.
+        tensorboard: ``Global.use_tensorboard``.
+    """
+
+    def __init__(self, folder: Path | None, visualdl: bool = False, tensorboard: bool = False):
+        self._visualdl = self._tensorboard = None
+        if folder is not None and visualdl:
+            from visualdl import LogWriter
+
+            self._visualdl = LogWriter(logdir=str(folder / "vdl"))
+        if folder is not None and tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(folder / "tensorboard"))
+        self._writers = [writer for writer in (self._visualdl, self._tensorboard) if writer is not None]
+
+    def scalars(self, group: str, row: Mapping) -> None:
+        """Show a row's numbers as ``group/name`` at ``row["step"]``."""
+        for writer in self._writers:
+            for name, value in row.items():
+                if name not in ("epoch", "step") and value not in ("", None):
+                    writer.add_scalar(f"{group}/{name}", float(value), row["step"])
+
+    def norms(self, model: nn.Layer, step: int) -> None:
+        """Show the scales of each batch norm as a histogram: channels whose scale is near 0 do nothing."""
+        for writer in self._writers:
+            for name, layer in model.named_sublayers():
+                if isinstance(layer, (nn.BatchNorm2D, nn.SyncBatchNorm)):
+                    writer.add_histogram(f"bn_scale/{name}", layer.weight.astype("float32").numpy(), step)
+
+    def batch(self, images: np.ndarray, ops: Sequence[Mapping], epoch: int, step: int) -> None:
+        """Show the first pictures of a batch as the network gets them, in the first epochs.
+
+        Args:
+            images: [N, 3, H, W].
+            ops: the transforms that made them.
+            epoch: from 0.
+            step: of the run.
+        """
+        if not self._writers or epoch >= SHOWN_EPOCHS:
+            return
+        shown = pictures(np.asarray(images[:SHOWN_PICTURES]), ops)
+        if shown is None:
+            return
+        for writer in self._writers:
+            writer.add_image("batch/after_augmentation", contact_sheet(shown), step, dataformats="HWC")
+
+    def result(self, config: Mapping, metrics: Mapping[str, float], step: int) -> None:
+        """Show the run's hyperparameters beside its final metrics, for comparing runs."""
+        given = hyperparameters(config) if self._writers else {}
+        named = {f"final/{name}": float(value) for name, value in metrics.items()}
+        if self._visualdl is not None:
+            self._visualdl.add_hparams(given, list(named))
+            for name, value in named.items():
+                self._visualdl.add_scalar(name, value, step)
+        if self._tensorboard is not None:
+            self._tensorboard.add_hparams(given, named, name=".", global_step=step)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+def hyperparameters(config: Mapping) -> dict[str, float | int | str]:
+    """Return what tells runs apart and stands in a config."""
+    found = {}
+    tree = config.to_dict()
+    for key in HYPERPARAMETERS:
+        value = tree
+        for part in key.split("."):
+            if isinstance(value, dict):
+                value = value.get(part)
+            else:
+                value = value[int(part)] if isinstance(value, list) and int(part) < len(value) else None
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            found[key] = value
+    return found
