@@ -13,24 +13,24 @@ from ppmobilenet.data.pictures import contact_sheet, pictures
 SHOWN_PICTURES = 16
 SHOWN_EPOCHS = 3  # whose first batch is shown: pictures are large
 
-# what tells runs apart, where a config has it
-HYPERPARAMETERS = (
-    "Arch.name",
-    "Arch.scale",
-    "Arch.dropout",
-    "Optimizer.name",
-    "Optimizer.momentum",
-    "Optimizer.lr.name",
-    "Optimizer.lr.learning_rate",
-    "Optimizer.lr.warmup_epoch",
-    "Optimizer.regularizer.coeff",
-    "Loss.Train.0.CELoss.epsilon",
-    "DataLoader.Train.sampler.batch_size",
-    "Global.epochs",
-    "Global.seed",
-    "Global.update_freq",
-    "EMA.decay",
-)
+# what tells runs apart, where a config has it; VisualDL's table shows nothing under a name with a dot
+HYPERPARAMETERS = {
+    "arch": "Arch.name",
+    "scale": "Arch.scale",
+    "dropout": "Arch.dropout",
+    "optimizer": "Optimizer.name",
+    "momentum": "Optimizer.momentum",
+    "schedule": "Optimizer.lr.name",
+    "learning_rate": "Optimizer.lr.learning_rate",
+    "warmup_epoch": "Optimizer.lr.warmup_epoch",
+    "weight_decay": "Optimizer.regularizer.coeff",
+    "label_smoothing": "Loss.Train.0.CELoss.epsilon",
+    "batch_size": "DataLoader.Train.sampler.batch_size",
+    "epochs": "Global.epochs",
+    "seed": "Global.seed",
+    "update_freq": "Global.update_freq",
+    "ema": "EMA.decay",
+}
 
 
 class Board:
@@ -105,7 +105,7 @@ def hyperparameters(config: Mapping) -> dict[str, float | int | str]:
     """Return what tells runs apart and stands in a config."""
     found = {}
     tree = config.to_dict()
-    for key in HYPERPARAMETERS:
+    for name, key in HYPERPARAMETERS.items():
         value = tree
         for part in key.split("."):
             if isinstance(value, dict):
@@ -113,5 +113,5 @@ def hyperparameters(config: Mapping) -> dict[str, float | int | str]:
             else:
                 value = value[int(part)] if isinstance(value, list) and int(part) < len(value) else None
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            found[key] = value
+            found[name] = value
     return found
