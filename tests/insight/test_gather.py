@@ -65,7 +65,13 @@ def package(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "inference"
     accuracy = [{"form": "inference", "top1": 0.875, "top5": 1.0, "samples": 341}]
     export_layer(
-        model, folder, name="MobileNetV1_x0_25", ops=OPS, labels=NAMES, accuracy=accuracy, log=lambda line: None
+        model,
+        folder,
+        name="MobileNetV1_x0_25",
+        ops=OPS,
+        labels=NAMES,
+        measure=lambda package: accuracy,
+        log=lambda line: None,
     )
     return folder
 
