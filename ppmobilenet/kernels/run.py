@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import paddle
 from paddle.autograd import PyLayer
 
-from ppmobilenet.kernels.plan import NO_RESIDUAL, Step
+from ppmobilenet.kernels.plan import Step
 
 
 class _Layer(Structure):
@@ -209,6 +209,3 @@ def execute(engine: Engine, steps: list[Step], x: paddle.Tensor) -> paddle.Tenso
     if paddle.is_grad_enabled() and not (x.stop_gradient and all(p.stop_gradient for p in parameters)):
         return _Fused.apply(call.x, call, *parameters)
     return call.forward(keep=False)
-
-
-__all__ = ["NO_RESIDUAL", "POOL", "Engine", "execute"]
