@@ -14,6 +14,7 @@ skip leaves less aliasing. Evaluation uses the exact pipeline unless told otherw
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -49,8 +50,22 @@ UPRIGHT = {
 }
 
 
+_scratch = threading.local()
+
+
+def _scratch_memory(length: int) -> bytearray:
+    """Return this thread's memory for decoded pixels: touched pages are a quarter cheaper than fresh ones."""
+    memory = getattr(_scratch, "memory", b"")
+    if len(memory) < length:
+        memory = _scratch.memory = bytearray(length)
+    return memory
+
+
 class Photo:
-    """A photo that is not decoded yet: its upright size is known, its pixels come at the scale that is asked for."""
+    """A photo that is not decoded yet: its upright size is known, its pixels come at the scale that is asked for.
+
+    What ``pixels`` returns is valid until the next photo is decoded.
+    """
 
     def __init__(self, source, to_rgb: bool):
         self._rgb, self._pixels = to_rgb, None
@@ -84,6 +99,7 @@ class Photo:
                     min_height=high if reduction > 1 else 0,
                     min_width=wide if reduction > 1 else 0,
                     min_factor=reduction,
+                    buffer=_scratch_memory(3 * (wide + 16) * (high + 16)),
                 )
                 return UPRIGHT[self._turn](pixels) if self._turn > 1 else pixels
             except ValueError:

@@ -311,7 +311,10 @@ def build_loader(
     if built.decoded_cache:
         _fill_cache(built, f"{place}.dataset", rank)
     loader = dict(section.get("loader") or {})
-    return Loader(
+    kind = Loader
+    if mode == "Train" and config.get("Global.use_dali"):
+        from ppmobilenet.data.dali import DaliLoader as kind
+    return kind(
         built,
         built_sampler,
         num_workers=min(loader.get("num_workers", 0), built_sampler.steps(len(built), Share(rank, world_size), seed)),

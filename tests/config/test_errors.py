@@ -165,7 +165,7 @@ def test_anchors_and_merges_work(load, line_of):
 
 def test_ignored_keys_are_reported_once(load):
     assert not load("Global.print_mem_info=False").notes  # asks for nothing
-    notes = load("Global.print_mem_info=True", "Global.use_dali=True").notes
+    notes = load("Global.print_mem_info=True", "Global.uniform_output_enabled=True").notes
     assert len(notes) == 2 and "Global.print_mem_info" in notes[0] and "-o " in notes[0]
 
 

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from ppmobilenet.data import fast
+from ppmobilenet.data.balance import class_weights
 from ppmobilenet.data.cache import build_cache
+from ppmobilenet.data.dali import DaliLoader
 from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.decode import exif_orientation
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import ClassBalancedBatchSampler, DistributedBatchSampler, RASampler, Share, times_before
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.errors import DataError
+from ppmobilenet.errors import DataError, UserError
 
 TRAIN_OPS = [
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
@@ -224,3 +226,42 @@ def test_class_balanced_sampling():
     counts = np.bincount(drawn, minlength=1000)
     assert counts[:900].max() == 1 and counts[990:].max() - counts[990:].min() <= 1
     assert np.array_equal(times_before(np.array([3, 1, 3, 3, 1])), [0, 0, 1, 2, 1])
+
+
+def test_class_weights_keep_the_size_of_the_loss():
+    labels = np.array([0] * 90 + [1] * 10)
+    weights = class_weights(labels, 3)
+    assert weights[2] == 0 and np.isclose(weights[0] * 90, weights[1] * 10) and np.isclose(weights[labels].mean(), 1)
+    assert np.allclose(class_weights(labels, 2, balance=0), 1)
+    assert np.isclose(class_weights(labels, 2, balance=0.5)[1] / class_weights(labels, 2, balance=0.5)[0], 3)
+
+
+def test_without_dali_there_is_a_clear_error(photos):
+    try:
+        import nvidia.dali  # noqa: F401
+
+        pytest.skip("DALI is installed here")
+    except ImportError:
+        pass
+    dataset = ImageNetDataset(str(photos), str(photos / "list.txt"), TRAIN_OPS)
+    with pytest.raises(UserError, match="NVIDIA DALI is not installed") as error:
+        DaliLoader(dataset, DistributedBatchSampler(4))
+    assert "pip install nvidia-dali" in str(error.value) and "pipeline: fast" in str(error.value)
+
+
+def test_the_benchmark_gives_the_promised_keys(tmp_path, monkeypatch, capsys):
+    import json
+
+    from ppmobilenet.cli import main
+    from ppmobilenet.insight import data_speed
+
+    monkeypatch.setattr(data_speed, "KINDS", {"imagenet": (160, 4, 90), "mp12": (500, 1, 90), "small": (64, 4, 90)})
+    out = tmp_path / "speed.json"
+    assert main(["benchmark", "data", "--rounds", "1", "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert {"imagenet.fast_over_loop", "mp12.fast_over_loop", "small.fast_over_loop", "workers2_over_1"} <= set(result)
+    assert "imagenet.fast_over_loop" in capsys.readouterr().out
+    paths = data_speed.make_photos(tmp_path, "small", data_speed.originals_of(None))
+    loop = data_speed.plain_loop(paths, 3)
+    exact = data_speed._through(data_speed.Maker(data_speed.Recipe(data_speed.OPS)))(paths, 3)
+    assert np.array_equal(loop, exact)  # both do the same work
