@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -399,6 +400,7 @@ def _change_weights(state: TrainState) -> None:
 def _stop(state: TrainState, setting: Setting, writer: checkpoint.Writer, stop: Stop) -> None:
     _save(state, setting, writer, ["latest"], 0.0)
     writer.wait()
+    log.info("stopped by %s after step %d", signal.Signals(stop.number or signal.SIGTERM).name, state.step)
     raise Stopped(
         f"stopped after step {state.step} (epoch {state.epoch + 1}); everything is saved in {setting.folder}",
         hint="the same command with -o Global.checkpoints=auto goes on exactly there",

@@ -54,6 +54,7 @@ VARIANTS = {
     "dropout": ("Arch.dropout=0.5",),
     "worker processes": ("DataLoader.Train.loader.num_workers=2",),
     "accumulation": ("Global.update_freq=2",),
+    "compiled kernels": ("Global.cpu_kernels=auto",),
     "V1 with rmsprop": ("Arch.name=MobileNetV1_x0_25", "Optimizer.name=RMSProp", "Optimizer.lr.learning_rate=0.001"),
 }
 
