@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +120,28 @@ def test_two_processes_stopped_and_resumed(tiny_yaml, tmp_path):
     )
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert_same_run(tmp_path / "whole", part)
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_is_told_to_stop_in_an_epoch(tiny_yaml, tmp_path):
+    """Both stop after the same step, and the resumed run is the undisturbed one."""
+    base = ("-c", str(tiny_yaml), "-o", "DataLoader.Train.sampler.batch_size=2", "-o", "Global.epochs=4")
+    whole = launch(str(tmp_path / "log"), *base, "-o", f"Global.output_dir={tmp_path}/whole")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    part = ("-o", f"Global.output_dir={tmp_path}/part")
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    process = subprocess.Popen(
+        [*command, "--log_dir", str(tmp_path / "log2"), str(REPO / "tools/train.py"), *base, *part],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    steps = tmp_path / "part/steps.csv"
+    while process.poll() is None and (not steps.is_file() or len(losses(tmp_path / "part")) < 12):
+        time.sleep(0.01)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGTERM)
+    assert process.wait(timeout=120) == 143
+    assert 12 <= max(losses(tmp_path / "part")) < 40
+    resumed = launch(str(tmp_path / "log3"), *base, *part, "-o", "Global.checkpoints=auto")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert_same_run(tmp_path / "whole", tmp_path / "part")
