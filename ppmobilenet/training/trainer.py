@@ -161,7 +161,9 @@ def _prepare(config: Mapping, folder: Path, device: str, rank: int, world: int) 
         forward=paddle.DataParallel(network) if world > 1 else network,
         resting=tuple(resting),
         schedule=schedule,
-        loss=build_loss(config.get("Loss.Train")),
+        loss=build_loss(
+            config.get("Loss.Train"), loader.dataset.samples.labels, int(config.get("Arch.class_num") or 0)
+        ),
         eval_loss=build_loss(config.get("Loss.Eval")),
         metric=build_metrics(config.get("Metric.Train"), class_num),
         eval_metric=build_metrics(config.get("Metric.Eval"), class_num),

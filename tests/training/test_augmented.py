@@ -1,0 +1,75 @@
+"""Training with mixed photos, class weights and balanced sampling; nothing depends on the number of workers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from training_helpers import YAML, losses, write_photos
+
+from ppmobilenet.config import load_config
+from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.training.losses import CELoss, build_loss
+from ppmobilenet.training.trainer import train
+
+
+@pytest.fixture
+def run(tmp_path):
+    (tmp_path / "photos").mkdir()
+    lines = write_photos(tmp_path / "photos", 18, 0)
+    (tmp_path / "train_list.txt").write_text("".join(lines))
+    (tmp_path / "val_list.txt").write_text("".join(write_photos(_folder(tmp_path / "val"), 6, 1)))
+
+    def run(name: str, *overrides: str) -> dict[int, str]:
+        path = tmp_path / "c.yaml"
+        path.write_text(YAML.format(out=tmp_path / name, data=tmp_path))
+        train(load_config(path, ["Global.epochs=1", *overrides]))
+        return losses(tmp_path / name)
+
+    return run
+
+
+def _folder(path):
+    path.mkdir()
+    return path
+
+
+def test_workers_do_not_change_an_augmented_run(run):
+    mixing = "[{OpSampler: {MixupOperator: {alpha: 0.2, prob: 0.5}, CutmixOperator: {prob: 0.5}}}]"
+    overrides = [
+        f"DataLoader.Train.dataset.batch_transform_ops={mixing}",
+        "DataLoader.Train.sampler={name: ClassBalancedBatchSampler, batch_size: 6, balance: 1.0}",
+        "Loss.Train=[{CELoss: {epsilon: 0.1, class_weight: balanced}}]",
+    ]
+    first = run("a", *overrides)
+    assert len(first) == 3 and first == run("b", *overrides, "DataLoader.Train.loader.num_workers=2")
+
+
+def test_lists_are_examined_before_the_first_step(run, tmp_path):
+    (tmp_path / "val_list.txt").write_text("val/000.png 0\n")
+    with (tmp_path / "train_list.txt").open("a") as file:
+        file.write("photos/001.png 2\n")
+    with pytest.raises(
+        DataError, match="train_list.txt:19: label 2, but .*train_list.txt:2 gives the same photo label 1"
+    ):
+        run("a")
+    assert run("b", "Global.check_data=off")
+    (tmp_path / "photos/003.png").write_bytes(b"")
+    (tmp_path / "train_list.txt").write_text("".join(f"photos/{i:03}.png {i % 3}\n" for i in range(9)))
+    with pytest.raises(DataError, match="train_list.txt:4: .*003.png: the photo is empty"):
+        run("c", "Global.check_data=full")
+    assert run("d", "Global.check_data=full", "DataLoader.Train.dataset.max_bad_samples=1")
+
+
+def test_class_weights():
+    import paddle
+
+    logits, labels = paddle.to_tensor(np.random.default_rng(0).random((4, 3), np.float32)), np.array([0, 1, 2, 2])
+    each = [float(CELoss()(logits[i : i + 1], paddle.to_tensor(labels[i : i + 1]))) for i in range(4)]
+    weighted = build_loss([{"CELoss": {"class_weight": [1.0, 2.0, 0.5]}}], class_num=3)
+    expected = (each[0] + 2 * each[1] + 0.5 * (each[2] + each[3])) / 4
+    assert float(weighted(logits, paddle.to_tensor(labels))) == pytest.approx(expected, rel=1e-5)
+    balanced = build_loss([{"CELoss": {"class_weight": "balanced"}}], labels, 3)
+    expected = (4 / 3 * (each[0] + each[1]) + 2 / 3 * (each[2] + each[3])) / 4
+    assert float(balanced(logits, paddle.to_tensor(labels))) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(UserError, match="2 numbers"):
+        build_loss([{"CELoss": {"class_weight": [1, 2]}}], class_num=3)
