@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ppmobilenet.data.dataset import Samples, scan_folders, scan_list
-from ppmobilenet.data.photo_facts import look_at_all, near_pairs
+from ppmobilenet.data.photo_facts import groups, look_at_all
 from ppmobilenet.errors import DataError, UserError
 
 KEPT = 1000  # findings of one kind that are kept in full; more are only counted
@@ -23,16 +23,19 @@ KINDS = {
     "line": (True, "correct the line, or drop it with --fix"),
     "list": (True, "correct the list"),
     "unreadable": (True, "replace the photo, or drop its line with --fix"),
-    "label conflict": (True, "decide which label is right"),
+    "label conflict": (True, "decide which label is right; --fix drops all of them"),
     "unseen label": (True, "add photos of this class to the training list"),
     "repeated line": (False, "drop it with --fix"),
     "label gap": (False, "number the labels without gaps (relabel: True), or lower class_num"),
     "class balance": (False, "collect more photos, or use sampler ClassBalancedBatchSampler"),
     "unsafe name": (False, "rename the photo"),
     "odd photo": (False, "look at it"),
-    "exact duplicate": (False, "keep one of them"),
+    "exact duplicate": (False, "keep one of them; --fix does"),
     "near duplicate": (False, "keep one of them, if they show the same"),
-    "in train and validation": (False, "take it out of one list: it makes the accuracy look better than it is"),
+    "in train and validation": (
+        False,
+        "accuracy looks better than it is; --fix takes them out of the training list, split-dataset avoids them",
+    ),
 }
 UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f]|[ .]$')
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.I)
@@ -73,6 +76,11 @@ class Diagnosis:
         if self.counts[kind] <= KEPT:
             self.findings.append(Finding(kind, str(where), message, tuple(photos)))
 
+    def drop(self, samples: Samples, place: int) -> None:
+        """Have ``--fix`` leave out a sample's line; a class folder has none."""
+        if samples.lines[place]:
+            self.dropped.setdefault(str(samples.source), set()).add(int(samples.lines[place]))
+
     @property
     def errors(self) -> int:
         return sum(count for kind, count in self.counts.items() if KINDS[kind][0])
@@ -111,8 +119,10 @@ def examine(
         if samples is not None:
             read[name] = samples
     _compare_labels(diagnosis, read)
-    if photos and read:
-        _examine_photos(diagnosis, read, workers or os.cpu_count() or 1, progress)
+    if not photos:
+        _compare_paths(diagnosis, read)
+    elif read:
+        _examine_photos(diagnosis, read, workers, progress)
     return diagnosis
 
 
@@ -167,9 +177,11 @@ def _find_repeats(diagnosis: Diagnosis, samples: Samples) -> None:
         if samples.labels[before] != label:
             message = f"label {label}, but {there} gives the same photo label {samples.labels[before]}"
             diagnosis.add("label conflict", samples.where(place), message, (path,))
+            diagnosis.drop(samples, before)
+            diagnosis.drop(samples, place)
         else:
             diagnosis.add("repeated line", samples.where(place), f"the same photo as in {there}")
-            diagnosis.dropped.setdefault(str(samples.source), set()).add(int(samples.lines[place]))
+            diagnosis.drop(samples, place)
 
 
 def _find_unsafe_names(diagnosis: Diagnosis, samples: Samples) -> None:
@@ -200,67 +212,103 @@ def _compare_labels(diagnosis: Diagnosis, read: Mapping[str, Samples]) -> None:
             diagnosis.add("unseen label", samples.where(place), f"no photo of the training list has the label {label}")
 
 
-def _examine_photos(diagnosis: Diagnosis, read: Mapping[str, Samples], workers: int, progress) -> None:
-    owners = [(name, place) for name, samples in read.items() for place in range(len(samples))]
-    paths = [read[name].path(place) for name, place in owners]
-    hashes, good, by_digest = [], [], {}
-    sums = {name: np.zeros((2, 3)) for name in read}
-    sizes: dict[str, list] = {name: [] for name in read}
-    tallies: dict[str, dict] = {name: {} for name in read}
-    for at, facts in enumerate(look_at_all(paths, workers, progress)):
-        name, place = owners[at]
-        where = read[name].where(place)
+def _compare_paths(diagnosis: Diagnosis, read: Mapping[str, Samples]) -> None:
+    """Find photos of the training list in the others by their paths alone."""
+    if "train" not in read or len(read) == 1:
+        return
+    train = read["train"]
+    places = {hash(os.path.normpath(path)): place for place, (path, _) in enumerate(train)}
+    for name, samples in read.items():
+        for other, (path, _) in enumerate(samples if name != "train" else ()):
+            place = places.get(hash(os.path.normpath(path)))
+            if place is not None and os.path.normpath(train.path(place)) == os.path.normpath(path):
+                _report_pair(diagnosis, read, ("train", place), (name, other), "exact duplicate")
+                diagnosis.drop(train, place)
+
+
+def _examine_photos(diagnosis: Diagnosis, read: Mapping[str, Samples], workers: int | None, progress) -> None:
+    """Look at every photo once; less than 100 bytes of each are kept."""
+    names = list(read)
+    ends = np.cumsum([len(read[name]) for name in names])
+    total = int(ends[-1])
+    digests, pictures = np.zeros(total, "V16"), np.zeros(total, np.uint64)
+    colours, sizes = np.zeros((total, 48), np.uint8), np.zeros((total, 2), np.int32)
+    sums = {name: np.zeros((2, 3)) for name in names}
+    tallies: dict[str, dict] = {name: {} for name in names}
+
+    def owner(at: int) -> tuple[str, int]:
+        number = int(np.searchsorted(ends, at, side="right"))
+        return names[number], at - (int(ends[number - 1]) if number else 0)
+
+    paths = (path for name in names for path, _ in read[name])
+    for at, facts in enumerate(look_at_all(paths, total, workers, progress)):
+        name, place = owner(at)
+        samples = read[name]
+        path, where = samples.path(place), samples.where(place)
         if facts.fault:
-            diagnosis.add("unreadable", where, f"{paths[at]}: {facts.fault}", (paths[at],))
-            diagnosis.dropped.setdefault(str(read[name].source), set()).add(int(read[name].lines[place]))
+            diagnosis.add("unreadable", where, f"{path}: {facts.fault}", (path,))
+            diagnosis.drop(samples, place)
             continue
         for note in facts.notes:
-            diagnosis.add("odd photo", where, f"{paths[at]}: {note}", (paths[at],))
+            diagnosis.add("odd photo", where, f"{path}: {note}", (path,))
         for key in (facts.kind, facts.mode, f"EXIF rotation {facts.orientation}"):
             tallies[name][key] = tallies[name].get(key, 0) + 1
         sums[name] += facts.sums
-        sizes[name].append(facts.size)
-        by_digest.setdefault(facts.digest, []).append(at)
-        good.append(at)
-        hashes.append(facts.picture)
-    for name, found in sizes.items():
-        if not found:
+        digests[at], pictures[at], colours[at], sizes[at] = facts.digest, facts.picture, facts.colours, facts.size
+    for name, part in zip(names, np.split(sizes, ends[:-1])):
+        found = part[part[:, 0] > 0]
+        if not len(found):
             continue
         mean, square = sums[name] / len(found)
         tallies[name].pop("EXIF rotation 1", None)
+        area = found.astype(np.int64).prod(axis=1)
         diagnosis.facts[name] |= {
             "median_size": [int(v) for v in np.median(found, axis=0)],
-            "smallest": list(min(found, key=lambda s: s[0] * s[1])),
-            "largest": list(max(found, key=lambda s: s[0] * s[1])),
+            "smallest": found[area.argmin()].tolist(),
+            "largest": found[area.argmax()].tolist(),
             "mean": [round(float(v), 4) for v in mean],
             "std": [round(float(v), 4) for v in np.sqrt(np.maximum(square - mean**2, 0))],
             "kinds": tallies[name],
         }
-    same = set()
-    for members in by_digest.values():
-        for other in members[1:]:
-            same.add((members[0], other))
-            if paths[members[0]] != paths[other] or owners[members[0]][0] != owners[other][0]:
-                _report_pair(diagnosis, read, owners, paths, members[0], other, "exact duplicate")
-    for one, other in near_pairs(hashes, [paths[at] for at in good]):
-        if (good[one], good[other]) not in same and paths[good[one]] != paths[good[other]]:
-            _report_pair(diagnosis, read, owners, paths, good[one], good[other], "near duplicate")
+    good = np.flatnonzero(sizes[:, 0])
+    same, alike = groups(digests[good], pictures[good], colours[good])
+    for number in np.flatnonzero(alike != np.arange(len(good))):
+        # each is told once, and as the stronger kind: the same file, else nearly the same picture
+        kind, first = ("exact", same[number]) if same[number] != number else ("near", alike[number])
+        _report_pair(diagnosis, read, owner(int(good[first])), owner(int(good[number])), f"{kind} duplicate")
+    _drop_leaks(diagnosis, read, owner, good, alike)
 
 
-def _report_pair(diagnosis, read, owners, paths, one: int, other: int, kind: str) -> None:
-    (name, place), (other_name, other_place) = owners[one], owners[other]
+def _report_pair(diagnosis: Diagnosis, read: Mapping[str, Samples], one, other, kind: str) -> None:
+    (name, place), (other_name, other_place) = one, other
     samples, others = read[name], read[other_name]
-    pair = (paths[one], paths[other])
+    pair = samples.path(place), others.path(other_place)
+    if pair[0] == pair[1] and name == other_name:
+        return  # a repeated line, which the list's part told
     same = "the same file" if kind == "exact duplicate" else "nearly the same picture"
     message = f"{pair[1]}: {same} as {samples.where(place)} ({pair[0]})"
     labels = int(samples.labels[place]), int(others.labels[other_place])
     if labels[0] != labels[1] and kind == "exact duplicate":
         message += f", which has label {labels[0]}, not {labels[1]}"
         diagnosis.add("label conflict", others.where(other_place), message, pair)
+        diagnosis.drop(samples, place)
+        diagnosis.drop(others, other_place)
     elif name != other_name:
         diagnosis.add("in train and validation", others.where(other_place), message, pair)
     else:
         diagnosis.add(kind, others.where(other_place), message, pair)
+        if kind == "exact duplicate":
+            diagnosis.drop(others, other_place)
+
+
+def _drop_leaks(diagnosis: Diagnosis, read: Mapping[str, Samples], owner, good, alike) -> None:
+    """Take out of the training list, for ``--fix``, whatever another list shows too."""
+    if "train" not in read or len(read) == 1:
+        return
+    training = good < len(read["train"])  # the training list comes first
+    shared = np.intersect1d(alike[training], alike[~training])
+    for at in good[training & np.isin(alike, shared)]:
+        diagnosis.drop(read["train"], owner(int(at))[1])
 
 
 def write_fixed(diagnosis: Diagnosis, folder: str | os.PathLike) -> list[Path]:

@@ -32,7 +32,7 @@ def text(diagnosis: Diagnosis) -> str:
             small, large = ("x".join(map(str, facts[key])) for key in ("smallest", "largest"))
             kinds = ", ".join(f"{key} {count}" for key, count in sorted(facts["kinds"].items(), key=lambda i: -i[1]))
             lines.append(f"  median {width}x{height}, from {small} to {large}; {kinds}")
-            lines.append(f"  mean {facts['mean']}, std {facts['std']} of RGB values 0 to 1 (thumbnails)")
+            lines.append(f"  mean {facts['mean']}, std {facts['std']} of RGB values 0 to 1")
     for kind, (is_error, advice) in KINDS.items():
         count = diagnosis.counts.get(kind)
         if not count:

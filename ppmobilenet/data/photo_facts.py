@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import combinations
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +28,10 @@ FORMATS = {
 }
 PNG_MODES = {0: "grey", 2: "colour", 3: "palette", 4: "grey with alpha", 6: "alpha"}
 JPEG_MODES = {1: "grey", 3: "colour", 4: "CMYK"}
-NEAR = 3  # bits of 64 in which the hashes of near duplicates differ at most
-ALIKE = 6.0  # grey levels by which their 32x32 thumbnails differ at most, on average
+NEAR = 4  # bits of 64 in which the hashes of near duplicates differ at most
+BANDS = (13, 13, 13, 13, 12)  # bits of the hash that are compared at once, one band more than NEAR
+ALIKE = 16.0  # levels of 255 by which their 4x4 pictures differ at most, on average
+SAMPLED = 1_000_000  # pixels that tell a photo's mean and deviation: of more, every n-th row and column
 
 
 class Facts(NamedTuple):
@@ -41,8 +44,9 @@ class Facts(NamedTuple):
         mode: ``colour``, ``grey``, ``alpha``, ``palette``, ``CMYK``, ``16-bit``...
         orientation: EXIF's, 1 to 8.
         digest: of the file's bytes.
-        picture: 64-bit perceptual hash.
-        sums: of the RGB values and of their squares over a thumbnail, each 0 to 1: [2, 3].
+        picture: 64-bit perceptual hash; 0 for a plain colour.
+        colours: uint8 [48], a 4x4 picture of it.
+        sums: the means of the RGB values, 0 to 1, and of their squares: [2, 3].
         notes: what is odd about it.
     """
 
@@ -53,6 +57,7 @@ class Facts(NamedTuple):
     orientation: int = 1
     digest: bytes = b""
     picture: int = 0
+    colours: np.ndarray | None = None
     sums: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
@@ -68,7 +73,8 @@ def look(path: str) -> Facts:
     kind, suffixes = next((known for magic, known in FORMATS.items() if data.startswith(magic)), ("unknown", ()))
     mode = _mode(data, kind)
     orientation = exif_orientation(data) if kind == "JPEG" else 1
-    small = cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA).reshape(-1, 3) / np.float32(255)
+    step = max(1, int((height * width / SAMPLED) ** 0.5))
+    mean, deviation = (v.ravel() / 255 for v in cv2.meanStdDev(np.ascontiguousarray(pixels[::step, ::step])))
     notes = []
     suffix = Path(path).suffix.lower()
     if suffixes and suffix not in suffixes:
@@ -77,7 +83,7 @@ def look(path: str) -> Facts:
         notes.append(f"only {width}x{height} pixels")
     elif max(width, height) > 8 * min(width, height):
         notes.append(f"{width}x{height} pixels: a centre crop sees a small part of it")
-    if small.std(axis=0).max() < 0.004:
+    if deviation.max() < 0.004:
         notes.append("one plain colour")
     if (kind == "GIF" and data.count(b"\x21\xf9\x04") > 1) or (kind == "WebP" and b"ANMF" in data[:4096]):
         notes.append("animated: only the first picture is used")
@@ -89,7 +95,8 @@ def look(path: str) -> Facts:
         orientation,
         hashlib.blake2b(data, digest_size=16).digest(),
         perceptual_hash(pixels),
-        np.stack([small.mean(axis=0), np.square(small).mean(axis=0)]),
+        cv2.resize(pixels, (4, 4), interpolation=cv2.INTER_AREA).ravel(),
+        np.stack([mean, deviation**2 + mean**2]),
         tuple(notes),
     )
 
@@ -109,47 +116,73 @@ def _mode(data: bytes, kind: str) -> str:
 def perceptual_hash(pixels: np.ndarray) -> int:
     """Return 64 bits that change little when a photo is resized or compressed anew: signs of its low frequencies."""
     grey = cv2.cvtColor(cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    if grey.std() < 1:
+        return 0  # the signs would be noise
     low = cv2.dct(grey.astype(np.float32))[:8, :8].ravel()
     return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
 
 
-def look_at_all(paths: Sequence[str], workers: int, progress: Callable[[int, int], None] | None) -> Iterator[Facts]:
-    """Yield the facts of every photo, in order; decoding lets threads run side by side."""
-    with ThreadPoolExecutor(workers) as pool:
-        for at in range(0, len(paths), 256):
-            yield from pool.map(look, paths[at : at + 256])
+def look_at_all(
+    paths: Iterable[str], total: int, workers: int | None, progress: Callable[[int, int], None] | None
+) -> Iterator[Facts]:
+    """Yield the facts of every photo, in order and a few at a time; decoding lets threads run side by side."""
+    paths, done = iter(paths), 0
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        while some := list(islice(paths, 256)):
+            yield from pool.map(look, some)
+            done += len(some)
             if progress:
-                progress(min(at + 256, len(paths)), len(paths))
+                progress(done, total)
 
 
-def near_pairs(hashes: Sequence[int], paths: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Yield the places of photos that show the same picture, though their files differ.
+def groups(digests: np.ndarray, pictures: np.ndarray, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find photos that are the same file, and photos that show nearly the same.
 
-    Of hashes that differ in three bits at most, one of four quarters is equal; what meets there is compared, and
-    thumbnails decide.
+    Hashes that differ in four bits agree in at least one of five bands of them, so what meets in a band is compared
+    and nothing is missed, without comparing each with each.
+
+    Args:
+        digests: [N], of the files' bytes.
+        pictures: uint64 [N], perceptual hashes; 0 is like no other.
+        colours: uint8 [N, 48].
+
+    Returns:
+        int64 [N] twice: the first photo that is the same file, and the first of those that show nearly the same
+        (which the same file does).
     """
-    seen = set()
-    for quarter in range(4):
-        buckets: dict[int, list[int]] = {}
-        for place, value in enumerate(hashes):
-            buckets.setdefault((value >> (16 * quarter)) & 0xFFFF, []).append(place)
-        for members in buckets.values():
-            # of a very common quarter only neighbours in the order of their hashes are compared
-            members.sort(key=lambda place: hashes[place])
-            pairs = combinations(members, 2) if len(members) <= 200 else zip(members, members[1:])
-            for one, other in pairs:
-                if bin(hashes[one] ^ hashes[other]).count("1") <= NEAR and (one, other) not in seen:
-                    seen.add((one, other))
-                    if _alike(paths[one], paths[other]):
-                        yield min(one, other), max(one, other)
+    _, first, inverse = np.unique(digests, return_index=True, return_inverse=True)
+    same = first[inverse.ravel()]
+    parent = same.copy()
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    candidates = first[pictures[first] != 0]
+    shift = 0
+    for width in BANDS:
+        keys = (pictures[candidates] >> np.uint64(shift)) & np.uint64((1 << width) - 1)
+        shift += width
+        by_key = np.argsort(keys, kind="stable")
+        order, keys = candidates[by_key], keys[by_key]
+        # neighbours in the order of the keys, then the next but one, and so on while keys are equal
+        active, distance = np.arange(len(order)), 0
+        while len(active):
+            distance += 1
+            active = active[active + distance < len(order)]
+            active = active[keys[active] == keys[active + distance]]
+            one, other = order[active], order[active + distance]
+            close = _bits(pictures[one] ^ pictures[other]) <= NEAR
+            one, other = one[close], other[close]
+            alike = np.abs(colours[one].astype(np.int16) - colours[other]).mean(axis=1) <= ALIKE
+            for i, j in zip(one[alike].tolist(), other[alike].tolist()):
+                i, j = root(i), root(j)
+                parent[max(i, j)] = min(i, j)
+    return same, np.fromiter((root(i) for i in range(len(same))), np.int64, len(same))
 
 
-def _alike(one: str, other: str) -> bool:
-    try:
-        thumbnails = [
-            cv2.resize(decode_image(path), (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-            for path in (one, other)
-        ]
-    except DataError:  # gone since
-        return False
-    return float(np.abs(thumbnails[0] - thumbnails[1]).mean()) <= ALIKE
+def _bits(words: np.ndarray) -> np.ndarray:
+    """Return how many bits of each uint64 are set."""
+    return np.unpackbits(np.ascontiguousarray(words).view(np.uint8).reshape(-1, 8), axis=1).sum(axis=1)

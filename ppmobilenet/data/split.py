@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ppmobilenet.data.dataset import scan_folders
-from ppmobilenet.data.photo_facts import look_at_all, near_pairs
-from ppmobilenet.errors import UserError
+from ppmobilenet.data.photo_facts import groups, look_at_all
+from ppmobilenet.errors import DataError, UserError
 
 
 class Split(NamedTuple):
@@ -48,34 +48,37 @@ def split_folder(
         progress: called with (photos done, all).
 
     Raises:
-        UserError: a part outside 0 to 1, or the lists cannot be written.
-        DataError: there is no class folder with photos.
+        UserError: a part outside 0 to 1, a list that is there already, or the lists cannot be written.
+        DataError: there is no class folder with photos, or no photo can be decoded.
     """
     if not 0 < val < 1:
         raise UserError(f"part for validation {val}", allowed="above 0 and below 1")
-    samples, names = scan_folders(root)
-    paths = [path for path, _ in samples]
-    facts = list(look_at_all(paths, workers or os.cpu_count() or 1, progress))
-    good = [i for i, fact in enumerate(facts) if not fact.fault]
-    group = _groups(paths, facts, good)
-    rng = np.random.default_rng(seed)
-    in_val = np.zeros(len(paths), bool)
-    for label in range(len(names)):
-        members = [i for i in good if samples.labels[i] == label]
-        wanted = round(val * len(members))
-        groups: dict[int, list[int]] = {}
-        for i in members:
-            groups.setdefault(group[i], []).append(i)
-        order = list(groups.values())
-        for at in rng.permutation(len(order)):
-            # a group that spans classes was decided with the first of them
-            free = [i for i in order[at] if not in_val[i]]
-            if free and wanted >= len(free) and min(j for j in good if group[j] == group[free[0]]) in members:
-                in_val[[j for j in good if group[j] == group[free[0]]]] = True
-                wanted -= len(free)
     out = Path(out)
     files = [out / name for name in ("train_list.txt", "val_list.txt", "label_list.txt")]
-    lines = ["".join(f"{samples.name(i)} {samples.labels[i]}\n" for i in good if in_val[i] == side) for side in (0, 1)]
+    for file in files:
+        if file.exists():
+            raise UserError("this list is there already", where=file, hint="move it away, or give another -o folder")
+    samples, names = scan_folders(root)
+    good, digests, pictures, colours, left_out = [], [], [], [], []
+    for i, fact in enumerate(look_at_all((path for path, _ in samples), len(samples), workers, progress)):
+        name = samples.name(i)
+        if fact.fault:
+            left_out.append(f"{samples.path(i)}: {fact.fault}")
+        elif name != name.strip() or name.splitlines() != [name]:
+            left_out.append(f"{samples.path(i)!r}: no line of a list can hold this name")
+        else:
+            good.append(i)
+            digests.append(fact.digest)
+            pictures.append(fact.picture)
+            colours.append(fact.colours)
+    if not good:
+        raise DataError("no photo can be decoded", where=root, hint=left_out[0])
+    _, group = groups(np.array(digests, "V16"), np.array(pictures, np.uint64), np.stack(colours))
+    in_val = choose_validation(group, samples.labels[good], val, seed)
+    lines = [
+        "".join(f"{samples.name(i)} {samples.labels[i]}\n" for i, there in zip(good, in_val) if there == side)
+        for side in (False, True)
+    ]
     lines.append("".join(f"{label} {name}\n" for label, name in enumerate(names)))
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -83,28 +86,37 @@ def split_folder(
             file.write_bytes(content.encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise UserError(f"the lists cannot be written: {error.strerror}", where=out) from error
-    sizes = np.bincount([group[i] for i in good])
-    left_out = [f"{paths[i]}: {fact.fault}" for i, fact in enumerate(facts) if fact.fault]
+    sizes = np.bincount(group)
     held = int(in_val.sum())
     return Split(*files, len(good) - held, held, left_out, int(sizes[sizes > 1].sum()))
 
 
-def _groups(paths, facts, good) -> dict[int, int]:
-    """Photo -> the first photo of its group: those that are the same or nearly are one."""
-    group = {i: i for i in good}
+def choose_validation(group: np.ndarray, labels: np.ndarray, part: float, seed: int) -> np.ndarray:
+    """Return which photos validate: of each class ``part``, as near as whole groups allow.
 
-    def first(i: int) -> int:
-        while group[i] != i:
-            i = group[i]
-        return i
+    Args:
+        group: int [N]; photos of equal numbers stay on one side. A group of several classes goes to training.
+        labels: int [N].
+        part: 0 to 1.
+        seed: of the drawing.
 
-    def join(one: int, other: int) -> None:
-        low, high = sorted((first(one), first(other)))
-        group[high] = low
-
-    by_digest: dict[bytes, int] = {}
-    for i in good:
-        join(by_digest.setdefault(facts[i].digest, i), i)
-    for one, other in near_pairs([facts[i].picture for i in good], [paths[i] for i in good]):
-        join(good[one], good[other])
-    return {i: first(i) for i in good}
+    Returns:
+        bool [N]; a class of two groups or more has photos on both sides, if a small enough group is there.
+    """
+    rng = np.random.default_rng(seed)
+    group = np.unique(group, return_inverse=True)[1].ravel()
+    size = np.bincount(group)
+    lowest, highest = np.full(len(size), np.iinfo(np.int64).max), np.full(len(size), -1)
+    np.minimum.at(lowest, group, labels)
+    np.maximum.at(highest, group, labels)
+    chosen = np.zeros(len(size), bool)
+    for label in np.unique(labels):
+        members = labels == label
+        wanted = max(1, round(part * int(members.sum())))
+        left = len(np.unique(group[members]))
+        for one in rng.permutation(np.flatnonzero((lowest == label) & (highest == label))):
+            if size[one] <= wanted and left > 1:
+                chosen[one] = True
+                wanted -= size[one]
+                left -= 1
+    return chosen[group]

@@ -18,9 +18,9 @@ from ppmobilenet.cli import main
 from ppmobilenet.data import doctor
 from ppmobilenet.data.dataset import ImageNetDataset, read_list
 from ppmobilenet.data.loader import Loader
-from ppmobilenet.data.photo_facts import look
+from ppmobilenet.data.photo_facts import groups, look
 from ppmobilenet.data.samplers import DistributedBatchSampler
-from ppmobilenet.data.split import split_folder
+from ppmobilenet.data.split import choose_validation, split_folder
 from ppmobilenet.errors import DataError, UserError
 
 Image = pytest.importorskip("PIL.Image")
@@ -68,6 +68,7 @@ def test_a_good_set_is_clean(photos):
     assert facts["photos"] == 12 and facts["classes"] == 3 and facts["median_size"] == [64, 64]
     pixels = np.stack([cv2.imread(str(photos / f"class{c}/{i}.jpg"))[..., ::-1] for c in range(3) for i in range(4)])
     assert np.allclose(facts["mean"], pixels.reshape(-1, 3).mean(0) / 255, atol=0.005)
+    assert np.allclose(facts["std"], pixels.reshape(-1, 3).std(0) / 255, atol=0.005)
 
 
 # what stands in line 13 -> (kind, important words)
@@ -261,6 +262,89 @@ def test_duplicates(photos):
     assert "both.txt:2" in found["exact duplicate"][0] and "both.txt:3" in found["near duplicate"][0]
 
 
+def test_fixed_lists_share_no_photo_and_contradict_nowhere(photos):
+    """A contradiction leaves both lists, an equal photo one, what validation shows too leaves training."""
+    pictures = {name: scene(seed, 120) for seed, name in enumerate(("doubted", "equal", "leak", "seen"), 40)}
+    for name, pixels in pictures.items():
+        (photos / f"{name}.jpg").write_bytes(data(pixels, quality=95))
+        (photos / f"{name} copy.jpg").write_bytes(data(pixels, quality=95))
+    (photos / "seen small.jpg").write_bytes(data(cv2.resize(pictures["seen"], (80, 80)), quality=80))
+    train = listed(
+        photos,
+        extra="doubted.jpg 0\ndoubted copy.jpg 1\nequal.jpg 0\nequal copy.jpg 0\nleak.jpg 0\nseen small.jpg 2\n"
+        "class0/0.jpg 2\n",
+    )
+    val = photos / "val.txt"
+    val.write_text("leak.jpg 0\nleak copy.jpg 0\nseen.jpg 2\nclass1/0.jpg 1\n")
+    lists = {"train": train, "validation": val}
+    doctor.write_fixed(doctor.examine(lists, photos), photos / "out")
+    lists = {name: photos / "out" / path.name for name, path in lists.items()}
+    names = {name: [line.rsplit(" ", 1)[0] for line in path.read_text().splitlines()] for name, path in lists.items()}
+    assert names["validation"] == ["leak.jpg", "leak copy.jpg", "seen.jpg", "class1/0.jpg"]
+    left = [f"class{c}/{i}.jpg" for c in range(3) for i in range(4) if (c, i) not in ((0, 0), (1, 0))]
+    assert names["train"] == [*left, "equal.jpg"]
+    again = doctor.examine(lists, photos)
+    assert not again.errors and set(again.counts) <= {"exact duplicate"}
+
+
+def test_the_list_part_finds_the_same_path_in_both_lists(photos):
+    (photos / "val.txt").write_text("./class0/1.jpg 0\nclass2/3.jpg 1\n")
+    diagnosis = doctor.examine({"train": listed(photos), "validation": photos / "val.txt"}, photos, photos=False)
+    found = kinds(diagnosis)
+    assert "val.txt:1" in found["in train and validation"][0] and "train.txt:2" in found["in train and validation"][0]
+    assert "val.txt:2" in found["label conflict"][0]
+
+
+@pytest.mark.parametrize("bits", range(6))
+def test_near_pairs_are_found_however_crowded_their_neighbourhood(bits):
+    """Against comparing each with each, among hashes that share most of their bits as plain backgrounds do."""
+    rng = np.random.default_rng(bits)
+    pictures = rng.integers(1, 2**63, 600, dtype=np.uint64) & np.uint64(0x00FF_00F0_0F00_0FFF) | np.uint64(1 << 62)
+    turned = pictures[:100].copy()
+    for i in range(100):
+        for bit in rng.choice(62, bits, replace=False):
+            turned[i] ^= np.uint64(1) << np.uint64(bit)
+    pictures = np.concatenate([pictures, turned, np.zeros(5, np.uint64)])
+    digests = np.array([i.to_bytes(16, "big") for i in range(1, len(pictures) + 1)], "V16")
+    _, alike = groups(digests, pictures, np.zeros((len(pictures), 48), np.uint8))
+    distance = np.array([[bin(int(a ^ b)).count("1") for b in pictures] for a in pictures])
+    linked = (distance <= 4) & (pictures != 0) & (pictures[:, None] != 0)
+    expected = np.arange(len(pictures))
+    for _ in range(50):
+        expected = np.minimum(expected, np.where(linked, expected, len(pictures)).min(axis=1))
+    assert np.array_equal(alike, np.where(pictures == 0, np.arange(len(pictures)), expected))
+
+
+def test_a_hundred_thousand_photos_are_compared_in_seconds_and_little_memory():
+    rng = np.random.default_rng(0)
+    count = 100_000
+    digests = rng.integers(0, 256, (count, 16), dtype=np.uint8).view("V16").ravel()
+    pictures = rng.integers(1, 2**63, count, dtype=np.uint64)
+    pictures[1::1000], digests[5] = pictures[::1000], digests[4]
+    start = time.process_time()
+    same, alike = groups(digests, pictures, np.zeros((count, 48), np.uint8))
+    assert time.process_time() - start < 10
+    assert np.flatnonzero(same != np.arange(count)).tolist() == [5]
+    assert np.array_equal(alike[1::1000], np.arange(0, count, 1000))
+
+
+def test_validation_is_chosen_in_proportion_by_whole_groups():
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 15_000, 20_000)
+    labels = group % 10
+    start = time.process_time()
+    in_val = choose_validation(group, labels, 0.2, 1)
+    assert time.process_time() - start < 5
+    assert not set(group[in_val]) & set(group[~in_val])
+    for label in range(10):
+        assert abs(in_val[labels == label].mean() - 0.2) < 0.001
+    # two photos of a class: one each; one photo, or one group, or a group of two classes: training
+    labels = np.array([0, 0, 1, 2, 2, 3, 4, 3, 3])
+    group = np.array([0, 1, 2, 3, 3, 4, 4, 5, 6])
+    in_val = choose_validation(group, labels, 0.5, 0)
+    assert in_val[:2].sum() == 1 and not in_val[2:7].any() and in_val[7:].any()
+
+
 def test_the_command_fixes_lists_and_shows_suspects(photos, capsys):
     words = bad_photos(photos)
     extra = "\ufeff".encode() + b"# x\r\nclass0/0.jpg 0\r\n" + b"".join(f"{n} 1\r\n".encode() for n in words)
@@ -318,6 +402,9 @@ def test_split_keeps_classes_in_proportion_and_duplicates_together(tmp_path, cap
     again = split_folder(root, tmp_path / "again", val=0.25, seed=3)
     assert again.val_list.read_bytes() == made.val_list.read_bytes()
     assert split_folder(root, tmp_path / "other", val=0.25, seed=4).val_list.read_bytes() != made.val_list.read_bytes()
+    with pytest.raises(UserError, match="train_list.txt: this list is there already"):
+        split_folder(root, tmp_path / "lists", seed=9)
+    assert read_list(made.train_list, root).labels.tolist() == sides[0].labels.tolist()
     with pytest.raises(UserError, match="below 1"):
         split_folder(root, tmp_path, val=1.5)
     assert main(["split-dataset", str(root), "-o", str(tmp_path / "cli")]) == 0
