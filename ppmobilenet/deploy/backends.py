@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import importlib.util
 import json
 import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -44,17 +46,45 @@ def default_threads() -> int:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Paddle's int8 passes print two dozen lines to the process's stdout, whatever its log settings are."""
+    """Paddle's int8 passes print two dozen lines past Python and past its own log settings."""
     sys.stdout.flush()
-    saved, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    sys.stderr.flush()
+    saved, null = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(null, 1)
+        os.dup2(null, 2)
         yield
     finally:
         ctypes.CDLL(None).fflush(None)  # what C++ has not written yet belongs to the silence, too
-        os.dup2(saved, 1)
-        os.close(saved)
+        for number, descriptor in enumerate(saved, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
         os.close(null)
+
+
+def _openvino_place(model: Path, parameters: Path) -> tuple[Path, Path, Path]:
+    """Return a folder for compiled models, and links to a model's two files under one name.
+
+    Paddle's OpenVINO engine looks for ``<model>.pdiparams`` whatever it is told, keeps compiled models by their path,
+    and would put them into a folder ``__cache__`` of the working directory.
+    """
+    compiled = cache_dir() / "openvino"
+    try:
+        compiled.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        compiled = Path(tempfile.mkdtemp(prefix="ppmobilenet-openvino-"))
+    if model.stem == parameters.stem:
+        return compiled, model, parameters
+    # by content's age as well as by place, so that a package exported anew into its folder is compiled anew
+    known = [(str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in (model, parameters)]
+    links = compiled / hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+    links.mkdir(exist_ok=True)
+    for file in (model, parameters):
+        new = links / f"{os.getpid()}{file.suffix}"
+        new.unlink(missing_ok=True)
+        new.symlink_to(file.resolve())
+        os.replace(new, links / f"model{file.suffix}")
+    return compiled, links / "model.pdmodel", links / "model.pdiparams"
 
 
 def _paddle_run(package: Package, form: Mapping, threads: int, openvino: bool) -> Run:
@@ -62,6 +92,8 @@ def _paddle_run(package: Package, form: Mapping, threads: int, openvino: bool) -
     from paddle import inference
 
     model, parameters = package.files_of(form)[:2]
+    if openvino:
+        compiled, model, parameters = _openvino_place(model, parameters)
     config = inference.Config(str(model), str(parameters))
     config.disable_glog_info()
     config.set_cpu_math_library_num_threads(threads)
@@ -70,8 +102,6 @@ def _paddle_run(package: Package, form: Mapping, threads: int, openvino: bool) -
         config.enable_new_executor(True)  # without it, enable_memory_optim raises for this kind
     config.enable_memory_optim()
     if openvino:
-        compiled = cache_dir() / "openvino"  # its default is a folder `__cache__` in the working directory
-        compiled.mkdir(parents=True, exist_ok=True)
         config.set_optim_cache_dir(str(compiled))
         config.enable_openvino_engine(inference.PrecisionType.Float32)
     elif form["precision"] == "int8":
@@ -90,6 +120,8 @@ def _paddle_run(package: Package, form: Mapping, threads: int, openvino: bool) -
         predictor.run()
         return answer.copy_to_cpu()
 
+    if form.get("batch") == 1:
+        return lambda batch: run(batch) if len(batch) == 1 else np.concatenate([run(row[None]) for row in batch])
     return run
 
 
@@ -138,7 +170,7 @@ class Backend:
 
 BACKENDS = {
     # Paddle's OpenVINO engine reads the legacy program; with .json it was seen not to engage
-    "openvino": Backend("paddle", "paddle", ("pdmodel",), _open_openvino),
+    "openvino": Backend("paddle", "paddle", ("pdmodel-b1", "pdmodel"), _open_openvino),
     "paddle": Backend("paddle", "paddle", ("inference", "pdmodel", "pdmodel-int8"), _open_paddle),
     "onnxruntime": Backend("onnxruntime", "onnxruntime", ("onnx", "onnx-int8"), _open_onnxruntime),
     "lite": Backend(None, "lite", ("lite-x86-fp32",), _open_lite),

@@ -6,6 +6,7 @@ Layout (only the forms that were asked for are there)::
     inference.yml           preprocessing and labels for PaddleClas's and PaddleX's own predictors
     inference.json          Paddle Inference, Paddle 3 (parameters in inference.pdiparams)
     inference.pdmodel       Paddle Inference, Paddle 2 and tools such as Paddle Lite's opt (the same parameters file)
+    inference_b1.pdmodel    the same for one photo a run, which Paddle's OpenVINO engine runs faster
     inference.pdiparams
     inference.onnx          ONNX
     armv8_fp32.nb           Paddle Lite, <target>_<precision>.nb
@@ -37,10 +38,11 @@ integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads 
     then have; ``order`` ``"hwc"`` or ``"chw"``. Absent when normalisation is inside the graph.
   - ``ToCHWImage``: HWC -> CHW. Absent for an NHWC input.
 
-* ``forms``: a list; each has ``name`` (``"inference"``, ``"pdmodel"``, ``"onnx"``, ``"lite-armv8-fp32"``,
-  ``"pdmodel-int8"``, ``"onnx-int8"``, ...), ``engine`` (``"paddle"``, ``"onnxruntime"``, ``"lite"``), ``precision``
-  (``"fp32"``, ``"fp16"``, ``"int8"``), ``files``, and for Lite ``target`` (``"armv8"``, ``"armv7"``, ``"x86"``) and
-  ``opt_version``; ``compared`` tells whether it was run against the model at export, then ``max_difference``.
+* ``forms``: a list; each has ``name`` (``"inference"``, ``"pdmodel"``, ``"pdmodel-b1"``, ``"onnx"``,
+  ``"lite-armv8-fp32"``, ``"pdmodel-int8"``, ``"onnx-int8"``, ...), ``engine`` (``"paddle"``, ``"onnxruntime"``,
+  ``"lite"``), ``precision`` (``"fp32"``, ``"fp16"``, ``"int8"``), ``files``; for Lite ``target`` (``"armv8"``,
+  ``"armv7"``, ``"x86"``) and ``opt_version``; ``batch`` where it is fixed; ``compared`` tells whether it was run
+  against the model at export, then ``max_difference``.
 * ``files``: a list of ``path``, ``bytes``, ``sha256`` of every file but package.json.
 * ``golden``: ``image`` (a JPEG or PNG file), ``decode``, ``resize``, ``crop`` (PNG files, the pixels after that stage;
   a stage that the preprocessing does not have is left out; they show true colours, so ``cv::imread`` gives BGR, to be

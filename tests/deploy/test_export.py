@@ -135,7 +135,7 @@ def test_both_paddle_forms_share_one_parameters_file(exported):
     names = {p.name for p in exported.iterdir()}
     assert {"inference.json", "inference.pdmodel", "inference.pdiparams", "inference.yml", "package.json"} <= names
     forms = {form["name"]: form for form in open_package(exported).meta["forms"]}
-    assert set(forms) == {"inference", "pdmodel"}
+    assert set(forms) == {"inference", "pdmodel", "pdmodel-b1"}
     assert all(form["compared"] and form["max_difference"] < 1e-5 for form in forms.values())
 
 
@@ -210,7 +210,7 @@ def test_topk_never_exceeds_the_classes(exported):
 def test_unknown_backend_and_missing_form_are_said(exported):
     with pytest.raises(UserError, match="did you mean 'onnxruntime'"):
         Predictor(exported, backend="onnxruntim")
-    with pytest.raises(UserError, match=r"no fp32 form for it \(it has: inference, pdmodel\)"):
+    with pytest.raises(UserError, match=r"no fp32 form for it \(it has: inference, pdmodel, pdmodel-b1\)"):
         Predictor(exported, backend="onnxruntime")
     with pytest.raises(UserError, match="no int8 form"):
         Predictor(exported, backend="paddle", precision="int8")
@@ -388,7 +388,7 @@ def test_verify_passes_and_names_what_it_compared(exported):
     assert report.passed and report.first_departure is None
     stages = {row.stage for row in report.rows}
     assert {"files", "decode", "resize", "crop", "normalise", "probabilities", "top-1"} <= stages
-    assert "pdmodel, openvino" in report.table()
+    assert "pdmodel-b1, openvino" in report.table()
 
 
 @pytest.mark.parametrize(
@@ -410,6 +410,20 @@ def test_verify_names_the_first_stage_that_departs(exported, tmp_path, change, s
     report = verify(copy)
     assert not report.passed and report.first_departure.stage == stage
     assert f"departs first at: {stage}" in report.table()
+
+
+@paddle_3
+def test_an_engine_that_keeps_compiled_models_sees_a_new_export(tmp_path):
+    """OpenVINO's cache must not answer for the model that lay in the folder before."""
+    answers = []
+    for favoured in (1, 5):
+        model = create_model("MobileNetV2_x0_25", class_num=len(LABELS))
+        model.out.bias.set_value(np.eye(len(LABELS), dtype="float32")[favoured] * 5)
+        folder = export_layer(
+            model, tmp_path / "e", name="x", ops=ops_for(32), labels=LABELS, to=["pdmodel"], photos=[photo()], log=quiet
+        )
+        answers.append(Predictor(folder, backend="openvino")(photo()).class_ids[0])
+    assert answers == [1, 5]
 
 
 @paddle_3
