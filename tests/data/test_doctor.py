@@ -409,3 +409,55 @@ def test_split_keeps_classes_in_proportion_and_duplicates_together(tmp_path, cap
         split_folder(root, tmp_path, val=1.5)
     assert main(["split-dataset", str(root), "-o", str(tmp_path / "cli")]) == 0
     assert "left out" in capsys.readouterr().out
+
+
+CONFIG = """
+Global: {device: cpu, image_shape: [3, 32, 32], save_inference_dir: FOLDER/package, output_dir: FOLDER/output}
+Arch: {name: MobileNetV1_x0_25, class_num: 3}
+Loss: {Train: [{CELoss: {weight: 1.0}}], Eval: [{CELoss: {weight: 1.0}}]}
+Optimizer: {name: Momentum, momentum: 0.9, lr: {name: Cosine, learning_rate: 0.1}}
+DataLoader:
+  Train: &data
+    dataset:
+      name: ImageNetDataset
+      image_root: FOLDER
+      cls_label_path: FOLDER/train.txt
+      transform_ops:
+        - DecodeImage: {to_rgb: True, channel_first: False}
+        - ResizeImage: {size: 32}
+        - NormalizeImage: {scale: 1.0/255.0, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225], order: ''}
+    sampler: {name: DistributedBatchSampler, batch_size: 4, drop_last: False, shuffle: False}
+    loader: {num_workers: 0}
+  Eval: *data
+Infer: {infer_imgs: FOLDER, PostProcess: {name: Topk, topk: 3, class_id_map_file: FOLDER/labels.txt}}
+Metric: {Train: [{TopkAcc: {topk: [1]}}], Eval: [{TopkAcc: {topk: [1]}}]}
+"""
+
+
+def test_bad_and_odd_photos_in_evaluation_and_inference(photos, capsys):
+    """Evaluation stops at file and line; inference answers every photo that can be decoded and names each other."""
+    pytest.importorskip("paddle")
+    (photos / "config.yaml").write_text(CONFIG.replace("FOLDER", str(photos)))
+    (photos / "labels.txt").write_text("0 a\n1 b\n2 c\n")
+    words = ["-c", str(photos / "config.yaml"), "--random-init"]
+    listed(photos)
+    assert main(["export", *words]) == 0
+    (photos / "mixed").mkdir()
+    odd, bad = odd_photos(photos / "mixed"), bad_photos(photos / "mixed")
+    listed(photos, extra="".join(f"mixed/{name} 0\n" for name in odd))
+    assert main(["eval", *words, "--no-report", "--json", str(photos / "eval.json")]) == 0
+    listed(photos, extra="mixed/cut.jpg 0\n")
+    capsys.readouterr()
+    assert main(["eval", *words, "--no-report"]) == 3
+    error = capsys.readouterr().err
+    assert "train.txt:13" in error and "truncated" in error and "Traceback" not in error
+    saved = photos / "answers.jsonl"
+    command = ["infer", "-m", str(photos / "package"), "-i", str(photos / "mixed"), "--backend", "paddle"]
+    assert main([*command, "--save", str(saved)]) == 3
+    lines = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
+    answers = {os.path.basename(line["file_name"]): line for line in lines}
+    assert all(len(answers[name]["class_ids"]) == 3 for name in odd)
+    for name, said in bad.items():
+        if name in answers:
+            assert re.search(said, answers[name]["error"]), name
+    assert {name for name in bad if name in answers} >= set(bad) - {"loop.jpg"}
