@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import paddle
 
 from ppmobilenet.errors import DamagedFileError, NumericsError, UserError
 from ppmobilenet.training import disk
@@ -38,10 +39,13 @@ _NUMBERED = re.compile(r"\d{6,}")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A training state in host memory: what the writer writes while training goes on.
+    """A training state as the writer gets it.
+
+    What a forward pass changes is copied when it is made. What only a change of the weights touches may still be the
+    live tensors: the writer copies those while the next gradients are computed, see :meth:`Writer.settle`.
 
     Attributes:
-        files: suffix -> plain value.
+        files: suffix -> plain value, with arrays or tensors in it.
         names: public names that the files get: ``("latest", "best_model")``.
         step: for messages.
     """
@@ -50,9 +54,21 @@ class Snapshot:
     names: Sequence[str]
     step: int
 
+    def hosted(self) -> Snapshot:
+        """Return it with every tensor copied into host memory."""
+        return Snapshot({suffix: _hosted(value) for suffix, value in self.files.items()}, self.names, self.step)
+
+
+def _hosted(value: object) -> object:
+    if isinstance(value, paddle.Tensor):
+        return value.numpy()
+    if isinstance(value, Mapping):
+        return {key: _hosted(inner) for key, inner in value.items()}
+    return type(value)(map(_hosted, value)) if isinstance(value, (list, tuple)) else value
+
 
 def snapshot(state: TrainState, metric: float, names: Sequence[str]) -> Snapshot:
-    """Copy a state.
+    """Take hold of a state. Nothing but forward passes may follow before it is :meth:`Snapshot.hosted`.
 
     Args:
         state: at rest between two steps.
@@ -61,11 +77,11 @@ def snapshot(state: TrainState, metric: float, names: Sequence[str]) -> Snapshot
     """
     layers = state.model.state_dict()
     parameter_names = {key: value.name for key, value in layers.items()}
-    weights = {key: value.numpy() for key, value in layers.items()}
+    # statistics of batch norm change in every forward pass
+    weights = {key: value.numpy() if value.stop_gradient else value for key, value in layers.items()}
     files: dict[str, object] = {"pdparams": {**weights, PADDLE_NAMES: parameter_names}}
     if state.ema.average:
-        average = {key: value.numpy() for key, value in state.ema.average.items()}
-        files = {"pdparams": {**average, PADDLE_NAMES: parameter_names}, "pdema": files["pdparams"]}
+        files = {"pdparams": {**state.ema.average, PADDLE_NAMES: parameter_names}, "pdema": files["pdparams"]}
     files["pdopt"] = [state.optimizer_state()]
     files["pdstates"] = {"metric": float(metric), "epoch": state.epoch, OURS: state.numbers()}
     return Snapshot(files, tuple(names), state.step)
@@ -78,6 +94,7 @@ def write(folder: Path, shot: Snapshot, keep_epochs: int | None = None) -> Path:
         OSError: what was there before still is.
         NumericsError: a tensor is not finite; nothing was written.
     """
+    shot = shot.hosted()
     _refuse_non_finite(shot)
     home = folder / FOLDER
     home.mkdir(parents=True, exist_ok=True)
@@ -153,16 +170,21 @@ class Writer:
         self.folder, self._keep = folder, keep_epochs
         self._tasks: queue.Queue = queue.Queue(maxsize=1)
         self._error: BaseException | None = None
+        self._copied = threading.Event()
+        self._copied.set()
         self._thread = threading.Thread(target=self._work, name="checkpoint writer", daemon=True)
         self._thread.start()
 
     def _work(self) -> None:
         while (shot := self._tasks.get()) is not None:
             try:
+                shot = shot.hosted()
+                self._copied.set()
                 write(self.folder, shot, self._keep)
             except (OSError, UserError) as error:
                 self._error = error
             finally:
+                self._copied.set()
                 self._tasks.task_done()
         self._tasks.task_done()
 
@@ -170,7 +192,12 @@ class Writer:
         """Hand over a snapshot; waits only while an earlier one is still being written."""
         self._tasks.join()
         self.check()
+        self._copied.clear()
         self._tasks.put(shot)
+
+    def settle(self) -> None:
+        """Return when the last snapshot is a copy: before this, no weight may change."""
+        self._copied.wait()
 
     def check(self) -> None:
         """Raise what went wrong with an earlier save.

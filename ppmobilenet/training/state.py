@@ -82,8 +82,8 @@ class TrainState:
             self.scaler.load_state_dict(dict(saved["scaler"]))
 
     def optimizer_state(self) -> dict:
-        """Return the optimizer's state in host memory, a pair (name, array) for each tensor as Paddle stores it."""
-        state = {key: _hosted(value) for key, value in self.optimizer.state_dict().items()}
+        """Return the optimizer's state, a pair (name, tensor) for each tensor as Paddle stores it."""
+        state = {key: _named(value) for key, value in self.optimizer.state_dict().items()}
         if isinstance(self.model, MobileNetV1):
             # PaddleClas's V1 has automatic parameter names
             state = to_automatic(state, [p.name for p in self.model.parameters()])
@@ -131,7 +131,7 @@ def _array(value: object) -> np.ndarray:
     return np.asarray(value[1] if isinstance(value, (list, tuple)) and len(value) == 2 else value)
 
 
-def _hosted(value: object) -> object:
+def _named(value: object) -> object:
     if isinstance(value, paddle.Tensor):
-        return (value.name, value.numpy())
-    return {key: _hosted(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value
+        return (value.name, value)
+    return {key: _named(inner) for key, inner in value.items()} if isinstance(value, Mapping) else value

@@ -347,6 +347,7 @@ def train_epoch(state: TrainState, setting: Setting, writer: checkpoint.Writer, 
             record.step(epoch=state.epoch + 1, step=state.step, **figures)
         if state.step_in_epoch % setting.update_freq:
             continue
+        writer.settle()
         _change_weights(state)
         state.bad_samples = setting.loader.bad_samples
         writer.check()
@@ -422,7 +423,7 @@ def _evaluate(state: TrainState, setting: Setting) -> dict[str, float]:
     due = state.epoch % config.get("Global.eval_interval") == 0 and state.epoch >= config.get("Global.start_eval_epoch")
     if setting.eval_loader is None or not due and state.epoch < setting.epochs:
         return {}
-    with state.ema.applied(state.model):
+    with state.ema.applied(state.model):  # no save is under way: it came before the last change of the weights
         return evaluate_model(
             setting.network,
             setting.eval_loader,

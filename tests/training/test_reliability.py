@@ -207,7 +207,7 @@ def test_the_second_signal_stops_at_once(tiny_yaml, tmp_path):
 
 @pytest.mark.slow
 def test_a_step_hardly_waits_for_a_save(tmp_path):
-    """The copy that training waits for is under 5 % of the save (MobileNetV2 x1.0)."""
+    """What training waits for is under 5 % of the save (MobileNetV2 x1.0)."""
     keep_freed_memory()  # as training on the CPU does
     model = create_model("MobileNetV2")
     schedule = build_schedule({"name": "ConstLR", "learning_rate": 0.1}, 1, 1, 8)
@@ -218,17 +218,24 @@ def test_a_step_hardly_waits_for_a_save(tmp_path):
         Precision(None, "cpu").scaler,
         seed=1,
     )
-    paddle.nn.functional.cross_entropy(model(paddle.randn([2, 3, 64, 64])), paddle.to_tensor([0, 1])).backward()
+    images = paddle.randn([4, 3, 96, 96])
+    paddle.nn.functional.cross_entropy(model(images), paddle.to_tensor([0, 1, 2, 3])).backward()
     trainer._change_weights(state)
     waits, whole = [], []
-    for _ in range(12):
-        began = time.perf_counter()
-        shot = checkpoint.snapshot(state, 0.0, ["latest"])
-        waits.append(time.perf_counter() - began)
-        checkpoint.write(tmp_path, shot)
-        whole.append(time.perf_counter() - began)
+    with checkpoint.Writer(tmp_path) as writer:
+        for _ in range(12):
+            began = time.perf_counter()
+            writer.save(checkpoint.snapshot(state, 0.0, ["latest"]))
+            waits.append(time.perf_counter() - began)
+            with paddle.no_grad():
+                model(images)  # what training does meanwhile
+            began_settling = time.perf_counter()
+            writer.settle()
+            waits[-1] += time.perf_counter() - began_settling
+            writer.wait()
+            whole.append(time.perf_counter() - began)
     # the quickest of each: other programs compute on this machine, too
-    assert min(waits) < 0.05 * min(whole), f"copy {min(waits) * 1e3:.1f} ms of {min(whole) * 1e3:.1f} ms"
+    assert min(waits) < 0.05 * min(whole), f"waits {min(waits) * 1e3:.1f} ms of {min(whole) * 1e3:.1f} ms"
 
 
 def workers_loader(folder: Path, monkeypatch, **keys):

@@ -125,7 +125,7 @@ def test_two_processes_stopped_and_resumed(tiny_yaml, tmp_path):
 @pytest.mark.slow
 def test_one_of_two_processes_is_told_to_stop_in_an_epoch(tiny_yaml, tmp_path):
     """Both stop after the same step, and the resumed run is the undisturbed one."""
-    base = ("-c", str(tiny_yaml), "-o", "DataLoader.Train.sampler.batch_size=2", "-o", "Global.epochs=4")
+    base = ("-c", str(tiny_yaml), "-o", "DataLoader.Train.sampler.batch_size=4", "-o", "Global.epochs=6")
     whole = launch(str(tmp_path / "log"), *base, "-o", f"Global.output_dir={tmp_path}/whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
     part = ("-o", f"Global.output_dir={tmp_path}/part")
@@ -141,7 +141,7 @@ def test_one_of_two_processes_is_told_to_stop_in_an_epoch(tiny_yaml, tmp_path):
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGTERM)
     assert process.wait(timeout=120) == 143
-    assert 12 <= max(losses(tmp_path / "part")) < 40
+    assert 12 <= max(losses(tmp_path / "part")) < 30
     resumed = launch(str(tmp_path / "log3"), *base, *part, "-o", "Global.checkpoints=auto")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert_same_run(tmp_path / "whole", tmp_path / "part")
