@@ -50,7 +50,7 @@ def test_fast_crops_are_the_exact_ones(orientation, binding, monkeypatch):
         monkeypatch.setattr(fast, "simplejpeg", None)
     else:
         pytest.importorskip("simplejpeg")
-    data = jpeg(smooth(300, 500), orientation)
+    data = jpeg(smooth(600, 1000), orientation)
     assert exif_orientation(data) == orientation
     exact = build_transforms(TRAIN_OPS[:3])
     quick, left = fast.build_fast(TRAIN_OPS)
@@ -64,7 +64,7 @@ def test_fast_crops_are_the_exact_ones(orientation, binding, monkeypatch):
 
 
 # bilinear resizing to 64 leaves aliasing, which adds to the deviation; averaging in the decoder does not
-@pytest.mark.parametrize("size, deviation", [(224, 0.02), (64, 0.08)])
+@pytest.mark.parametrize("size, deviation", [(224, 0.02), (64, 0.05)])
 def test_pixel_statistics_of_real_photos(shared, size, deviation):
     ops = [TRAIN_OPS[0], {"RandCropImage": {"size": size}}]
     exact, (quick, _) = build_transforms(ops), fast.build_fast(ops)
@@ -107,9 +107,9 @@ def test_normalising_a_batch_is_exact():
 
 
 def test_reduction_never_leaves_too_few_pixels():
-    for have in range(1, 700, 7):
-        by = fast.reduction_for((have, 700), (64, 64))
-        assert by in (1, 2, 4, 8) and (by == 1 or have >= 64 * by) and (by == 8 or have < 128 * by)
+    for have in range(1, 2000, 17):
+        by = fast.reduction_for((have, 2000), (64, 64))
+        assert by in (1, 2, 4, 8) and (by == 1 or have >= 128 * by) and (by == 8 or have < 256 * by)
 
 
 @pytest.fixture(scope="module")
