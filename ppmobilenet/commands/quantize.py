@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-layer-error", type=float, help="layers with a larger relative error stay float")
     parser.add_argument("--epochs", type=int, default=2, help="of quantization-aware fine-tuning")
-    parser.add_argument("--lr", type=float, default=1e-3, help="of quantization-aware fine-tuning")
+    parser.add_argument("--lr", type=float, default=1e-4, help="of quantization-aware fine-tuning")
     parser.add_argument("--to", default="pdmodel,onnx,lite-armv8", metavar="FORMS", help="as for export")
     parser.add_argument("--output", metavar="DIR", help="the folder to write (default: Global.save_inference_dir)")
     parser.add_argument("--limit", type=int, help="validation photos at most")

@@ -176,7 +176,7 @@ def plan_int8(
     keep_float: Sequence[str] = (),
     max_layer_error: float | None = None,
     epochs: int = 2,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 1e-4,
     log: Callable[[str], None] = print,
 ) -> Plan:
     """Gather what int8 forms need: calibration photos, and with ``"qat"`` the fine-tuned network.

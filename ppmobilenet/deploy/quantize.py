@@ -261,7 +261,7 @@ def fine_tune(
     batches: Callable[[int], Iterable[np.ndarray]],
     *,
     epochs: int = 2,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 1e-4,
     keep_float: Iterable[str] = (),
     log: Callable[[str], None] = print,
 ) -> nn.Layer:
