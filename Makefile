@@ -7,13 +7,16 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 PAPER_PEER := paddleclas==2.6.0
 
-.PHONY: help demo test test-old slow fuzz venv peers lint format clean
+.PHONY: help demo test test-old slow fuzz chaos verify-zoo venv peers lint format clean
 
 help:
 	@echo "make demo       train, evaluate, export and predict handwritten digits on this machine's CPU (minutes)"
 	@echo "make test       the test suite (under ten minutes on two cores)"
 	@echo "make test-old   the core tests on paddlepaddle 2.6.2"
 	@echo "make slow       the long tests: README's slow commands, campaigns"
+	@echo "make fuzz       an hour of made-up input for every reader"
+	@echo "make chaos      200 kills and a fault at every system call of a save"
+	@echo "make verify-zoo download, load and (IMAGENET=dir) evaluate every published weight file"
 	@echo "make venv       .venv with everything for development"
 	@echo "make peers      PyTorch into .venv, for the tests and benchmarks that compare with it"
 	@echo "make lint       ruff; make format: let ruff format"
@@ -49,10 +52,19 @@ test: $(VENV)/.dev
 
 test-old: $(OLD)/.ready
 	$(OLD)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not board" \
-		tests/config tests/models tests/weights tests/data tests/training
+		tests/config tests/models tests/weights tests/data tests/training tests/test_cli.py
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(VENV)/.dev
+	PPMOBILENET_FUZZ_SECONDS=3600 $(BIN)/python -m pytest tests/test_fuzz.py
+
+chaos: $(VENV)/.dev
+	$(BIN)/python tools/chaos.py --kills 200 --faults
+
+verify-zoo: $(VENV)/.dev
+	$(BIN)/python tools/verify_zoo.py $(if $(IMAGENET),--imagenet $(IMAGENET))
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
