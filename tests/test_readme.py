@@ -60,6 +60,12 @@ def workplace(folder: Path) -> Path:
         path = folder / f"photos/{name}_list.txt"
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:count]))
     shutil.copy(folder / "photos/val/0021.png", folder / "photo.jpg")
+    # random numbers stand for the published weights
+    from ppmobilenet import create_model
+    from ppmobilenet.weights.writing import write_weights
+
+    state = create_model("MobileNetV2").state_dict()
+    write_weights({key: value.numpy() for key, value in state.items()}, folder / "MobileNetV2.pdparams")
     return folder
 
 
