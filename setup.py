@@ -15,14 +15,15 @@ VERSION = next(
 NUMPY = "numpy>=1.24,<2.4"
 
 EXTRAS = {
-    "cpu": ["paddlepaddle>=2.6.2"],
-    "gpu": ["paddlepaddle-gpu>=2.6.2"],
+    # simplejpeg decodes at reduced scale for training; without it OpenCV does
+    "cpu": ["paddlepaddle>=2.6.2", "simplejpeg>=1.7"],
+    "gpu": ["paddlepaddle-gpu>=2.6.2", "simplejpeg>=1.7"],
     "onnx": ["onnxruntime>=1.17", "onnx>=1.15", "paddle2onnx>=2.0", "packaging"],
     "visualdl": ["visualdl>=2.5"],
     # the converter's wheels end at CPython 3.10; from a newer Python, `--to lite-...` makes an environment of its own
     "lite": ['paddlelite>=2.13rc0; python_version<"3.11"'],
     "demo": ["scikit-learn"],
-    "dev": ["pytest>=7", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "pillow"],
+    "dev": ["pytest>=7", "pytest-xdist", "hypothesis", "ruff", "scikit-learn"],
 }
 
 setup(
@@ -36,7 +37,7 @@ setup(
     packages=find_packages(include=["ppmobilenet", "ppmobilenet.*"]),
     include_package_data=True,
     package_data={"ppmobilenet": ["**/*.txt", "**/*.csv", "**/*.json", "**/*.cc", "**/*.cpp", "**/*.h", "**/*.html"]},
-    install_requires=[NUMPY, "opencv-python-headless>=4.6", "PyYAML>=5.4", "tqdm>=4.60"],
+    install_requires=[NUMPY, "opencv-python-headless>=4.6", "PyYAML>=5.4", "tqdm>=4.60", "Pillow>=9.1"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["ppmobilenet = ppmobilenet.cli:main"]},
     classifiers=[
