@@ -17,7 +17,7 @@ from ppmobilenet.deploy.export import deployment_labels
 from ppmobilenet.errors import UserError
 from ppmobilenet.insight import gather, report
 from ppmobilenet.insight.predictions import FILE_NAME, Collector
-from ppmobilenet.training.evaluator import evaluate
+from ppmobilenet.training.evaluator import evaluate, require_weights
 from ppmobilenet.training.trainer import train
 
 log = logging.getLogger("ppmobilenet")
@@ -87,6 +87,7 @@ def class_names(config: Config, dataset) -> list[str]:
 
 def _evaluate(config: Config, random_init: bool = False, json_file: str | Path | None = None) -> dict[str, float]:
     """Evaluate and write the table of predictions into the run's folder; with several processes only evaluate."""
+    require_weights(config, random_init)  # before the list is read
     dataset = build_dataset(config, "Eval")
     collector = Collector(class_names(config, dataset))
     began = time.monotonic()

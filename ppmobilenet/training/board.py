@@ -66,7 +66,9 @@ class Board:
         for writer in self._writers:
             for name, layer in model.named_sublayers():
                 if isinstance(layer, (nn.BatchNorm2D, nn.SyncBatchNorm)):
-                    writer.add_histogram(f"bn_scale/{name}", layer.weight.astype("float32").numpy(), step)
+                    # float64: scales that all are nearly 1 leave float32 no room for ten bins
+                    scales = layer.weight.astype("float32").numpy().astype("float64")
+                    writer.add_histogram(f"bn_scale/{name}", scales, step)
 
     def batch(self, images: np.ndarray, ops: Sequence[Mapping], epoch: int, step: int) -> None:
         """Show the first pictures of a batch as the network gets them, in the first epochs.

@@ -29,20 +29,25 @@ log = logging.getLogger("ppmobilenet")
 Collect = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
-def model_with_weights(config: Mapping, random_init: bool = False) -> nn.Layer:
-    """Build the config's network and load ``Global.pretrained_model`` (or what ``Arch.pretrained`` says), strictly.
-
-    Raises:
-        UserError: no weights are named and ``random_init`` is not set, or they do not fit.
-    """
-    path, arch = config.get("Global.pretrained_model"), config["Arch"]
-    if not path and not arch.get("pretrained") and not random_init:
+def require_weights(config: Mapping, random_init: bool = False) -> None:
+    """Raise a UserError where a config names no weights and ``random_init`` is not set."""
+    if not config.get("Global.pretrained_model") and not config["Arch"].get("pretrained") and not random_init:
         raise UserError(
             "no weights are named: the answers would be random",
             where="Global.pretrained_model",
             hint="-o Global.pretrained_model=output/best_model, or -o Arch.pretrained=True for the published weights, "
             "or --random-init if random weights are what you want",
         )
+
+
+def model_with_weights(config: Mapping, random_init: bool = False) -> nn.Layer:
+    """Build the config's network and load ``Global.pretrained_model`` (or what ``Arch.pretrained`` says), strictly.
+
+    Raises:
+        UserError: no weights are named and ``random_init`` is not set, or they do not fit.
+    """
+    require_weights(config, random_init)
+    path, arch = config.get("Global.pretrained_model"), config["Arch"]
     model = build_model(arch, new_head=False)
     if path:
         load_weights(model, path, class_num_may_differ=False)
