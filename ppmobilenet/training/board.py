@@ -96,7 +96,8 @@ class Board:
             for name, value in named.items():
                 self._visualdl.add_scalar(name, value, step)
         if self._tensorboard is not None:
-            self._tensorboard.add_hparams(given, named, name=".", global_step=step)
+            # add_hparams opens a file of its own: in the same folder and second it would be the one we write
+            self._tensorboard.add_hparams(given, named, name="hparams", global_step=step)
 
     def close(self) -> None:
         for writer in self._writers:
