@@ -57,7 +57,7 @@ def test_eval_prints_the_line_and_the_json(walk):
         cwd=walk,
     )
     last = done.stdout.strip().splitlines()[-1]
-    found = re.fullmatch(r".*top1: (\d\.\d{5}), top5: (\d\.\d{5}), evaluated 70/70", last)
+    found = re.fullmatch(r"top1: (\d\.\d{5}), top5: (\d\.\d{5}), evaluated 70/70", last)
     assert found, last
     result = json.loads((walk / "eval.json").read_text())
     assert abs(result["top1"] - float(found[1])) < 1e-5

@@ -8,7 +8,7 @@ test part). 80 % go to train_list.txt, 20 % to val_list.txt, the same ones on ev
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import cv2
@@ -37,6 +37,8 @@ def write_digits(folder: Path) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1] if len(sys.argv) > 1 else "demo/digits")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", default="demo/digits", type=Path, help="where to write (demo/digits)")
+    target = parser.parse_args().folder
     train, held_out = write_digits(target)
     print(f"{train} training digits and {held_out} held-out digits in {target}")

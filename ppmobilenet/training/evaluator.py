@@ -147,7 +147,8 @@ def evaluate(
             result = evaluate_model(model, loader, loss, metric, precision, world, rank == 0, collect)
         finally:
             loader.close()
-        log.info("loss: %.5f, %s", result["loss"], line(result))
+        log.info("loss: %.5f", result["loss"])
+        log.info("%s", line(result))
         if json_file is not None and rank == 0:
             write_text(Path(json_file), json.dumps(result, indent=1) + "\n")
     return result
