@@ -86,6 +86,8 @@ def _what_it_is(data: bytes, size: tuple[int, int] | None) -> str:
     start = data[:512].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<svg")):
         return "this is a web page or text, not a photo"
+    if data[:4] == b"GIF8" and int(cv2.__version__.split(".")[0]) < 5:
+        return f"the GIF is damaged, or this OpenCV ({cv2.__version__}) reads none: OpenCV 5 does"
     if size:
         return f"the photo is truncated or damaged ({len(data)} bytes, its header says {size[0]}x{size[1]} pixels)"
     return f"this is not a photo that OpenCV reads (it begins with {data[:8]!r})"
