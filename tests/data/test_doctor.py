@@ -229,7 +229,7 @@ def test_odd_photos_are_used_and_told(photos):
     for pipeline in ("exact", "fast"):
         dataset = ImageNetDataset(str(photos), str(photos / "odd.txt"), OPS)
         (batch,) = Loader(dataset, DistributedBatchSampler(64), pipeline=pipeline)
-        assert batch.images.shape == (13, 3, 16, 16) and np.isfinite(batch.images).all()
+        assert batch.images.shape == (len(odd_photos(photos)), 3, 16, 16) and np.isfinite(batch.images).all()
 
 
 def test_exif_rotation_is_counted(photos):
