@@ -16,7 +16,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ppmobilenet.deploy.backends import BACKENDS, choose_form, fastest, measure, open_backend, sample_input, why_not
+from ppmobilenet.deploy.backends import (
+    BACKENDS,
+    PAUSE,
+    choose_form,
+    fastest,
+    measure,
+    open_backend,
+    remember_choice,
+    sample_input,
+    why_not,
+)
 from ppmobilenet.deploy.package import Package, open_package
 from ppmobilenet.deploy.predictor import Classifier, Predictor, list_photos
 
@@ -44,7 +54,8 @@ def latency(package: Package, threads: int, rounds: int) -> dict:
 
     Returns:
         ``rows`` (see the table), ``auto`` (what the Predictor picks, and its ratio to the best float backend),
-        ``paddle_over_onnxruntime`` and ``int8_over_fp32`` where both sides were there, ``left_out`` with reasons.
+        ``paddle_over_onnxruntime`` and ``int8_over_fp32`` where both sides were there, ``left_out`` with reasons. What
+        was measured here is what ``auto`` goes by from then on.
     """
     batch, runs, left_out = sample_input(package), {}, {}
     for precision in PRECISIONS:
@@ -65,6 +76,7 @@ def latency(package: Package, threads: int, rounds: int) -> dict:
         chosen = fastest(package, threads)
         result["auto"] = chosen
         result["auto_over_best"] = round(floats[chosen] / min(floats.values()), 3)
+        remember_choice(package, threads, "fp32", {name: value / 1e3 for name, value in floats.items()})
     ours = [value for name, value in floats.items() if name in ("openvino", "paddle")]
     if ours and "onnxruntime" in floats:
         result["paddle_over_onnxruntime"] = round(min(ours) / floats["onnxruntime"], 3)
@@ -123,6 +135,7 @@ def end_to_end(package: Package, photos: Sequence[str], threads: int, rounds: in
     speeds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, run in candidates.items():
+            time.sleep(PAUSE)
             start = time.perf_counter()
             count = run()
             speeds[name].append(count / (time.perf_counter() - start))
