@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ppmobilenet.data.decode import exif_orientation, pixel_size, read_bytes
+from ppmobilenet.data.decode import pixel_size, read_bytes
+from ppmobilenet.data.jpeg import exif_orientation
 from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.data.transforms import DecodeImage, NormalizeImage, RandCropImage, RandFlipImage, build_transforms
 from ppmobilenet.data.worker import generator

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ppmobilenet.data.jpeg import read_header
 from ppmobilenet.errors import DataError
 
 MAX_PIXELS = 200_000_000  # a decompression bomb, not a photo: 600 MB once decoded
@@ -106,7 +107,8 @@ def pixel_size(data: bytes) -> tuple[int, int] | None:
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp_size(data)
         if data[:2] == b"\xff\xd8":
-            return _jpeg_size(data)
+            header = read_header(data)
+            return (header.width, header.height) if header else None
     except (struct.error, IndexError):
         pass
     return None
@@ -126,45 +128,3 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
         bits = int.from_bytes(data[21:25], "little")
         return 1 + (bits & 0x3FFF), 1 + ((bits >> 14) & 0x3FFF)
     return None
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    at = 2
-    while at + 9 < len(data):
-        if data[at] != 0xFF:
-            at += 1
-            continue
-        marker = data[at + 1]
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:
-            at += 2 if marker != 0xFF else 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return width, height
-        at += 2 + struct.unpack(">H", data[at + 2 : at + 4])[0]
-    return None
-
-
-def exif_orientation(data: bytes) -> int:
-    """Return the orientation 1 to 8 that a JPEG's EXIF block tells; 1 where there is none."""
-    at = 2
-    while at + 4 < len(data) and data[at] == 0xFF and data[at + 1] not in (0xDA, 0xD9):
-        length = int.from_bytes(data[at + 2 : at + 4], "big")
-        if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            return _tiff_orientation(data[at + 10 : at + 2 + length])
-        at += 2 + length
-    return 1
-
-
-def _tiff_orientation(tiff: bytes) -> int:
-    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
-    try:
-        (first,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, first)
-        for entry in range(first + 2, first + 2 + 12 * count, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, entry)
-            if tag == 0x0112:
-                return value if 1 <= value <= 8 else 1
-    except (struct.error, TypeError):  # cut off, or no TIFF at all
-        pass
-    return 1

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ppmobilenet.data.decode import decode_image, exif_orientation, read_bytes
+from ppmobilenet.data.decode import decode_image, read_bytes
+from ppmobilenet.data.jpeg import exif_orientation
 from ppmobilenet.errors import DataError
 
 # first bytes -> format, and the suffixes that mean it

@@ -15,7 +15,7 @@ from ppmobilenet.data.balance import class_weights
 from ppmobilenet.data.cache import build_cache
 from ppmobilenet.data.dali import DaliLoader
 from ppmobilenet.data.dataset import ImageNetDataset
-from ppmobilenet.data.decode import exif_orientation
+from ppmobilenet.data.jpeg import exif_orientation, keep_rows, read_header
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import ClassBalancedBatchSampler, DistributedBatchSampler, RASampler, Share, times_before
 from ppmobilenet.data.transforms import build_transforms
@@ -61,6 +61,52 @@ def test_fast_crops_are_the_exact_ones(orientation, binding, monkeypatch):
         difference = np.abs(one.astype(int) - other)
         # a box reduced in the DCT domain may lie half a reduced pixel beside the exact one
         assert difference.mean() < 6 and np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("options", [{"subsampling": s} for s in (0, 1, 2)] + [{"restart_marker_rows": 2}, {}])
+@pytest.mark.parametrize("grey", [False, True])
+def test_the_rows_above_a_cut_are_decoded_to_the_same_bits(options, grey):
+    simplejpeg, image = pytest.importorskip("simplejpeg"), pytest.importorskip("PIL.Image")
+    picture = image.fromarray(smooth(203, 157))
+    (picture.convert("L") if grey else picture).save(out := io.BytesIO(), "JPEG", quality=90, **options)
+    data, whole = out.getvalue(), simplejpeg.decode_jpeg(out.getvalue(), fastupsample=True)
+    header = read_header(data)
+    assert (header.width, header.height, header.sequential) == (157, 203, True)
+    for bottom in (1, 8, 17, 100, 150, 170, 203):
+        kept = keep_rows(data, header, bottom)
+        rows = simplejpeg.decode_jpeg(kept, fastupsample=True, strict=False)
+        assert bottom <= len(rows) <= 203 and (bottom > 150 or len(rows) < bottom + 16)
+        np.testing.assert_array_equal(rows, whole[: len(rows)])
+    assert keep_rows(data[:-900], header, 8) == data[:-900]  # truncated: decoding all of it shall tell
+
+
+def test_a_progressive_jpeg_is_not_cut():
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(smooth(200, 160)).save(out := io.BytesIO(), "JPEG", progressive=True)
+    header = read_header(out.getvalue())
+    assert not header.sequential and keep_rows(out.getvalue(), header, 16) == out.getvalue()
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_every_crop_of_a_turned_photo_is_the_exact_one(orientation):
+    pytest.importorskip("simplejpeg")
+    data = jpeg(smooth(120, 200), orientation)
+    whole = fast.Photo(data, True)
+    everything = whole.box(0, 0, whole.width, whole.height, 1).copy()
+    rng = np.random.default_rng(orientation)
+    for _ in range(25):
+        width, height = int(rng.integers(1, whole.width + 1)), int(rng.integers(1, whole.height + 1))
+        left, top = int(rng.integers(0, whole.width - width + 1)), int(rng.integers(0, whole.height - height + 1))
+        box = fast.Photo(data, True).box(left, top, width, height, 1)
+        np.testing.assert_array_equal(box, everything[top : top + height, left : left + width])
+
+
+def test_a_truncated_photo_is_found_wherever_the_crop_lies():
+    data = jpeg(smooth(400, 300))
+    quick, _ = fast.build_fast(TRAIN_OPS)
+    for seed in range(8):
+        with pytest.raises(DataError, match="truncated or damaged"):
+            quick(data[: len(data) // 2], np.random.default_rng(seed))
 
 
 # bilinear resizing to 64 leaves aliasing, which adds to the deviation; averaging in the decoder does not

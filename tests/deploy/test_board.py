@@ -251,3 +251,38 @@ def test_a_real_package_passes_its_self_test_on_an_emulated_board(tmp_path, shar
     predict = Predictor(package, backend="paddle")
     for photo, line in zip(photos, done.stdout.strip().splitlines()):
         assert f"({predict(photo).class_ids[0]})" in line
+
+
+def test_int8_on_an_emulated_board_answers_as_paddles_int8(tmp_path, shared):
+    runner = _arm_runner(tmp_path)
+    pytest.importorskip("paddle")
+    from ppmobilenet import create_model, load_weights
+    from ppmobilenet.deploy.forms import export_layer
+    from ppmobilenet.deploy.predictor import Predictor
+    from ppmobilenet.deploy.quantize import Plan, decide
+
+    model = create_model("MobileNetV1_x0_25")
+    load_weights(model, shared / "weights/MobileNetV1_x0_25.npz")
+    model.eval()
+    photos = sorted((shared / "images").glob("*.jp*g"))
+    preprocess = build_transforms(OPS)
+    plan = Plan(np.stack([np.ascontiguousarray(preprocess(photo)) for photo in photos]))
+    decide(model, plan)
+    package = export_layer(
+        model,
+        tmp_path / "package",
+        name="MobileNetV1_x0_25",
+        ops=OPS,
+        labels=LABELS,
+        to=("pdmodel", "lite-armv8"),
+        photos=[photo.read_bytes() for photo in photos],
+        int8=plan,
+    )
+    command = [*runner, str(package), "--form", "lite-armv8-int8", "--topk", "1", *map(str, photos)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    predict = Predictor(package, backend="paddle", precision="int8")
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == len(photos)
+    for photo, line in zip(photos, lines):
+        assert f"({predict(photo).class_ids[0]})" in line, f"{photo.name}: Paddle {predict(photo)}, board {line}"
