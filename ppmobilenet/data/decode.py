@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import struct
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from ppmobilenet.data.jpeg import read_header
 from ppmobilenet.errors import DataError
 
+CHUNK = 2**24
 MAX_PIXELS = 200_000_000  # a decompression bomb, not a photo: 600 MB once decoded
 
 
@@ -74,7 +74,15 @@ def read_bytes(path: str | os.PathLike, name: object | None = None) -> bytes:
     """
     name = path if name is None else name
     try:
-        return Path(path).read_bytes()
+        # os.read, not Path.read_bytes: a third of the time, for small photos 2 % of the fast pipeline's
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            data = os.read(descriptor, os.fstat(descriptor).st_size + 1)
+            while more := os.read(descriptor, CHUNK):
+                data += more
+            return data
+        finally:
+            os.close(descriptor)
     except FileNotFoundError as error:
         raise DataError("the photo does not exist", where=name, hint="check image_root and the list") from error
     except IsADirectoryError as error:

@@ -36,11 +36,13 @@ class Batch(NamedTuple):
         images: float32 [N, 3, H, W]; with ``on_device`` and the fast pipeline uint8 [N, H, W, 3].
         labels: int64 [N]; after mixing float32 [N, classes].
         indices: int64 [N], places in ``loader.dataset.samples``.
+        normalization: what is left to do to uint8 images, see ``Normalization.on_device``.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
+    normalization: Normalization | None = None
 
 
 class _Worker:
@@ -138,7 +140,6 @@ class Loader:
         batch_size: samples of a full batch on this rank.
         num_workers: processes that read; 0 reads in this one.
         rank, world_size, seed: as given.
-        normalization: with ``on_device`` what is left to do to the uint8 images, see ``Normalization.on_device``.
     """
 
     def __init__(
@@ -166,10 +167,7 @@ class Loader:
         self._recipe = Recipe(dataset.transform_ops, pipeline, cache)
         self._make = Maker(self._recipe)
         self._batch_transforms = batch_transforms or []
-        self._normalize = self._make.normalization
-        self.normalization: Normalization | None = None
-        if on_device and not self._batch_transforms:
-            self.normalization, self._normalize = self._normalize, None
+        self._on_device = on_device and not self._batch_transforms  # photos are mixed as float32
         self.num_workers = num_workers
         self._share_memory = use_shared_memory and hasattr(os, "memfd_create")
         if num_workers and use_shared_memory and not self._share_memory:
@@ -241,11 +239,12 @@ class Loader:
         indices = np.asarray([task.indices[position] for position in made.kept], np.int64)
         labels = self.dataset.samples.labels[indices].astype(np.int64)
         # both ways copy: the memory behind made.images is used again
-        images = self._normalize(made.images) if self._normalize else np.array(made.images)
+        left = self._make.normalization
+        images = left(made.images) if left and not self._on_device else np.array(made.images)
         rng = np.random.default_rng((self.seed, self._epoch, step, self.rank, 1))
         for transform in self._batch_transforms:
             images, labels = transform(images, labels, rng)
-        return Batch(images, labels, indices)
+        return Batch(images, labels, indices, left if self._on_device else None)
 
     def _fault(self, index: int, message: str) -> None:
         """Count a photo that could not be used; raise when there are more of them than allowed."""
@@ -287,7 +286,7 @@ def build_loader(
         rank: of this process.
         world_size: number of processes.
         seed: of shuffling and augmentation.
-        on_device: the fast pipeline's batches stay uint8 [N, H, W, 3] for ``loader.normalization.on_device``.
+        on_device: the fast pipeline's batches stay uint8 [N, H, W, 3] for ``Batch.normalization``.
 
     Raises:
         UserError, DataError: a wrong parameter; a fault of the list, with file and line.

@@ -31,6 +31,9 @@ class Compose:
 
     Attributes:
         transforms: the transforms, in order.
+
+    Raises:
+        DataError: one of them cannot use the image, with its name and the image's shape.
     """
 
     def __init__(self, transforms: Sequence):
@@ -38,7 +41,15 @@ class Compose:
 
     def __call__(self, image, rng: np.random.Generator | None = None) -> np.ndarray:
         for transform in self.transforms:
-            image = transform(image, rng)
+            try:
+                image = transform(image, rng)
+            except (ValueError, TypeError, IndexError, cv2.error) as error:
+                shape = f" on an image of shape {list(image.shape)}" if isinstance(image, np.ndarray) else ""
+                reason = getattr(error, "err", None) or error  # what OpenCV found, without its file and line
+                raise DataError(
+                    f"{type(transform).__name__} fails{shape}: {reason}",
+                    hint="check the operators in front of it in transform_ops, and its parameters",
+                ) from error
         return image
 
 
@@ -254,7 +265,7 @@ class NormalizeImage:
             raise ValueError(f"channel_num {channel_num!r}; allowed: 3, 4")
         if order not in ("chw", "hwc", ""):
             raise ValueError(f"order {order!r}; allowed: 'chw', 'hwc', ''")
-        self.chw = order == "chw"
+        self.order, self.chw = order, order == "chw"
         self.scale = np.float32(1.0 / 255.0 if scale is None else scale)
         shape = (3, 1, 1) if self.chw else (1, 1, 3)
         self.mean = np.array(mean or (0.485, 0.456, 0.406), np.float32).reshape(shape)
@@ -266,7 +277,13 @@ class NormalizeImage:
             self.table = (np.arange(256, dtype=np.float32).reshape(1, 256, 1) * self.scale - self.mean) / self.std
 
     def __call__(self, image: np.ndarray, rng=None) -> np.ndarray:
-        if self.table is not None and image.dtype == np.uint8 and image.shape[2] == 3:
+        if image.shape[0 if self.chw else 2] != 3:
+            raise DataError(
+                f"NormalizeImage has order {self.order!r}, and the image is {list(image.shape)}",
+                allowed="'chw' for channels first, '' for channels last",
+                hint="order: '' before ToCHWImage" if self.chw else "order: chw after ToCHWImage",
+            )
+        if self.table is not None and image.dtype == np.uint8:
             return cv2.LUT(image, self.table)
         image = (image.astype(np.float32) * self.scale - self.mean) / self.std
         if self.channel_num == 4:

@@ -95,9 +95,6 @@ class Maker:
             except DataError as error:
                 faults.append((position, str(error)))
                 continue
-            except cv2.error as error:
-                faults.append((position, f"{path}: OpenCV cannot transform the photo: {error.err}"))
-                continue
             if left is None and not (image.shape[0] in (3, 4) and image.shape[2] > 4):
                 image = image.transpose(2, 0, 1)  # as PaddleClas's datasets do: its lists have no ToCHWImage
             if images and image.shape != images[0].shape:

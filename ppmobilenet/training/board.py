@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from paddle import nn
 
+from ppmobilenet.data.loader import Batch
 from ppmobilenet.data.pictures import contact_sheet, pictures
 
 SHOWN_PICTURES = 16
@@ -70,18 +71,19 @@ class Board:
                     scales = layer.weight.astype("float32").numpy().astype("float64")
                     writer.add_histogram(f"bn_scale/{name}", scales, step)
 
-    def batch(self, images: np.ndarray, ops: Sequence[Mapping], epoch: int, step: int) -> None:
+    def batch(self, batch: Batch, ops: Sequence[Mapping], epoch: int, step: int) -> None:
         """Show the first pictures of a batch as the network gets them, in the first epochs.
 
         Args:
-            images: [N, 3, H, W].
+            batch: of the training loader.
             ops: the transforms that made them.
             epoch: from 0.
             step: of the run.
         """
         if not self._writers or epoch >= SHOWN_EPOCHS:
             return
-        shown = pictures(np.asarray(images[:SHOWN_PICTURES]), ops)
+        images = np.asarray(batch.images[:SHOWN_PICTURES])
+        shown = pictures(batch.normalization(images) if batch.normalization else images, ops)
         if shown is None:
             return
         for writer in self._writers:

@@ -13,6 +13,7 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 
+from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
 
 log = logging.getLogger("ppmobilenet")
@@ -61,6 +62,13 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "gnu_get_libc_version"):  # musl has other rules
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def images_of(batch: Batch) -> paddle.Tensor:
+    """Return a batch's float32 images [N, 3, H, W] on the device; uint8 ones travel there as such."""
+    if batch.normalization is not None:
+        return batch.normalization.on_device(batch.images)
+    return paddle.to_tensor(batch.images)
 
 
 def start_processes() -> tuple[int, int]:

@@ -25,6 +25,7 @@ from ppmobilenet.training import checkpoint
 from ppmobilenet.training.board import Board
 from ppmobilenet.training.device import (
     Precision,
+    images_of,
     set_device,
     share_statistics,
     start_processes,
@@ -118,7 +119,7 @@ def _prepare(config: Mapping, folder: Path, device: str, rank: int, world: int) 
     resting = norms(model) if config.get("Arch.freeze_norm") else frozen
     if rank == 0:
         check_before_training(config, log.info)
-    loader = build_loader(config, "Train", rank=rank, world_size=world, seed=seed)
+    loader = build_loader(config, "Train", rank=rank, world_size=world, seed=seed, on_device=device != "cpu")
     evaluating = config.get("Global.eval_during_train")
     eval_loader = build_loader(config, "Eval", rank=rank, world_size=world) if evaluating else None
     steps, update_freq = _steps(loader, config.get("Global.update_freq"), world)
@@ -324,7 +325,7 @@ def train_epoch(state: TrainState, setting: Setting, writer: checkpoint.Writer, 
     progress = Progress(title, setting.steps, state.step_in_epoch, every, setting.first, after)
     for step, (waited, batch) in zip(range(state.step_in_epoch, setting.steps), timed(setting.loader)):
         if step == 0:
-            record.board.batch(batch.images, setting.loader.dataset.transform_ops, state.epoch, state.step)
+            record.board.batch(batch, setting.loader.dataset.transform_ops, state.epoch, state.step)
         rate = setting.schedule.at(state.update, state.lr_scale)
         _reseed(state, setting.rank)
         labels = paddle.to_tensor(batch.labels)
@@ -332,7 +333,7 @@ def train_epoch(state: TrainState, setting: Setting, writer: checkpoint.Writer, 
         adding = (state.step_in_epoch + 1) % setting.update_freq and setting.world > 1
         with setting.forward.no_sync() if adding else nullcontext():
             with setting.precision.cast():
-                logits = setting.forward(paddle.to_tensor(batch.images))
+                logits = setting.forward(images_of(batch))
             loss = setting.loss(logits, labels)
             counts = setting.metric.count(logits.numpy(), batch.labels)
             photos, mean, counts, asked = _together(setting, batch, float(loss), counts, stop)

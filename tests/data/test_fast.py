@@ -182,9 +182,8 @@ def test_batches_are_the_same_by_every_way(photos):
         "device": load(photos, 1, on_device=True),
     }
     batches = {name: list(loader) for name, loader in ways.items()}
-    left = ways["device"].normalization
     assert batches["device"][0].images.dtype == np.uint8
-    batches["device"] = [b._replace(images=left(b.images)) for b in batches["device"]]
+    batches["device"] = [b._replace(images=b.normalization(b.images)) for b in batches["device"]]
     for name, got in batches.items():
         for one, other in zip(batches["in process"], got):
             assert np.array_equal(one.images, other.images) and np.array_equal(one.indices, other.indices), name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -254,11 +255,14 @@ def test_a_real_package_passes_its_self_test_on_an_emulated_board(tmp_path, shar
 
 
 def test_int8_on_an_emulated_board_answers_as_paddles_int8(tmp_path, shared):
+    """The int8 program as Paddle Inference computes it unfused is its definition.
+
+    Paddle's oneDNN kernels for x86 round differently from both; see README, "int8".
+    """
     runner = _arm_runner(tmp_path)
-    pytest.importorskip("paddle")
+    inference = pytest.importorskip("paddle").inference
     from ppmobilenet import create_model, load_weights
     from ppmobilenet.deploy.forms import export_layer
-    from ppmobilenet.deploy.predictor import Predictor
     from ppmobilenet.deploy.quantize import Plan, decide
 
     model = create_model("MobileNetV1_x0_25")
@@ -278,11 +282,24 @@ def test_int8_on_an_emulated_board_answers_as_paddles_int8(tmp_path, shared):
         photos=[photo.read_bytes() for photo in photos],
         int8=plan,
     )
-    command = [*runner, str(package), "--form", "lite-armv8-int8", "--topk", "1", *map(str, photos)]
+    command = [*runner, str(package), "--form", "lite-armv8-int8", "--topk", "1000", *map(str, photos)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    predict = Predictor(package, backend="paddle", precision="int8")
     lines = done.stdout.strip().splitlines()
     assert len(lines) == len(photos)
+    files = (str(package / "int8" / name) for name in ("inference.pdmodel", "inference.pdiparams"))
+    config = inference.Config(*files)
+    config.disable_glog_info()
+    config.switch_ir_optim(False)
+    config.disable_mkldnn()
+    paddle = inference.create_predictor(config)
+    images = paddle.get_input_handle(paddle.get_input_names()[0])
     for photo, line in zip(photos, lines):
-        assert f"({predict(photo).class_ids[0]})" in line, f"{photo.name}: Paddle {predict(photo)}, board {line}"
+        images.copy_from_cpu(np.ascontiguousarray(preprocess(photo))[None])
+        paddle.run()
+        wanted = paddle.get_output_handle(paddle.get_output_names()[0]).copy_to_cpu()[0]
+        board = np.zeros_like(wanted)
+        for score, number in re.findall(r"([0-9.]+) [^(]*\((\d+)\)(?:  |$)", line.split(": ", 1)[1]):
+            board[int(number)] = float(score)
+        assert board.argmax() == wanted.argmax(), photo.name
+        np.testing.assert_allclose(board, wanted, atol=0.02)

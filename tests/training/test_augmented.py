@@ -8,6 +8,7 @@ from training_helpers import YAML, losses, write_photos
 
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.training import trainer
 from ppmobilenet.training.losses import CELoss, build_loss
 from ppmobilenet.training.trainer import train
 
@@ -42,6 +43,38 @@ def test_workers_do_not_change_an_augmented_run(run):
     ]
     first = run("a", *overrides)
     assert len(first) == 3 and first == run("b", *overrides, "DataLoader.Train.loader.num_workers=2")
+
+
+def test_normalising_on_the_device_trains_the_same(run, monkeypatch):
+    """What a GPU does with uint8 batches, on the CPU."""
+    build, seen = trainer.build_loader, []
+
+    def as_on_a_gpu(config, mode, **kwargs):
+        loader = build(config, mode, **{**kwargs, "on_device": mode == "Train"})
+        seen.append(next(iter(loader)))
+        return loader
+
+    overrides = ["DataLoader.Train.loader.num_workers=1", "Global.use_visualdl=True"]
+    host = run("host", *overrides)
+    monkeypatch.setattr(trainer, "build_loader", as_on_a_gpu)
+    device = run("device", *overrides)
+    assert seen[0].images.dtype == np.uint8 and seen[0].images.shape[3] == 3
+    assert [float(v) for v in device.values()] == pytest.approx([float(v) for v in host.values()], abs=1e-4)
+
+
+def test_an_operator_that_cannot_work_is_named_with_the_photo(run):
+    ops = "[{DecodeImage: {to_rgb: True}}, {RandCropImage: {size: 32}}, {NormalizeImage: {order: chw}}]"
+    for pipeline in ("exact", "fast"):
+        with pytest.raises(DataError) as error:
+            run(
+                pipeline,
+                f"DataLoader.Train.dataset.transform_ops={ops}",
+                f"DataLoader.Train.pipeline={pipeline}",
+                "DataLoader.Train.loader.num_workers=1",
+            )
+        text = str(error.value)
+        assert "train_list.txt:" in text and "NormalizeImage has order 'chw', and the image is [32, 32, 3]" in text
+        assert "order: ''" in text
 
 
 def test_lists_are_examined_before_the_first_step(run, tmp_path):
