@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 PAPER_PEER := paddleclas==2.6.0
 
-.PHONY: help demo test test-old slow fuzz chaos verify-zoo venv peers lint format clean
+.PHONY: help demo test test-old slow fuzz chaos verify-zoo docs venv peers lint format clean
 
 help:
 	@echo "make demo       train, evaluate, export and predict handwritten digits on this machine's CPU (minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make fuzz       an hour of made-up input for every reader"
 	@echo "make chaos      200 kills and a fault at every system call of a save"
 	@echo "make verify-zoo download, load and (IMAGENET=dir) evaluate every published weight file"
+	@echo "make docs       the READMEs' model table, and the API reference into docs/api"
 	@echo "make venv       .venv with everything for development"
 	@echo "make peers      PyTorch into .venv, for the tests and benchmarks that compare with it"
 	@echo "make lint       ruff; make format: let ruff format"
@@ -40,6 +41,9 @@ $(OLD)/.ready: setup.py constraints-old.txt
 	@touch $@
 
 venv: $(VENV)/.dev
+
+docs: $(VENV)/.dev
+	$(BIN)/python tools/make_docs.py
 
 peers: $(VENV)/.dev
 	$(PIP) install -c constraints.txt torch

@@ -23,7 +23,7 @@ EXTRAS = {
     # the converter's wheels end at CPython 3.10; from a newer Python, `--to lite-...` makes an environment of its own
     "lite": ['paddlelite>=2.13rc0; python_version<"3.11"'],
     "demo": ["scikit-learn"],
-    "dev": ["pytest>=7", "pytest-xdist", "hypothesis", "ruff", "scikit-learn"],
+    "dev": ["pytest>=7", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "pdoc"],
 }
 
 setup(

@@ -1,16 +1,21 @@
 """The command line: ``ppmobilenet COMMAND ...``, and ``tools/COMMAND.py ...``, which is the same.
 
-Each command is a module in ``ppmobilenet/commands`` with ``add_arguments(parser)`` and ``run(args) -> int | None``.
+Each command is a module in ``ppmobilenet/commands`` with ``add_arguments(parser)`` and ``run(args) -> Outcome``.
 Only the chosen one is imported, so ``--help`` is quick.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import importlib
+import json
+import math
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 
 from ppmobilenet import __version__
 from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, UserError, did_you_mean, missing_package
@@ -97,7 +102,12 @@ def build_parser(command: str) -> tuple[argparse.ArgumentParser, object]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    subparsers = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    for each in [p for a in subparsers for p in a.choices.values()] or [parser]:
+        each.add_argument(
+            "--json", nargs="?", const="-", metavar="FILE", help="the result as JSON, on standard output or into FILE"
+        )
+        each.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser, module
 
 
@@ -106,6 +116,43 @@ def _quiet_paddle() -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     warnings.filterwarnings("ignore", message="No ccache found")
     warnings.filterwarnings("ignore", message="When training, we now always track global mean")
+
+
+def _carry_out(module, args: argparse.Namespace) -> int:
+    """Run a command and hand over its outcome: to people on standard output, or as JSON where that is asked for."""
+    # JSON has standard output for itself: what is said on the way goes where errors go
+    with contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext():
+        outcome = module.run(args)
+    if args.json != "-" and outcome.text:
+        print(outcome.text)
+    if args.json and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":  # of several processes the first one writes
+        text = json.dumps(_plain(outcome.data), indent=1, ensure_ascii=False) + "\n"
+        if args.json == "-":
+            print(text, end="")
+        else:
+            try:
+                with open(args.json, "w", encoding="utf-8", errors="backslashreplace") as file:
+                    file.write(text)
+            except OSError as error:
+                raise UserError(f"cannot be written: {error.strerror}", where=f"--json {args.json}") from error
+    return outcome.exit_code
+
+
+def _plain(value):
+    """Return a value as JSON has it: no NaN, no paths, no classes."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if hasattr(value, "item"):  # NumPy's numbers
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -128,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
         if argv[0] not in COMMANDS:
             raise UserError(f"unknown command {argv[0]!r}", hint=did_you_mean(argv[0], COMMANDS))
         parser, module = build_parser(argv[0])
-        return module.run(parser.parse_args(argv[1:])) or EXIT_OK
+        return _carry_out(module, parser.parse_args(argv[1:]))
     except UserError as error:
         if debug:
             raise

@@ -39,7 +39,11 @@ def script(shell: str) -> str:
 
 
 def _options(command: str) -> list[argparse.Action]:
-    return [action for action in cli.build_parser(command)[0]._actions if action.option_strings]
+    """Return a command's options; those of `benchmark train`, `benchmark data`, ... together."""
+    parser = cli.build_parser(command)[0]
+    under = [p for a in parser._actions if isinstance(a, argparse._SubParsersAction) for p in a.choices.values()]
+    found = [action for p in (parser, *under) for action in p._actions if action.option_strings]
+    return list({tuple(action.option_strings): action for action in found}.values())
 
 
 def _fish() -> str:
@@ -48,8 +52,8 @@ def _fish() -> str:
         lines.append(f"complete -c ppmobilenet -f -n __fish_use_subcommand -a {name} -d {_quoted(text)}")
         for action in _options(name):
             words = [f"-l {w[2:]}" if w.startswith("--") else f"-s {w[1:]}" for w in action.option_strings]
-            told = f" -d {_quoted(action.help)}" if action.help else ""
-            takes = "" if action.nargs == 0 else " -r"
+            told = f" -d {_quoted(action.help % vars(action))}" if action.help else ""
+            takes = "" if action.nargs in (0, "?") else " -r"
             lines.append(
                 f"complete -c ppmobilenet -n '__fish_seen_subcommand_from {name}' {' '.join(words)}{takes}{told}"
             )
@@ -57,4 +61,4 @@ def _fish() -> str:
 
 
 def _quoted(text: str) -> str:
-    return "'" + text.replace("%%", "%").replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

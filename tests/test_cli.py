@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -117,3 +118,58 @@ def test_a_mistake_is_told_without_a_traceback(repo, mistake, capfd, monkeypatch
     assert "Traceback" not in shown
     for word in expected:
         assert word in shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "cost MobileNetV2_x0_25",
+        "cost --list",
+        "cost MobileNetV1 --sweep",
+        "choose --min-top1 76",
+        "choose --device list",
+        "verify-zoo --list",
+        "completion bash",
+        "split-dataset PHOTOS -o OUT",
+        "check-dataset --root PHOTOS",
+        "convert-weights WEIGHTS --inspect",
+        "convert-weights WEIGHTS -o OUT/w.npz",
+    ],
+)
+def test_json_has_standard_output_for_itself(words, tmp_path, capsys):
+    pytest.importorskip("paddle")
+    from ppmobilenet import create_model
+
+    photos, weights = tmp_path / "photos", tmp_path / "w.npz"
+    if "PHOTOS" in words:
+        for number in range(8):
+            path = photos / f"class{number % 2}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = np.random.default_rng(number).integers(0, 256, (40, 40, 3), np.uint8)
+            path.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+    if "WEIGHTS" in words:
+        arrays = {key: value.numpy() for key, value in create_model("MobileNetV1_x0_25").state_dict().items()}
+        np.savez(weights, **arrays)
+    for word, path in (("PHOTOS", photos), ("WEIGHTS", weights), ("OUT", tmp_path)):
+        words = words.replace(word, str(path))
+    assert main([*words.split(), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown
+    for path in tmp_path.glob("*_list.txt"):  # what is there already is not replaced
+        path.unlink()
+    assert main([*words.split(), "--json", str(tmp_path / "j.json")]) == 0
+    assert capsys.readouterr().out.strip()
+    assert json.loads((tmp_path / "j.json").read_text()) == shown
+
+
+def test_a_result_that_cannot_be_written_is_said(tmp_path, capsys):
+    assert main(["cost", "--list", "--json", str(tmp_path / "none/j.json")]) == 2
+    assert "--json" in (error := capsys.readouterr().err) and "No such file or directory" in error
+
+
+def test_a_missing_config_names_the_shipped_one(capsys, monkeypatch, tmp_path, repo):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-c", "MobileNetV2_x05.yaml"]) == 2
+    assert "did you mean" in (error := capsys.readouterr().err) and "MobileNetV2/MobileNetV2_x0_5.yaml" in error
+    assert main(["train", "-c", "nowhere/mine.yaml"]) == 2
+    assert "there is no folder nowhere" in capsys.readouterr().err

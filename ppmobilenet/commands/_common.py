@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""What the commands share: options, progress, and the outcome that the command line hands over."""
 
 from __future__ import annotations
 
@@ -6,10 +6,24 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ppmobilenet.config import Config
+
+
+class Outcome(NamedTuple):
+    """What a command gives back.
+
+    Attributes:
+        data: for ``--json``: dictionaries, lists, texts, numbers, paths, dataclasses.
+        text: for people; nothing where the command has said everything on the way.
+        exit_code: of the process.
+    """
+
+    data: Any
+    text: str = ""
+    exit_code: int = 0
 
 
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+
+from ppmobilenet.commands._common import Outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,37 +19,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     train.add_argument("--size", type=int, default=224, help="height and width of the images")
     train.add_argument("--rounds", type=int, default=5, help="turns of each candidate")
-    train.add_argument("--json", help="write the result to this file")
     data = kinds.add_parser("data", help="photos/s of the input pipelines against a plain loop")
     data.add_argument("--images", metavar="DIR", help="make the photos from these; default drawn ones")
     data.add_argument("--workers", type=int, default=2, help="worker processes to compare with one")
     data.add_argument("--rounds", type=int, default=7, help="turns of each pipeline")
-    data.add_argument("--json", help="write the result to this file")
     infer = kinds.add_parser("infer", help="latency and photos/s of every backend for a package")
     infer.add_argument("package", help="the exported folder")
     infer.add_argument("--images", metavar="DIR", help="photos, to measure from file to name too")
     infer.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     infer.add_argument("--rounds", type=int, default=30, help="timed calls of each backend")
-    infer.add_argument("--json", help="write the result to this file")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     if args.kind == "infer":
         from ppmobilenet.deploy import benchmark
 
         result = benchmark.benchmark(args.package, args.images, args.threads, args.rounds)
-        print(benchmark.table(result))
-        if args.json:
-            benchmark.save(result, args.json)
-        return
+        return Outcome(result, benchmark.table(result))
     if args.kind == "data":
         from ppmobilenet.insight import data_speed
 
         result = data_speed.measure(args.images, args.rounds, args.workers)
-        print("".join(f"{key:<30}{value:.2f}\n" for key, value in result.items() if "_over_" in key), end="")
-        if args.json:
-            data_speed.save(result, args.json)
-        return
+        return Outcome(result, _ratios(result))
     from ppmobilenet.errors import UserError, did_you_mean
     from ppmobilenet.insight import training_speed
 
@@ -64,10 +58,11 @@ def run(args: argparse.Namespace) -> None:
         size=args.size,
         rounds=args.rounds,
     )
-    for name, reason in result["skipped"].items():
-        print(f"{name} left out: {reason}")
-    for key, value in result.items():
-        if "_over_" in key:
-            print(f"{key:<55}{value:.2f}")
-    if args.json:
-        training_speed.save(result, args.json)
+    left_out = [f"{name} left out: {reason}" for name, reason in result["skipped"].items()]
+    return Outcome(result, "\n".join([*left_out, _ratios(result)]))
+
+
+def _ratios(result: Mapping) -> str:
+    found = {key: value for key, value in result.items() if "_over_" in key}
+    width = max(map(len, found), default=0)
+    return "\n".join(f"{key:<{width}}  {value:.2f}" for key, value in found.items())

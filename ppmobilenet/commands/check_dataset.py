@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import add_config_arguments, counted
+from ppmobilenet.commands._common import Outcome, add_config_arguments, counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,14 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lists-only", action="store_true", help="do not open the photos")
     parser.add_argument("--fix", metavar="OUT", help="write the lists without bad and repeated lines into this folder")
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
-    parser.add_argument("--json", metavar="FILE", help="write everything as JSON")
     parser.add_argument("--html", metavar="FILE", help="write a page with the photos to look at")
     parser.add_argument("--workers", type=int, metavar="N", help="threads that decode; default one a core")
 
 
-def run(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.data import doctor, doctor_text
     from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 
@@ -51,12 +48,10 @@ def run(args: argparse.Namespace) -> int:
             workers=args.workers,
             progress=progress,
         )
-    print(doctor_text.text(diagnosis))
-    if args.json:
-        Path(args.json).write_bytes(doctor_text.as_json(diagnosis).encode("utf-8", "backslashreplace"))
+    lines = [doctor_text.text(diagnosis)]
     if args.html:
         doctor_text.write_page(diagnosis, args.html)
     if args.fix:
-        for path in doctor.write_fixed(diagnosis, args.fix):
-            print(f"written: {path}")
-    return EXIT_DATA if diagnosis.errors or (args.strict and diagnosis.warnings) else EXIT_OK
+        lines += [f"written: {path}" for path in doctor.write_fixed(diagnosis, args.fix)]
+    bad = diagnosis.errors or (args.strict and diagnosis.warnings)
+    return Outcome(doctor_text.to_dict(diagnosis), "\n".join(lines), EXIT_DATA if bad else EXIT_OK)

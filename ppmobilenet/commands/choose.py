@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ppmobilenet.commands._common import Outcome
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-latency-ms", type=float, metavar="MS", help="measured with --measure, else published")
@@ -16,20 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--by", choices=("madds", "size", "latency"), help="what the Pareto front weighs accuracy with")
     parser.add_argument("--plot", metavar="SVG", help="draw accuracy against it into this file")
     parser.add_argument("--csv", metavar="FILE", help="write the list as CSV")
-    parser.add_argument("--json", action="store_true", help="print the list as JSON instead")
 
 
-def run(args: argparse.Namespace) -> None:
-    import json
-
+def run(args: argparse.Namespace) -> Outcome:
     from tqdm import tqdm
 
     from ppmobilenet.errors import UserError
     from ppmobilenet.insight import choose, published, tables
 
     if args.device == "list":
-        print("\n".join(published.DEVICES))
-        return
+        return Outcome(list(published.DEVICES), "\n".join(published.DEVICES))
     budget = {"max_size_mb": args.max_size_mb, "max_madds_m": args.max_madds, "min_top1": args.min_top1}
     by = args.by or ("latency" if args.max_latency_ms is not None else "madds")
     found = choose.candidates(args.device, args.threads)
@@ -47,4 +45,4 @@ def run(args: argparse.Namespace) -> None:
         tables.write_csv(rows, args.csv)
     if args.plot:
         choose.draw(chosen, args.plot, by)
-    print(json.dumps(rows, indent=1) if args.json else choose.choice_text(chosen, args.device, args.threads))
+    return Outcome(rows, choose.choice_text(chosen, args.device, args.threads))

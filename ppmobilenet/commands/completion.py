@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from ppmobilenet.commands._common import Outcome
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell; its script is printed")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.completion import script
 
-    print(script(args.shell), end="")
+    text = script(args.shell)
+    return Outcome({args.shell: text}, text.rstrip("\n"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ppmobilenet.commands._common import Outcome
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SRC", help="a weight file of any kind and naming, or a folder of them")
@@ -31,15 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     import json
+
+    from tqdm import tqdm
 
     from ppmobilenet.errors import UserError
     from ppmobilenet.weights.inspecting import inspect_weights
 
     if args.inspect:
-        print(inspect_weights(args.source, args.scheme))
-        return
+        found = inspect_weights(args.source, args.scheme)
+        return Outcome(found, str(found))
     if not args.output:
         raise UserError("where to write? -o is missing", hint="-o weights.pdparams, or --inspect to only look")
 
@@ -49,15 +53,14 @@ def run(args: argparse.Namespace) -> None:
     arch = architecture_of(args.source, args.arch, args.arch_option, args.scheme)
     print(f"network: Arch: {json.dumps(arch)}")
     model = build_model(arch)
-    batches = calibration_batches(args.unfold_bn) if args.unfold_bn else None
-    print(
-        convert_weights(
-            model,
-            args.source,
-            args.output,
-            to=args.to,
-            scheme=args.scheme,
-            allow_missing=args.allow_missing,
-            calibration=batches,
-        )
+    batches = tqdm(calibration_batches(args.unfold_bn), "photos", disable=None) if args.unfold_bn else None
+    done = convert_weights(
+        model,
+        args.source,
+        args.output,
+        to=args.to,
+        scheme=args.scheme,
+        allow_missing=args.allow_missing,
+        calibration=batches,
     )
+    return Outcome({"arch": arch, **vars(done)}, str(done))

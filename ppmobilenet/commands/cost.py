@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ppmobilenet.commands._common import Outcome
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="one of `ppmobilenet cost --list`, for example MobileNetV2_x0_5")
@@ -27,22 +29,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plot", metavar="SVG", help="with --sweep: draw it into this file")
     parser.add_argument("--csv", metavar="FILE", help="write the layers (or the sweep) as CSV")
-    parser.add_argument("--json", action="store_true", help="print everything as JSON instead")
 
 
-def run(args: argparse.Namespace) -> None:
-    import json
-
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.errors import UserError
     from ppmobilenet.insight import cost, cost_text, tables
     from ppmobilenet.models.zoo import create_model, list_models
 
     if args.list:
-        print("\n".join(list_models()))
-        return
+        return Outcome(list_models(), "\n".join(list_models()))
     if args.linear_bottleneck:
-        print(cost_text.draw_linear_bottleneck(args.linear_bottleneck))
-        return
+        path = cost_text.draw_linear_bottleneck(args.linear_bottleneck)
+        return Outcome({"figure": path}, str(path))
     if not args.model:
         raise UserError("which model?", hint="ppmobilenet cost MobileNetV2, or one of: " + ", ".join(list_models()))
     for name, least in (("resolution", 32), ("batch", 1), ("split", 1)):
@@ -61,4 +59,4 @@ def run(args: argparse.Namespace) -> None:
         csv_rows, text = data["layers"], cost_text.cost_text(data, weights=args.weights)
     if args.csv:
         tables.write_csv(csv_rows, args.csv)
-    print(json.dumps(data, indent=1) if args.json else text)
+    return Outcome(data, text)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import add_config_arguments, load_config
+from ppmobilenet.commands._common import Outcome, add_config_arguments, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser)
-    parser.add_argument("--json", metavar="FILE", help="write the result there, too")
     parser.add_argument("--random-init", action="store_true", help="evaluate without trained weights")
     parser.add_argument("--no-report", action="store_true", help="write no report.html")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.insight.after import evaluate_and_report
     from ppmobilenet.training.evaluator import evaluate
 
     job = evaluate if args.no_report else evaluate_and_report
-    job(load_config(args), random_init=args.random_init, json_file=args.json)
+    return Outcome(job(load_config(args), random_init=args.random_init))

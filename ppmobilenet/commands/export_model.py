@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import add_config_arguments, load_config
+from ppmobilenet.commands._common import Outcome, add_config_arguments, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random-init", action="store_true", help="export without trained weights")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
+    import json
+
     from ppmobilenet.deploy.export import export
 
-    export(
+    folder = export(
         load_config(args),
         to=args.to,
         output=args.output,
@@ -44,3 +46,4 @@ def run(args: argparse.Namespace) -> None:
         embed_preprocess=args.embed_preprocess,
         int8=args.int8,
     )
+    return Outcome({"package": folder, **json.loads((folder / "package.json").read_text(encoding="utf-8"))})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ppmobilenet.commands._common import add_config_arguments, load_config
+from ppmobilenet.commands._common import Outcome, add_config_arguments, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random-init", action="store_true", help="with -c: run without trained weights")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.deploy import infer
     from ppmobilenet.errors import UserError
 
@@ -45,4 +45,6 @@ def run(args: argparse.Namespace) -> int:
     if args.save:
         job.save = args.save
     job.resume = args.resume
-    return infer.run(job, out=sys.stdout)
+    answers: list[dict] | None = [] if args.json else None
+    exit_code = infer.run(job, sys.stdout, None if answers is None else answers.append)
+    return Outcome(answers, exit_code=exit_code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import add_config_arguments
+from ppmobilenet.commands._common import Outcome, add_config_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", default="pdmodel,onnx,lite-armv8", metavar="FORMS", help="as for export")
     parser.add_argument("--output", metavar="DIR", help="the folder to write (default: Global.save_inference_dir)")
     parser.add_argument("--limit", type=int, help="validation photos at most")
-    parser.add_argument("--json", metavar="FILE", help="write the report as JSON")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.config import load_config
     from ppmobilenet.deploy.int8 import quantize, say
 
@@ -44,6 +43,4 @@ def run(args: argparse.Namespace) -> None:
         epochs=args.epochs,
         learning_rate=args.lr,
     )
-    print(report.table())
-    if args.json:
-        report.write_json(args.json)
+    return Outcome(report.to_dict(), report.table())

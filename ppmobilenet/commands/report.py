@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ppmobilenet.commands._common import Outcome
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN_OR_PACKAGE", help="a run's Global.output_dir, or an exported package")
@@ -11,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--untimed", action="store_true", help="do not measure a package's latency here")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.insight.gather import report_folder
 
-    print(report_folder(args.source, args.output, timed=not args.untimed))
+    page = report_folder(args.source, args.output, timed=not args.untimed)
+    return Outcome({"page": page, "figures": page.with_name("report.json")}, str(page))

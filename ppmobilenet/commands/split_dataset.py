@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ppmobilenet.commands._common import Outcome, counted
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("root", help="the folder that holds one folder per class")
@@ -12,14 +14,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
 
 
-def run(args: argparse.Namespace) -> None:
-    from ppmobilenet.commands._common import counted
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.data.split import split_folder
 
     with counted("photos") as progress:
         made = split_folder(args.root, args.output or args.root, args.val, args.seed, progress=progress)
-    print(f"{made.train} photos in {made.train_list}\n{made.val} photos in {made.val_list}\nnames in {made.label_list}")
+    lines = [
+        f"{made.train} photos in {made.train_list}",
+        f"{made.val} photos in {made.val_list}",
+        f"names in {made.label_list}",
+    ]
     if made.grouped:
-        print(f"{made.grouped} photos look like another one: they are on its side")
-    for line in made.left_out:
-        print(f"left out: {line}")
+        lines.append(f"{made.grouped} photos look like another one: they are on its side")
+    lines += [f"left out: {line}" for line in made.left_out]
+    return Outcome(made._asdict(), "\n".join(lines))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import add_config_arguments, load_config
+from ppmobilenet.commands._common import Outcome, add_config_arguments, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,9 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-report", action="store_true", help="write no report.html at the end")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.insight.after import train_and_report
     from ppmobilenet.training.trainer import train
 
     job = train if args.no_report else train_and_report
-    job(load_config(args))
+    return Outcome(job(load_config(args)))

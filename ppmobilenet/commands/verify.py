@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ppmobilenet.commands._common import Outcome
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("package", help="the exported folder")
@@ -14,10 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (default: Global.pretrained_model)")
     parser.add_argument("--limit", type=int, default=64, help="photos at most (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write the table as JSON")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.deploy.verify import verify
     from ppmobilenet.errors import EXIT_NUMERICS, EXIT_OK, UserError
 
@@ -30,7 +31,4 @@ def run(args: argparse.Namespace) -> int:
         overrides = [*args.override, *([f"Global.pretrained_model={args.checkpoint}"] if args.checkpoint else [])]
         config = load_config(args.config, overrides)
     report = verify(args.package, images=args.images, config=config, limit=args.limit)
-    print(report.table())
-    if args.json:
-        report.write_json(args.json)
-    return EXIT_OK if report.passed else EXIT_NUMERICS
+    return Outcome(report.to_dict(), report.table(), EXIT_OK if report.passed else EXIT_NUMERICS)

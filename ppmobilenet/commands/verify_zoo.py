@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ppmobilenet.commands._common import Outcome
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="rows of the catalogue, e.g. MobileNetV2_ssld; all")
@@ -13,15 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="only print the catalogue")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.errors import EXIT_OK, EXIT_USER
     from ppmobilenet.weights import catalog
 
     if args.list:
-        print(catalog.as_text())
-        return EXIT_OK
+        return Outcome(catalog.ROWS, catalog.as_text())
 
     from ppmobilenet.insight.verify_zoo import verify_zoo
 
     failed = verify_zoo(args.names, args.imagenet, args.output or catalog.VERIFIED, args.device)
-    return EXIT_USER if failed else EXIT_OK
+    return Outcome({"failed": failed}, exit_code=EXIT_USER if failed else EXIT_OK)

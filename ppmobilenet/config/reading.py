@@ -6,6 +6,8 @@ PyYAML scans and parses; what a scalar means is decided here, because YAML 1.1 r
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ import yaml
 
 from ppmobilenet.errors import UserError
 
+SHIPPED = Path(__file__).parents[2] / "configs"  # beside the package in a source tree; nothing where it is installed
 MAX_BYTES = 1_000_000  # the longest published recipe has 5 kB
 MAX_VALUES = 20_000  # what all aliases together may expand to
 MAX_DEPTH = 40
@@ -108,7 +111,7 @@ def _bytes(path: Path, source: str) -> bytes:
     if path.is_dir():
         raise UserError("this is a folder, not a configuration file", where=source, hint=_yamls_in(path))
     if not path.exists():
-        raise UserError("no such configuration file", where=source, hint=_yamls_in(path.parent))
+        raise UserError("no such configuration file", where=source, hint=_meant(path))
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -125,6 +128,17 @@ def _yamls_in(folder: Path) -> str | None:
     except OSError:
         return None
     return f"in {folder} there are: {', '.join(found[:12])}" if found else f"there is no .yaml file in {folder}"
+
+
+def _meant(path: Path) -> str | None:
+    """What a missing file may have been meant to be: one beside it, or one of the shipped configurations."""
+    if path.parent.is_dir() and any(path.parent.glob("*.y*ml")):
+        return _yamls_in(path.parent)
+    shipped = {p.name: p for p in SHIPPED.rglob("*.yaml")}
+    near = difflib.get_close_matches(path.with_suffix(".yaml").name, shipped, 1)
+    if near:
+        return f"did you mean {os.path.relpath(shipped[near[0]])}?"
+    return _yamls_in(path.parent) if path.parent.is_dir() else f"there is no folder {path.parent}"
 
 
 def _decode(data: bytes, source: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import os
 from pathlib import Path
 
@@ -46,20 +45,19 @@ def text(diagnosis: Diagnosis) -> str:
     return "\n".join(lines)
 
 
-def as_json(diagnosis: Diagnosis) -> str:
-    """Return everything as JSON."""
+def to_dict(diagnosis: Diagnosis) -> dict:
+    """Return everything for machines."""
     findings = [
         {"kind": f.kind, "error": f.is_error, "where": f.where, "message": f.message, "photos": list(f.photos)}
         for f in diagnosis.findings
     ]
-    whole = {
+    return {
         "errors": diagnosis.errors,
         "warnings": diagnosis.warnings,
         "counts": diagnosis.counts,
         "lists": diagnosis.facts,
         "findings": findings,
     }
-    return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 
 
 def write_page(diagnosis: Diagnosis, path: str | os.PathLike) -> None:

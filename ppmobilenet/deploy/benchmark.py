@@ -6,12 +6,10 @@ too.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -200,8 +198,3 @@ def table(result: Mapping) -> str:
             over = whole["stream_over"].get(name)
             lines.append(f"{'':12}{name:<28}{speed:8.1f} photos/s" + (f"; stream is {over:.2f}x that" if over else ""))
     return "\n".join(lines)
-
-
-def save(result: Mapping, path: str | os.PathLike) -> None:
-    """Write the result as JSON."""
-    Path(path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

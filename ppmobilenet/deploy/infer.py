@@ -178,8 +178,13 @@ def _csv_rows(answer: Prediction | Failure) -> list[list]:
     ]
 
 
-def run(job: Job, out: TextIO) -> int:
+def run(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) -> int:
     """Predict every photo of the job, write a line each to ``out``, and save them if asked.
+
+    Args:
+        job: the photos and what answers them.
+        out: receives a line a photo.
+        collect: receives each answer as it stands in a saved file.
 
     Returns:
         0, or the exit code for bad data if a photo could not be used (the others are answered all the same).
@@ -197,6 +202,8 @@ def run(job: Job, out: TextIO) -> int:
             failed += isinstance(answer, Failure)
             print(answer, file=sys.stderr if isinstance(answer, Failure) else out)
             save(answer)
+            if collect:
+                collect(answer.to_dict())
             bar.update()
     if job.save:
         print(f"{len(job.photos)} answers written to {job.save}", file=sys.stderr)

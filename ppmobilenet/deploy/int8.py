@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from ppmobilenet.data.dataset import read_list
 from ppmobilenet.data.loader import build_loader
@@ -78,15 +78,15 @@ class Int8Report:
     def samples(self) -> int:
         return self.accuracy[0]["samples"]
 
-    def write_json(self, path: str | Path) -> None:
-        content = {
+    def to_dict(self) -> dict:
+        """Return the report for machines."""
+        return {
             "package": str(self.package),
             "method": self.method,
             "accuracy": self.accuracy,
             "kept_float": self.kept,
             "layers": [vars(error) for error in self.errors],
         }
-        Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _listed(config: Mapping, mode: str) -> Sequence[tuple[str, int]]:
@@ -111,7 +111,8 @@ def calibration_tensors(config: Mapping, count: int = 64, images: str | None = N
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
     transform = build_transforms(evaluation_ops(config))
     with ThreadPoolExecutor(default_threads()) as pool:
-        return np.stack(list(pool.map(lambda path: np.ascontiguousarray(transform(Path(path))), chosen)))
+        made = pool.map(lambda path: np.ascontiguousarray(transform(Path(path))), chosen)
+        return np.stack(list(tqdm(made, "calibration photos", len(chosen), leave=False, disable=None)))
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Callable, items: Iterable) -> Iterator:
@@ -145,7 +146,8 @@ def measure(package: Package, samples: Sequence[tuple[str, int]]) -> list[dict]:
     transform = build_transforms(package.ops)
     outputs: dict[str, list[np.ndarray]] = {form: [] for form in runs}
     with ThreadPoolExecutor(max(1, default_threads() - 1)) as pool:
-        for tensor in _ahead(pool, lambda sample: np.ascontiguousarray(transform(Path(sample[0]))), samples):
+        tensors = _ahead(pool, lambda sample: np.ascontiguousarray(transform(Path(sample[0]))), samples)
+        for tensor in tqdm(tensors, "validation photos", len(samples), leave=False, disable=None):
             for form, (_, run) in runs.items():
                 outputs[form].append(run(tensor[None])[0])
     labels = np.array([label for _, label in samples])
@@ -208,7 +210,7 @@ def plan_int8(
 
         def batches(epoch: int) -> Iterator[np.ndarray]:
             loader.set_epoch(epoch)
-            for batch in loader:
+            for batch in tqdm(loader, f"epoch {epoch + 1}/{epochs}", leave=False, disable=None):
                 yield batch.images
 
         plan.trained = fine_tune(

@@ -11,7 +11,6 @@ Three comparisons, each in a package's own terms:
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden
@@ -99,15 +99,15 @@ class Report:
             lines.append("every comparison that could run here holds" if self.passed else "nothing could be compared")
         return "\n".join(lines)
 
-    def write_json(self, path: str | os.PathLike) -> None:
+    def to_dict(self) -> dict:
+        """Return the table for machines."""
         first = self.first_departure
-        content = {
+        return {
             "package": self.package,
             "passed": self.passed,
             "first_departure": first.stage if first else None,
             "rows": [asdict(row) for row in self.rows],
         }
-        Path(path).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def verify(
@@ -304,7 +304,8 @@ def _forms(opened: Package, photos: Sequence[bytes], model: Callable[[np.ndarray
                 rows.append(Row(stage, subject, note=reason))
                 continue
             run: Run = open_backend(alone, backend, precision=form["precision"])[2]
-            got = np.concatenate([run(tensor[None]) for tensor in tensors])
+            shown = tqdm(tensors, subject, leave=False, disable=None)
+            got = np.concatenate([run(tensor[None]) for tensor in shown])
             if recorded and expected is None:
                 rows += _form_rows(subject + ", golden", form, kind, got[:1], opened.golden("output")[None])
             if expected is not None:

@@ -48,20 +48,17 @@ def train_and_report(config: Config) -> dict[str, float]:
     return result
 
 
-def evaluate_and_report(
-    config: Config, *, random_init: bool = False, json_file: str | Path | None = None
-) -> dict[str, float]:
+def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[str, float]:
     """Evaluate and write ``output_dir/report/report.html``.
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.
         random_init: evaluate without trained weights.
-        json_file: where the result goes, too.
 
     Returns:
         What :func:`ppmobilenet.evaluate` returns.
     """
-    result = _evaluate(config, random_init, json_file)
+    result = _evaluate(config, random_init)
     if paddle.distributed.get_rank():
         return result
     folder = Path(config.get("Global.output_dir"))
@@ -85,13 +82,13 @@ def class_names(config: Config, dataset) -> list[str]:
         return [f"class {number}" for number in range(count)]
 
 
-def _evaluate(config: Config, random_init: bool = False, json_file: str | Path | None = None) -> dict[str, float]:
+def _evaluate(config: Config, random_init: bool = False) -> dict[str, float]:
     """Evaluate and write the table of predictions into the run's folder; with several processes only evaluate."""
     require_weights(config, random_init)  # before the list is read
     dataset = build_dataset(config, "Eval")
     collector = Collector(class_names(config, dataset))
     began = time.monotonic()
-    result = evaluate(config, random_init=random_init, json_file=json_file, collect=collector.add)
+    result = evaluate(config, random_init=random_init, collect=collector.add)
     seconds = time.monotonic() - began
     if paddle.distributed.get_world_size() == 1:
         weights = config.get("Global.pretrained_model")

@@ -7,7 +7,6 @@ includes the normalisation to float32 on the same core.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import tempfile
@@ -184,8 +183,3 @@ def _with_workers(folder: Path, counts: Sequence[int], rounds: int) -> dict[int,
         for loader in loaders.values():
             loader.close()
     return rates
-
-
-def save(result: dict, path: str | os.PathLike) -> None:
-    """Write the result as JSON."""
-    Path(path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

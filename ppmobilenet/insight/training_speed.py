@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import socket
 import statistics
@@ -262,11 +261,6 @@ def _serve(candidate: str, name: str, batch: str, threads: str, size: str) -> No
         for _ in range(int(line)):
             step()
         print("seconds", time.perf_counter() - start, flush=True)
-
-
-def save(result: dict, path: str | Path) -> None:
-    """Write a result of :func:`measure` as JSON."""
-    Path(path).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

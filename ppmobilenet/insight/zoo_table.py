@@ -8,7 +8,7 @@ from ppmobilenet.errors import UserError
 from ppmobilenet.insight import published, tables
 from ppmobilenet.weights import catalog
 
-START, END = "<!-- zoo: written by tools/make_zoo_table.py -->", "<!-- /zoo -->"
+START, END = "<!-- zoo: written by tools/make_docs.py -->", "<!-- /zoo -->"
 # file -> headings of the columns
 HEADINGS = {
     "README.md": ("model", "parameters", "multiply-adds", "top-1 %", "top-5 %", "SD855 ms", "weights"),

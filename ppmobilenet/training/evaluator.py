@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import numpy as np
 import paddle
@@ -17,7 +15,6 @@ from ppmobilenet.errors import NumericsError, UserError
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.models.zoo import build_model
 from ppmobilenet.training.device import Precision, set_device, start_processes, sum_over_processes
-from ppmobilenet.training.disk import write_text
 from ppmobilenet.training.losses import Loss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
 from ppmobilenet.training.runfolder import Progress, logged
@@ -116,15 +113,12 @@ def line(result: Mapping[str, float]) -> str:
     return ", ".join([*tops, f"evaluated {result['evaluated']}/{result['listed']}"])
 
 
-def evaluate(
-    config: Mapping, *, random_init: bool = False, json_file: str | Path | None = None, collect: Collect | None = None
-) -> dict[str, float]:
+def evaluate(config: Mapping, *, random_init: bool = False, collect: Collect | None = None) -> dict[str, float]:
     """Evaluate what a config describes (``tools/eval.py``).
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.
         random_init: evaluate without trained weights.
-        json_file: where the result goes, too.
         collect: receives every batch's answers, see :data:`Collect`.
 
     Returns:
@@ -149,6 +143,4 @@ def evaluate(
             loader.close()
         log.info("loss: %.5f", result["loss"])
         log.info("%s", line(result))
-        if json_file is not None and rank == 0:
-            write_text(Path(json_file), json.dumps(result, indent=1) + "\n")
     return result

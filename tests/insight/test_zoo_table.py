@@ -41,7 +41,7 @@ def test_the_table_goes_between_its_marks(tmp_path):
 
 
 def test_the_checkout_s_readmes_are_up_to_date(repo):
-    assert zoo_table.update(repo, write=False) == 0, "python tools/make_zoo_table.py"
+    assert zoo_table.update(repo, write=False) == 0, "python tools/make_docs.py"
 
 
 @pytest.mark.parametrize("name,scale", [("MobileNetV2", 1.0), ("MobileNetV1_x0_25", 0.25), ("MobileNetV2_x2_0", 2.0)])

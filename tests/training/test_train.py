@@ -113,10 +113,13 @@ def test_frozen_layers_stay(tiny_config, tmp_path):
 
 def test_evaluates_every_photo_once(tiny_config, tmp_path, capfd):
     trainer.train(tiny_config("Global.epochs=1"))
-    result = evaluate(tiny_config(f"Global.pretrained_model={tmp_path}/out/latest"), json_file=tmp_path / "result.json")
+    result = evaluate(tiny_config(f"Global.pretrained_model={tmp_path}/out/latest"))
     last = capfd.readouterr().out.strip().splitlines()[-1]
     assert last.endswith(f"top1: {result['top1']:.5f}, top3: 1.00000, evaluated {VAL}/{VAL}")
-    assert json.loads((tmp_path / "result.json").read_text()) == result
+    config = ["-c", str(tmp_path / "c.yaml"), "-o", f"Global.pretrained_model={tmp_path}/out/latest"]
+    (tmp_path / "c.yaml").write_text((tmp_path / "out/config.yaml").read_text())
+    assert main(["eval", *config, "--no-report", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == result
 
 
 def test_no_weights_no_evaluation(tiny_config):
