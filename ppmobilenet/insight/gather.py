@@ -114,8 +114,14 @@ def from_package(folder: Path, *, timed: bool = True) -> report.Content:
 def package_latencies(package: Package, threads: int | None = None) -> list[dict]:
     """Return the median milliseconds of each backend that runs the package here, batch 1."""
     threads = threads or backends.default_threads()
-    names = [name for name in backends.usable(package) if name != "lite"]
-    runs = {name: backends.open_backend(package, name, threads)[2] for name in names}
+    runs = {
+        name if precision == "fp32" else f"{name} {precision}": backends.open_backend(
+            package, name, threads, precision
+        )[2]
+        for precision in ("fp32", "int8")
+        for name in backends.usable(package, precision)
+        if name != "lite"
+    }
     times = backends.measure(runs, backends.sample_input(package)) if runs else {}
     return [
         {"backend": name, "threads": threads, "median_ms": 1000 * statistics.median(seconds)}

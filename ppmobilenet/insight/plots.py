@@ -120,7 +120,8 @@ def chart(
 
 def bars(rows: Sequence[tuple[str, float]], title: str, unit: str, width: int = 560) -> str:
     """Return horizontal bars, each (name, value)."""
-    row_height, left, top, right = 22, 150, 34, 70
+    # a letter of the page's font is about 7 pixels wide
+    row_height, left, top, right = 22, max(150, 16 + 7 * max((len(name) for name, _ in rows), default=0)), 34, 90
     most = max((value for _, value in rows), default=0) or 1
     parts = [f'<text x="0" y="18" font-weight="600">{escape(title)}</text>']
     for i, (name, value) in enumerate(rows):

@@ -141,6 +141,7 @@ def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
             f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{heading}</h2>{body}</section>'
             for key, heading, body in sections
         ),
+        "files": "report.json, per_class.csv, confusion.csv" if content.predictions is not None else "report.json",
         "version": __version__,
         "date": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         "night": plots.night_colours(),
@@ -208,7 +209,7 @@ def _result(content: Content) -> str:
     if table is None:
         if content.curves:
             return f"{len(content.curves)} epochs trained; not evaluated."
-        return "An exported package." if content.forms else "Nothing was evaluated."
+        return _package_result(content) if content.forms else "Nothing was evaluated."
     found = figures.summary(table)
     seen = [row for row in figures.per_class(table) if row["support"]]
     weakest = min(seen, key=lambda row: row["recall"])
@@ -219,6 +220,20 @@ def _result(content: Content) -> str:
         f"<strong>{escape(weakest['name'])}</strong> ({weakest['correct']} of {weakest['support']}); "
         f"calibration error {_percent(found['ece'])}."
     )
+
+
+def _package_result(content: Content) -> str:
+    """What a package is worth, in one line: how true, how quick."""
+    said = [f"{len(content.forms)} forms"]
+    departures = [
+        f["max_difference"] for f in content.forms if f.get("precision") == "fp32" and f.get("max_difference")
+    ]
+    if departures:
+        said.append(f"the float ones depart from the trained model by at most <strong>{max(departures):.1e}</strong>")
+    if content.latencies:
+        best = min(content.latencies, key=lambda row: row["median_ms"])
+        said.append(f"quickest here: {escape(best['backend'])}, <strong>{best['median_ms']:.2f} ms</strong> a photo")
+    return "; ".join(said) + "."
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:
