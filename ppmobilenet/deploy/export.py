@@ -8,10 +8,11 @@ from pathlib import Path
 
 from ppmobilenet.data.dataset import read_list
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.deploy import golden, package
+from ppmobilenet.deploy import golden
 from ppmobilenet.deploy.forms import PADDLE_FORMS, export_layer, parse_forms
 from ppmobilenet.deploy.labels import find_label_file, label_names, read_labels
 from ppmobilenet.deploy.predictor import list_photos
+from ppmobilenet.deploy.preprocessing import Ops, deployment_ops
 from ppmobilenet.errors import UserError
 from ppmobilenet.training.evaluator import model_with_weights
 from ppmobilenet.weights.files import read_pickle
@@ -39,7 +40,7 @@ def deployment_labels(config: Mapping, class_num: int) -> list[str]:
 
 def evaluation_ops(config: Mapping) -> list[dict]:
     """Return the Eval transforms as a predictor applies them. They, not ``Infer.transforms``, are what was measured."""
-    return package.deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
+    return deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
 
 
 def example_photos(config: Mapping, count: int = 4) -> list[bytes]:
@@ -116,7 +117,7 @@ def export(
     )
 
 
-def check_image_shape(config: Mapping, ops: package.Ops) -> None:
+def check_image_shape(config: Mapping, ops: Ops) -> None:
     """Refuse a ``Global.image_shape`` that is not what the transforms make."""
     declared = config.get("Global.image_shape")
     if not declared:

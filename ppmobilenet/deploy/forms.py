@@ -12,7 +12,9 @@ from paddle import nn
 from ppmobilenet import __version__
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden, lite, lite_env, onnx, package
+from ppmobilenet.deploy.folder import replacing
 from ppmobilenet.deploy.predictor import softmax
+from ppmobilenet.deploy.preprocessing import Ops, as_transform_ops, deployment_ops, spell_out
 from ppmobilenet.deploy.program import save_program, writes_json
 from ppmobilenet.deploy.quantize import Plan, decide, write_forms
 from ppmobilenet.deploy.verify import verify
@@ -114,7 +116,7 @@ def export_layer(
     output: str | Path,
     *,
     name: str,
-    ops: package.Ops,
+    ops: Ops,
     labels: Sequence[str],
     to: Sequence[str] = PADDLE_FORMS,
     photos: Sequence[bytes] = (),
@@ -148,7 +150,7 @@ def export_layer(
     """
     to = parse_forms(to)
     model.eval()
-    ops = package.deployment_ops(ops)
+    ops = deployment_ops(ops)
     if not photos:
         log("no photo was found to prove the export on: a drawn picture is used")
         photos = [golden.synthetic_photo()]
@@ -166,7 +168,7 @@ def export_layer(
         raise UserError(f"the model gives {logits.shape[1]} classes, there are {len(labels)} labels")
     kind = "probabilities" if softmax_inside else "logits"
 
-    with package.replacing(output) as folder:
+    with replacing(output) as folder:
         # ONNX and Lite are converted from the legacy program, so it is written for them and removed if nobody asked
         wanted = [
             form for form in PADDLE_FORMS if form in to or (form == "pdmodel" and (int8 or set(to) - set(PADDLE_FORMS)))
@@ -213,11 +215,11 @@ def export_layer(
     return final
 
 
-def _without_normalisation(ops: package.Ops, layout: str) -> tuple[list[dict], Mapping]:
+def _without_normalisation(ops: Ops, layout: str) -> tuple[list[dict], Mapping]:
     """Split the operators into those before the graph and the NormalizeImage that moves into it."""
     if layout not in LAYOUTS:
         raise UserError(f"unknown layout {layout!r}", where="--embed-preprocess", allowed=", ".join(LAYOUTS))
-    spelled = package.spell_out(ops)
+    spelled = spell_out(ops)
     names = [op["op"] for op in spelled]
     if names[-2:] != ["NormalizeImage", "ToCHWImage"]:
         raise UserError(
@@ -226,7 +228,7 @@ def _without_normalisation(ops: package.Ops, layout: str) -> tuple[list[dict], M
         )
     normalise = next(op for op in spelled if op["op"] == "NormalizeImage")
     keep = [op for op in spelled if op["op"] != "NormalizeImage" and (layout == "NCHW" or op["op"] != "ToCHWImage")]
-    return package.as_transform_ops(keep), normalise
+    return as_transform_ops(keep), normalise
 
 
 def _eager(layer: Deployed, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

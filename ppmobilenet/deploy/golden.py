@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.deploy.package import Ops
+from ppmobilenet.deploy.preprocessing import Ops
 
 # operator -> the stage it is called in a report
 STAGES = {

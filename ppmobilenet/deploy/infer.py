@@ -64,7 +64,7 @@ def from_config(
     import paddle
 
     from ppmobilenet.deploy.export import deployment_labels, evaluation_ops
-    from ppmobilenet.deploy.package import deployment_ops, spell_out
+    from ppmobilenet.deploy.preprocessing import deployment_ops, spell_out
     from ppmobilenet.training.evaluator import model_with_weights
 
     source = source or config.get("Infer.infer_imgs")

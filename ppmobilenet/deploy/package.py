@@ -58,15 +58,10 @@ A folder without package.json but with ``inference.yml`` (written by PaddleClas)
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,122 +69,14 @@ import numpy as np
 import yaml
 
 from ppmobilenet import __version__
+from ppmobilenet.deploy import inference_yml
+from ppmobilenet.deploy.preprocessing import Ops, as_transform_ops, spell_out
 from ppmobilenet.errors import DamagedFileError, UserError, did_you_mean
 
 FORMAT = "ppmobilenet-package"
 FORMAT_VERSION = 1
 BOUNDS = {"logits": 1e-4, "probabilities": 1e-5}
 MAX_STRING = 2000
-
-# what a PaddleClas operator does when a parameter is not given; written out so that no reader has to know it
-OP_DEFAULTS = {
-    "DecodeImage": {"to_rgb": True},
-    "ResizeImage": {"interpolation": "bilinear", "backend": "cv2"},
-    "CropImage": {},
-    "NormalizeImage": {
-        "scale": 1.0 / 255.0,
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
-        "order": "chw",
-    },
-    "ToCHWImage": {},
-}
-
-Ops = Sequence[Mapping[str, Mapping]]  # PaddleClas's shape: [{"ResizeImage": {"resize_short": 256}}, ...]
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# preprocessing: PaddleClas's list <-> the one with everything written out
-
-
-def spell_out(ops: Ops) -> list[dict]:
-    """Return the operators as package.json holds them: ``{"op": name, **every parameter}``."""
-    spelled = []
-    for entry in ops:
-        ((name, given),) = entry.items()
-        if name not in OP_DEFAULTS:
-            raise UserError(
-                f"the evaluation transform {name!r} cannot go into a package",
-                where="DataLoader.Eval.dataset.transform_ops",
-                allowed=", ".join(OP_DEFAULTS),
-                hint="only what every predictor (Python, C++, PaddleClas) computes alike is allowed there",
-            )
-        given = dict(given or {})
-        if "order" in given:
-            given["order"] = given["order"] or "hwc"  # anything but "chw" means HWC
-        given = {key: value for key, value in given.items() if value is not None}
-        op = {"op": name, **OP_DEFAULTS[name], **given}
-        if name == "DecodeImage":
-            if op.pop("channel_first", False):
-                raise UserError("DecodeImage.channel_first: True cannot go into a package", hint="use ToCHWImage")
-            op = {"op": name, "to_rgb": bool(op["to_rgb"])}
-        if name in ("ResizeImage", "CropImage") and isinstance(op.get("size"), (int, float)):
-            op["size"] = [int(op["size"])] * 2
-        if name == "ResizeImage":
-            op.pop("return_numpy", None)
-            if op.get("resize_short"):
-                op.pop("size", None)
-            else:
-                op.pop("resize_short", None)
-        if name == "NormalizeImage":
-            op = {key: op[key] for key in ("op", "scale", "mean", "std", "order")}
-            op["scale"] = float(op["scale"])
-        spelled.append(op)
-    return spelled
-
-
-def as_transform_ops(spelled: Sequence[Mapping]) -> list[dict[str, dict]]:
-    """The inverse of :func:`spell_out`: PaddleClas's shape, as ``build_transforms`` takes it."""
-    return [{op["op"]: {key: value for key, value in op.items() if key != "op"}} for op in spelled]
-
-
-def deployment_ops(ops: Ops) -> list[dict[str, dict]]:
-    """Return an Eval transform list as a predictor needs it: decoding first, HWC -> CHW last.
-
-    PaddleClas's datasets transpose after the last Eval transform, so the list itself has no ToCHWImage.
-    """
-    ops = [dict(entry) for entry in ops]
-    names = [next(iter(entry)) for entry in ops]
-    if "DecodeImage" not in names:
-        ops.insert(0, {"DecodeImage": {"to_rgb": True}})
-    if "ToCHWImage" not in names:
-        ops.append({"ToCHWImage": {}})
-    return ops
-
-
-def inference_yml(name: str, ops: Ops, labels: Sequence[str], topk: int) -> dict:
-    """Return the content of inference.yml with the keys PaddleClas dumps and PaddleX reads.
-
-    PaddleX knows only these operator and parameter names, wants ``order: ""`` and ``channel_num: 3``, and decodes to
-    RGB itself, so DecodeImage appears only where that would be wrong (its reader then refuses, instead of answering
-    with swapped channels). PaddleClas's ``deploy/python/predict_cls.py`` takes the file with
-    ``-o PostProcess.main_indicator=Topk`` (PaddleX does not accept that key inside).
-    """
-    listed = []
-    for op in spell_out(ops):
-        parameters = {key: value for key, value in op.items() if key != "op"}
-        if op["op"] == "DecodeImage":
-            if not parameters["to_rgb"]:
-                listed.append({"DecodeImage": parameters})
-            continue
-        if op["op"] == "ResizeImage":
-            if parameters["interpolation"] == "bilinear" and parameters["backend"] == "cv2":
-                del parameters["interpolation"], parameters["backend"]  # what both predictors do anyway
-        if op["op"] in ("ResizeImage", "CropImage") and "size" in parameters:
-            width, height = parameters["size"]
-            parameters["size"] = width if width == height else [width, height]
-        if op["op"] == "NormalizeImage":
-            parameters.update(order="" if parameters["order"] == "hwc" else parameters["order"], channel_num=3)
-        listed.append({op["op"]: parameters or None})
-    return {
-        "Global": {"model_name": name},
-        "PreProcess": {"transform_ops": listed},
-        "PostProcess": {"Topk": {"topk": min(topk, len(labels)), "label_list": list(labels)}},
-    }
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# writing
 
 
 def _check_json(value: object, where: str = "package.json") -> None:
@@ -248,7 +135,7 @@ def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
         ops: the deployment transform list.
     """
     text = yaml.safe_dump(
-        inference_yml(meta["name"], ops, meta["labels"], meta["topk"]), sort_keys=False, allow_unicode=True
+        inference_yml.content(meta["name"], ops, meta["labels"], meta["topk"]), sort_keys=False, allow_unicode=True
     )
     (folder / "inference.yml").write_text(text, encoding="utf-8")
     full = {
@@ -260,133 +147,6 @@ def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
         "files": list_files(folder),
     }
     dump_json(full, folder / "package.json")
-
-
-_CANNOT_WRITE = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO", "ENAMETOOLONG", "ENOTDIR")
-}
-
-
-@contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Say disk-full, read-only and the like as a UserError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
-            raise
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}",
-            hint="nothing was changed there; free space or rights are needed, or another folder (--output)",
-        ) from error
-
-
-_OURS = ("package.json", "inference.yml", "golden", "int8")
-
-
-def _refuse_foreign(target: Path) -> None:
-    """A folder is replaced whole, so it may hold nothing that no export wrote."""
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise UserError(f"{target} is not a folder", hint="choose another with --output")
-    if not target.is_dir():
-        return
-    known = set()
-    if (target / "package.json").is_file():
-        try:
-            known = {entry["path"].split("/")[0] for entry in read_json(target / "package.json")["files"]}
-        except (UserError, KeyError, TypeError):
-            known = set()
-    foreign = [
-        p.name
-        for p in sorted(target.iterdir())
-        if p.name not in known and p.name not in _OURS and not p.name.startswith("inference") and p.suffix != ".nb"
-    ]
-    if foreign:
-        raise UserError(
-            f"{target} holds files that no export wrote ({', '.join(foreign[:3])}{', ...' if foreign[3:] else ''}); "
-            "an export replaces its folder whole",
-            hint="choose an empty or new folder (--output, or -o Global.save_inference_dir=...)",
-        )
-
-
-def _sync(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step (Linux renameat2); False where the system cannot."""
-    try:
-        call = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    at_cwd, exchange = -100, 2
-    return call(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), exchange) == 0
-
-
-def _process_lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-@contextmanager
-def replacing(target: str | Path) -> Iterator[Path]:
-    """Give a new folder to write into; when the block ends well it becomes ``target``, in one step.
-
-    What stood at ``target`` (only an earlier export is accepted) stays untouched until then, and for good if the block
-    fails; the new folder is then removed.
-
-    Raises:
-        UserError: the target cannot be written or holds foreign files.
-    """
-    target = Path(os.path.abspath(os.path.expanduser(target)))
-    _refuse_foreign(target)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
-            pid = left.name.rpartition("partial-")[2].split("-")[0]
-            if pid.isdigit() and not _process_lives(int(pid)):
-                shutil.rmtree(left, ignore_errors=True)
-        if target.is_dir() and not os.access(target, os.W_OK):
-            raise PermissionError(13, "Permission denied")
-        new = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-{os.getpid()}-", dir=target.parent))
-    try:
-        with writing(target):
-            umask = os.umask(0)
-            os.umask(umask)
-            new.chmod(0o777 & ~umask)
-            yield new
-            _sync(new)
-            if not target.exists():
-                os.rename(new, target)
-            elif not _exchange(new, target):
-                old = new.with_name(new.name + "-old")
-                os.rename(target, old)
-                try:
-                    os.rename(new, target)
-                except OSError:
-                    os.rename(old, target)
-                    raise
-                shutil.rmtree(old, ignore_errors=True)
-            parent = os.open(target.parent, os.O_RDONLY)
-            os.fsync(parent)
-            os.close(parent)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)  # after an exchange this is the old package
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# reading
 
 
 def read_json(path: Path) -> dict:
@@ -546,63 +306,9 @@ def open_package(folder: str | Path) -> Package:
         _check_shape(meta, folder)
         return Package(folder, meta)
     if (folder / "inference.yml").is_file():
-        return Package(folder, _from_inference_yml(folder))
+        return Package(folder, inference_yml.as_package(folder))
     raise UserError(
         "there is neither package.json nor inference.yml",
         where=folder,
         hint="export the model with `ppmobilenet export -c CONFIG -o Global.pretrained_model=...`",
     )
-
-
-def read_inference_yml(folder: Path) -> tuple[dict, list[dict]]:
-    """Return the content of inference.yml and its preprocessing, every parameter written out.
-
-    Raises:
-        DamagedFileError: it has not PaddleClas's shape.
-    """
-    path = folder / "inference.yml"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        ops = deployment_ops([{k: v or {} for k, v in op.items()} for op in content["PreProcess"]["transform_ops"]])
-        for op in ops:
-            op.get("NormalizeImage", {}).pop("channel_num", None)
-        if not isinstance(content["PostProcess"]["Topk"].get("label_list", []), list):
-            raise TypeError("label_list is no list")
-        return content, spell_out(ops)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        raise DamagedFileError(
-            f"inference.yml has not PaddleClas's shape ({type(error).__name__}: {error})",
-            where=path,
-            allowed="PreProcess.transform_ops and PostProcess.Topk",
-        ) from error
-
-
-def _from_inference_yml(folder: Path) -> dict:
-    """Make up the content of package.json for a folder that PaddleClas wrote."""
-    content, ops = read_inference_yml(folder)
-    topk = content["PostProcess"]["Topk"]
-    labels = [str(label) for label in topk.get("label_list") or ()]
-    forms = [
-        {"name": name, "engine": engine, "precision": "fp32", "files": list(files)}
-        for name, engine, files in (
-            ("inference", "paddle", ("inference.json", "inference.pdiparams")),
-            ("pdmodel", "paddle", ("inference.pdmodel", "inference.pdiparams")),
-            ("onnx", "onnxruntime", ("inference.onnx",)),
-        )
-        if all((folder / file).is_file() for file in files)
-    ]
-    if not forms:
-        raise DamagedFileError("there is no model beside inference.yml", where=folder)
-    sizes = [op["size"] for op in ops if "size" in op] or [[224, 224]]
-    width, height = sizes[-1]
-    return {
-        "name": (content.get("Global") or {}).get("model_name", folder.name),
-        "class_num": len(labels),
-        "topk": int(topk.get("topk", 5)),
-        "labels": labels,
-        "input": {"name": "x", "dtype": "float32", "layout": "NCHW", "shape": [-1, 3, height, width]},
-        "output": {"kind": "unknown", "class_num": len(labels)},
-        "preprocess": {"decoder": "opencv", "exif": "rotate", "rounding": "half-even", "ops": ops},
-        "forms": forms,
-        "files": [],
-    }

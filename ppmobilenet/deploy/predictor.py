@@ -18,7 +18,8 @@ import numpy as np
 
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy.backends import Run, default_threads, open_backend, why_not
-from ppmobilenet.deploy.package import Ops, Package, open_package
+from ppmobilenet.deploy.package import Package, open_package
+from ppmobilenet.deploy.preprocessing import Ops
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.registry import POSTPROCESSES
 

@@ -21,10 +21,11 @@ import numpy as np
 from tqdm import tqdm
 
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.deploy import golden
+from ppmobilenet.deploy import golden, inference_yml
 from ppmobilenet.deploy.backends import BACKENDS, Run, open_backend, why_not
-from ppmobilenet.deploy.package import BOUNDS, Package, as_transform_ops, open_package, read_inference_yml
+from ppmobilenet.deploy.package import BOUNDS, Package, open_package
 from ppmobilenet.deploy.predictor import list_photos
+from ppmobilenet.deploy.preprocessing import as_transform_ops, spell_out
 from ppmobilenet.errors import DataError, UserError
 
 # the order of a photo's way: the first of these that departs is the one to look at
@@ -208,7 +209,7 @@ def _inference_yml(opened: Package, photos: Sequence[bytes]) -> list[Row]:
     path = opened.folder / "inference.yml"
     if not path.is_file() or not opened.meta["files"]:
         return []
-    theirs = as_transform_ops(read_inference_yml(opened.folder)[1])
+    theirs = as_transform_ops(inference_yml.read(opened.folder)[1])
     if opened.meta["input"]["layout"] == "NHWC":
         theirs = theirs[:-1]  # the file lists no ToCHWImage then, and reading it assumes one
     return _preprocess_rows(opened, theirs, photos, "inference.yml to package.json")
@@ -246,7 +247,6 @@ def _eager(opened: Package, config: Mapping) -> Callable[[np.ndarray], np.ndarra
 
     from ppmobilenet.deploy.export import evaluation_ops
     from ppmobilenet.deploy.forms import Deployed
-    from ppmobilenet.deploy.package import spell_out
     from ppmobilenet.training.evaluator import model_with_weights
 
     given, normalise = opened.meta["input"], None

@@ -13,7 +13,8 @@ from ppmobilenet.config.tree import to_yaml
 from ppmobilenet.data.pictures import pictures
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import backends
-from ppmobilenet.deploy.package import Package, deployment_ops, open_package
+from ppmobilenet.deploy.package import Package, open_package
+from ppmobilenet.deploy.preprocessing import deployment_ops
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.insight import cam, figures, report
 from ppmobilenet.insight.cost import measure

@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from ppmobilenet.deploy import package
+from ppmobilenet.deploy.folder import replacing
 from ppmobilenet.deploy.labels import IMAGENET_LABELS, find_label_file, label_names, read_labels
+from ppmobilenet.deploy.preprocessing import deployment_ops, spell_out
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 
 OPS = [
@@ -47,12 +49,12 @@ def write(folder):
         "accuracy": [],
         "forms": [{"name": "onnx", "engine": "onnxruntime", "precision": "fp32", "files": ["inference.onnx"]}],
     }
-    package.write_package(folder, meta, package.deployment_ops(OPS))
+    package.write_package(folder, meta, deployment_ops(OPS))
 
 
 @pytest.fixture
 def written(tmp_path):
-    with package.replacing(tmp_path / "out") as folder:
+    with replacing(tmp_path / "out") as folder:
         write(folder)
     return tmp_path / "out"
 
@@ -135,7 +137,7 @@ def test_a_newer_a_foreign_and_a_broken_package_json(written):
 
 def test_a_failed_export_leaves_what_was_there(written):
     before = {p: p.read_bytes() for p in written.rglob("*") if p.is_file()}
-    with pytest.raises(RuntimeError), package.replacing(written) as folder:
+    with pytest.raises(RuntimeError), replacing(written) as folder:
         (folder / "inference.onnx").write_bytes(b"half")
         raise RuntimeError("stopped")
     assert {p: p.read_bytes() for p in written.rglob("*") if p.is_file()} == before
@@ -144,7 +146,7 @@ def test_a_failed_export_leaves_what_was_there(written):
 
 def test_a_second_export_replaces_the_folder_whole(written):
     (written / "armv8_fp32.nb").write_bytes(b"of an export with other forms")
-    with package.replacing(written) as folder:
+    with replacing(written) as folder:
         write(folder)
     assert sorted(p.name for p in written.iterdir()) == ["inference.onnx", "inference.yml", "package.json"]
     assert [p.name for p in written.parent.iterdir()] == ["out"]
@@ -152,21 +154,21 @@ def test_a_second_export_replaces_the_folder_whole(written):
 
 def test_a_folder_with_other_files_is_refused(written):
     (written / "my notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="my notes.txt"), package.replacing(written):
+    with pytest.raises(UserError, match="my notes.txt"), replacing(written):
         pass
     assert (written / "my notes.txt").read_text() == "mine"
 
 
 def test_a_file_in_the_folders_place_is_refused(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(UserError, match="not a folder"), package.replacing(tmp_path / "out"):
+    with pytest.raises(UserError, match="not a folder"), replacing(tmp_path / "out"):
         pass
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
 def test_an_unwritable_folder_is_said(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="cannot write.*Permission denied"), package.replacing(tmp_path / "out"):
+    with pytest.raises(UserError, match="cannot write.*Permission denied"), replacing(tmp_path / "out"):
         pass
 
 
@@ -174,13 +176,14 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(written):
     """A limit on file size stands for the full disk: the write fails in the middle, by the system's word."""
     script = f"""
         import resource, signal
-        from ppmobilenet.deploy import package
+        from ppmobilenet.deploy.folder import replacing
+        from ppmobilenet.errors import UserError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
-            with package.replacing({str(written)!r}) as folder:
+            with replacing({str(written)!r}) as folder:
                 (folder / "inference.onnx").write_bytes(bytes(5000))
-        except package.UserError as error:
+        except UserError as error:
             print(error)
     """
     before = {p: p.read_bytes() for p in written.rglob("*") if p.is_file()}
@@ -196,14 +199,14 @@ def test_the_leftover_of_a_killed_export_is_removed_by_the_next(tmp_path):
     left.mkdir()
     mine = tmp_path / f".out.partial-{os.getpid()}-abc"
     mine.mkdir()
-    with package.replacing(tmp_path / "out") as folder:
+    with replacing(tmp_path / "out") as folder:
         write(folder)
     assert not left.exists() and mine.exists()
 
 
 def test_a_transform_that_only_python_knows_is_refused():
     with pytest.raises(UserError, match="'RandFlipImage' cannot go into a package"):
-        package.spell_out([{"RandFlipImage": {}}])
+        spell_out([{"RandFlipImage": {}}])
 
 
 def test_golden_arrays_come_back(written):

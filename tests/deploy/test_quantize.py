@@ -255,7 +255,7 @@ def test_released_weights_keep_their_answers_in_int8(shared, tmp_path):
     model = create_model("MobileNetV1_x0_25", pretrained=shared / "weights/MobileNetV1_x0_25.npz")
     ops = [{"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": 224}}, {"NormalizeImage": {"order": ""}}]
     from ppmobilenet.data.transforms import build_transforms
-    from ppmobilenet.deploy.package import deployment_ops
+    from ppmobilenet.deploy.preprocessing import deployment_ops
 
     photos = sorted((shared / "data/clothing/train").rglob("*.jpg"))[::60] + sorted((shared / "images").iterdir())
     tensors = np.stack([np.ascontiguousarray(build_transforms(deployment_ops(ops))(photo)) for photo in photos])
