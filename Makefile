@@ -56,7 +56,7 @@ test: $(VENV)/.dev
 
 test-old: $(OLD)/.ready
 	$(OLD)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not board" \
-		tests/config tests/models tests/weights tests/data tests/training tests/test_cli.py
+		tests/config tests/models tests/weights tests/data tests/training tests/test_cli.py tests/test_machine.py
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -25,23 +25,9 @@ import numpy as np
 
 from ppmobilenet.deploy.package import Package
 from ppmobilenet.errors import EXTRAS, UserError, did_you_mean
+from ppmobilenet.machine import cache_folder, usable_cores
 
 Run = Callable[[np.ndarray], np.ndarray]
-
-
-def cache_dir() -> Path:
-    """Return our cache folder: ``$PPMOBILENET_CACHE``, else ``$XDG_CACHE_HOME/ppmobilenet``, else ``~/.cache/...``."""
-    named = os.environ.get("PPMOBILENET_CACHE")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ppmobilenet"
-
-
-def default_threads() -> int:
-    """The processors that this process may use."""
-    with contextlib.suppress(AttributeError):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextlib.contextmanager
@@ -68,7 +54,7 @@ def _openvino_place(model: Path, parameters: Path) -> tuple[Path, Path, Path]:
     Paddle's OpenVINO engine looks for ``<model>.pdiparams`` whatever it is told, keeps compiled models by their path,
     and would put them into a folder ``__cache__`` of the working directory.
     """
-    compiled = cache_dir() / "openvino"
+    compiled = cache_folder("openvino")
     try:
         compiled.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -248,7 +234,7 @@ def open_backend(
     Raises:
         UserError: unknown name, nothing installed, or no form for it.
     """
-    threads = threads or default_threads()
+    threads = threads or usable_cores()
     if backend == "auto":
         backend = fastest(package, threads, precision)
     if backend not in BACKENDS:
@@ -356,7 +342,7 @@ def fastest(package: Package, threads: int, precision: str = "fp32", remember: b
         raise UserError(f"no backend can run this {precision} package here:\n    {reasons}", where=package.folder)
     if len(names) == 1:
         return names[0]
-    path = cache_dir() / "backends.json"
+    path = cache_folder("backends.json")
     machine, key = _machine(), _model_key(package, names, threads, precision)
     if remember:
         known = _read_choices(path).get(machine, {}).get(key)
@@ -387,7 +373,7 @@ def remember_choice(package: Package, threads: int, precision: str, medians: Map
         precision: ``"fp32"`` or ``"int8"``.
         medians: seconds of a call of each backend.
     """
-    path = cache_dir() / "backends.json"
+    path = cache_folder("backends.json")
     names = [name for name in usable(package, precision) if name != "lite"]
     entry = {
         "backend": min(medians, key=medians.__getitem__),

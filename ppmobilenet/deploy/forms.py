@@ -15,7 +15,7 @@ from ppmobilenet.deploy import golden, lite, lite_env, onnx, package
 from ppmobilenet.deploy.folder import replacing
 from ppmobilenet.deploy.predictor import softmax
 from ppmobilenet.deploy.preprocessing import Ops, as_transform_ops, deployment_ops, spell_out
-from ppmobilenet.deploy.program import save_program, writes_json
+from ppmobilenet.deploy.program import Deployed, save_program, writes_json
 from ppmobilenet.deploy.quantize import Plan, decide, write_forms
 from ppmobilenet.deploy.verify import verify
 from ppmobilenet.errors import NumericsError, UserError, did_you_mean
@@ -24,34 +24,6 @@ PADDLE_FORMS = ("inference", "pdmodel")
 ALL_FORMS = (*PADDLE_FORMS, "onnx", "lite-armv8", "lite-armv7", "lite-x86")
 FORMS = (*ALL_FORMS, "lite-armv8-fp16")
 LAYOUTS = ("NCHW", "NHWC")
-
-
-class Deployed(nn.Layer):
-    """The network as it is deployed: pixels or normalised input -> the declared output.
-
-    Args:
-        model: ``[N, 3, H, W]`` -> logits ``[N, class_num]``.
-        softmax: give probabilities.
-        normalise: the NormalizeImage operator to compute inside the graph, with ``layout`` ``"NCHW"`` or ``"NHWC"`` of
-            a uint8 input; None: the input is normalised float32 NCHW.
-    """
-
-    def __init__(self, model: nn.Layer, softmax: bool, normalise: Mapping | None = None, layout: str = "NCHW"):
-        super().__init__()
-        self.model, self.softmax, self.nhwc, self.normalised = model, softmax, layout == "NHWC", normalise is None
-        if normalise is not None:
-            self.scale = float(normalise["scale"])
-            for name in ("mean", "std"):
-                self.register_buffer(name, paddle.to_tensor(normalise[name], "float32").reshape([1, 3, 1, 1]))
-
-    def forward(self, x):
-        if not self.normalised:
-            x = x.astype("float32")
-            if self.nhwc:
-                x = x.transpose([0, 3, 1, 2])
-            x = (x * self.scale - self.mean) / self.std
-        x = self.model(x)
-        return nn.functional.softmax(x, axis=-1) if self.softmax else x
 
 
 # form -> (file name without suffix, legacy program, photos a run or None for any)

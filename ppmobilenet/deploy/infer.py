@@ -63,7 +63,7 @@ def from_config(
     """
     import paddle
 
-    from ppmobilenet.deploy.export import deployment_labels, evaluation_ops
+    from ppmobilenet.deploy.from_config import deployment_labels, evaluation_ops
     from ppmobilenet.deploy.preprocessing import deployment_ops, spell_out
     from ppmobilenet.training.evaluator import model_with_weights
 

@@ -13,21 +13,22 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from ppmobilenet.data.build import build_loader
 from ppmobilenet.data.dataset import read_list
-from ppmobilenet.data.loader import build_loader
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.deploy.backends import default_threads, open_backend, usable
-from ppmobilenet.deploy.export import (
+from ppmobilenet.deploy.backends import open_backend, usable
+from ppmobilenet.deploy.forms import export_layer, parse_forms
+from ppmobilenet.deploy.from_config import (
     check_image_shape,
     deployment_labels,
     evaluation_ops,
     example_photos,
 )
-from ppmobilenet.deploy.forms import export_layer, parse_forms
 from ppmobilenet.deploy.package import Package, open_package
 from ppmobilenet.deploy.predictor import list_photos
 from ppmobilenet.deploy.quantize import ALGORITHMS, METHODS, LayerError, Plan, decide, fine_tune
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.machine import usable_cores
 from ppmobilenet.training.evaluator import model_with_weights
 
 # agreement with float that a good int8 model reaches; below it the report says what to try
@@ -110,7 +111,7 @@ def calibration_tensors(config: Mapping, count: int = 64, images: str | None = N
     paths = list_photos(images) if images else [path for path, _ in _listed(config, "Train")]
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
     transform = build_transforms(evaluation_ops(config))
-    with ThreadPoolExecutor(default_threads()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         made = pool.map(lambda path: np.ascontiguousarray(transform(Path(path))), chosen)
         return np.stack(list(tqdm(made, "calibration photos", len(chosen), leave=False, disable=None)))
 
@@ -145,7 +146,7 @@ def measure(package: Package, samples: Sequence[tuple[str, int]]) -> list[dict]:
             runs[form["name"]] = (name, run)
     transform = build_transforms(package.ops)
     outputs: dict[str, list[np.ndarray]] = {form: [] for form in runs}
-    with ThreadPoolExecutor(max(1, default_threads() - 1)) as pool:
+    with ThreadPoolExecutor(max(1, usable_cores() - 1)) as pool:
         tensors = _ahead(pool, lambda sample: np.ascontiguousarray(transform(Path(sample[0]))), samples)
         for tensor in tqdm(tensors, "validation photos", len(samples), leave=False, disable=None):
             for form, (_, run) in runs.items():

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ppmobilenet.deploy.backends import cache_dir
 from ppmobilenet.errors import UserError
+from ppmobilenet.machine import cache_folder
 
 LITE_VERSION = "v2.13-rc"
 REQUIREMENTS = ("paddlelite==2.13rc0", "numpy==1.26.4")
@@ -86,7 +86,7 @@ def find_interpreter() -> Path | None:
 
 
 def _folder() -> Path:
-    return cache_dir() / "lite-2.13rc0"
+    return cache_folder("lite-2.13rc0")
 
 
 def existing() -> Path | None:

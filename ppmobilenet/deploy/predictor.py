@@ -17,10 +17,11 @@ from typing import BinaryIO, Union
 import numpy as np
 
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.deploy.backends import Run, default_threads, open_backend, why_not
+from ppmobilenet.deploy.backends import Run, open_backend, why_not
 from ppmobilenet.deploy.package import Package, open_package
 from ppmobilenet.deploy.preprocessing import Ops
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.machine import usable_cores
 from ppmobilenet.registry import POSTPROCESSES
 
 Source = Union[str, os.PathLike, bytes, np.ndarray, BinaryIO]
@@ -226,7 +227,7 @@ class Classifier:
             batch_size: photos a run of the model.
             workers: decoding threads; default one a processor.
         """
-        workers = workers or default_threads()
+        workers = workers or usable_cores()
         waiting: deque = deque()
         batch: list[tuple[str, np.ndarray | UserError]] = []
         numbered = enumerate(sources)
@@ -320,7 +321,7 @@ class Predictor(Classifier):
         meta = self.package.meta
         self.backend, self.form, run = open_backend(self.package, backend, threads, precision)
         super().__init__(self.package.ops, run, meta["labels"], meta["output"]["kind"], topk or meta["topk"])
-        self.threads, self._precision = threads or default_threads(), precision
+        self.threads, self._precision = threads or usable_cores(), precision
         self._lane_backend = self._choose_lane_backend(backend)
         self._lanes: queue.SimpleQueue | None = None
 

@@ -1,16 +1,44 @@
-"""Paddle's two program formats: saving either, and the static mode that quantization works in."""
+"""The network as a program: what is deployed of it, Paddle's two formats, and quantization's static mode."""
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import paddle
 from paddle import nn
+
+
+class Deployed(nn.Layer):
+    """The network as it is deployed: pixels or normalised input -> the declared output.
+
+    Args:
+        model: ``[N, 3, H, W]`` -> logits ``[N, class_num]``.
+        softmax: give probabilities.
+        normalise: the NormalizeImage operator to compute inside the graph, with ``layout`` ``"NCHW"`` or ``"NHWC"`` of
+            a uint8 input; None: the input is normalised float32 NCHW.
+    """
+
+    def __init__(self, model: nn.Layer, softmax: bool, normalise: Mapping | None = None, layout: str = "NCHW"):
+        super().__init__()
+        self.model, self.softmax, self.nhwc, self.normalised = model, softmax, layout == "NHWC", normalise is None
+        if normalise is not None:
+            self.scale = float(normalise["scale"])
+            for name in ("mean", "std"):
+                self.register_buffer(name, paddle.to_tensor(normalise[name], "float32").reshape([1, 3, 1, 1]))
+
+    def forward(self, x):
+        if not self.normalised:
+            x = x.astype("float32")
+            if self.nhwc:
+                x = x.transpose([0, 3, 1, 2])
+            x = (x * self.scale - self.mean) / self.std
+        x = self.model(x)
+        return nn.functional.softmax(x, axis=-1) if self.softmax else x
 
 
 def legacy_program():

@@ -216,7 +216,7 @@ def _inference_yml(opened: Package, photos: Sequence[bytes]) -> list[Row]:
 
 
 def _evaluation_stages(opened: Package, config: Mapping, photos: Sequence[bytes]) -> list[Row]:
-    from ppmobilenet.deploy.export import evaluation_ops
+    from ppmobilenet.deploy.from_config import evaluation_ops
 
     theirs = evaluation_ops(config)
     if opened.meta["input"]["dtype"] == "uint8":  # normalisation is in the graph
@@ -245,8 +245,8 @@ def _eager(opened: Package, config: Mapping) -> Callable[[np.ndarray], np.ndarra
     """The config's model as a function of the package's input (which is pixels if normalisation is in the graph)."""
     import paddle
 
-    from ppmobilenet.deploy.export import evaluation_ops
-    from ppmobilenet.deploy.forms import Deployed
+    from ppmobilenet.deploy.from_config import evaluation_ops
+    from ppmobilenet.deploy.program import Deployed
     from ppmobilenet.training.evaluator import model_with_weights
 
     given, normalise = opened.meta["input"], None

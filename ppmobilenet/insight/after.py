@@ -12,8 +12,8 @@ from pathlib import Path
 import paddle
 
 from ppmobilenet.config import Config, load_config
-from ppmobilenet.data.loader import build_dataset
-from ppmobilenet.deploy.export import deployment_labels
+from ppmobilenet.data.build import build_dataset
+from ppmobilenet.deploy.from_config import deployment_labels
 from ppmobilenet.errors import UserError
 from ppmobilenet.insight import gather, report
 from ppmobilenet.insight.predictions import FILE_NAME, Collector

@@ -234,8 +234,8 @@ def _size(cost: Cost, precision: str) -> int:
 def _latency(family: str, scale: float, resolution: int, threads: int) -> float:
     """Median milliseconds of one image in the fastest engine of Paddle Inference that runs here."""
     from ppmobilenet.deploy import backends
-    from ppmobilenet.deploy.forms import Deployed, save_program
     from ppmobilenet.deploy.package import Package
+    from ppmobilenet.deploy.program import Deployed, save_program
     from ppmobilenet.models.zoo import create_model
 
     with tempfile.TemporaryDirectory() as folder:

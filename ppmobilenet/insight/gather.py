@@ -19,6 +19,7 @@ from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.insight import cam, figures, report
 from ppmobilenet.insight.cost import measure
 from ppmobilenet.insight.predictions import FILE_NAME, Predictions
+from ppmobilenet.machine import usable_cores
 from ppmobilenet.models.zoo import build_model, create_model
 from ppmobilenet.registry import MODELS
 from ppmobilenet.weights.loading import load_weights
@@ -114,7 +115,7 @@ def from_package(folder: Path, *, timed: bool = True) -> report.Content:
 
 def package_latencies(package: Package, threads: int | None = None) -> list[dict]:
     """Return the median milliseconds of each backend that runs the package here, batch 1."""
-    threads = threads or backends.default_threads()
+    threads = threads or usable_cores()
     runs = {
         name if precision == "fp32" else f"{name} {precision}": backends.open_backend(
             package, name, threads, precision

@@ -14,7 +14,7 @@ from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.kernels.build import INSTRUCTION_SETS, Unavailable, load_library
 from ppmobilenet.kernels.plan import DENSE3, Step, Unsupported, plan
 from ppmobilenet.kernels.run import Engine, execute
-from ppmobilenet.kernels.threads import usable_cores
+from ppmobilenet.machine import usable_cores
 
 MODES = ("auto", "on", "off")
 

@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ppmobilenet.machine import cache_folder
+
 SOURCES = Path(__file__).parent / "src"
 COMMON = ("-std=c++17", "-fPIC", "-pthread", "-O3", "-ffp-contract=fast")
 
@@ -37,13 +39,6 @@ INSTRUCTION_SETS = (
 
 class Unavailable(Exception):
     """The kernels cannot run here; the message says why in half a line."""
-
-
-def cache_folder() -> Path:
-    """``kernels`` in ``$PPMOBILENET_CACHE``, else ``$XDG_CACHE_HOME/ppmobilenet``, else ``~/.cache/ppmobilenet``."""
-    own = os.environ.get("PPMOBILENET_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ppmobilenet"
-    return base.expanduser() / "kernels"
 
 
 def find_compiler() -> list[str]:
@@ -112,7 +107,7 @@ def load_library(say: Callable[[str], None] = print) -> ctypes.CDLL:
     digest = hashlib.sha256("\n".join([*compiler, version, *COMMON, str(INSTRUCTION_SETS)]).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
-    folder = cache_folder()
+    folder = cache_folder("kernels")
     target = folder / f"{platform.machine()}-{digest.hexdigest()[:16]}.so"
     try:
         if not target.exists():

@@ -10,7 +10,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppmobilenet.data.loader import Loader, build_loader
+from ppmobilenet.data.build import build_loader
+from ppmobilenet.data.loader import Loader
 from ppmobilenet.errors import NumericsError, UserError
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.models.zoo import build_model

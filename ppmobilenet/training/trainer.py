@@ -16,8 +16,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppmobilenet.data.build import build_loader
 from ppmobilenet.data.doctor import check_before_training
-from ppmobilenet.data.loader import Batch, Loader, build_loader
+from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.errors import NumericsError, Stopped, UserError
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.models.zoo import build_model

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from ppmobilenet import __version__
 from ppmobilenet.errors import DamagedFileError, UserError
+from ppmobilenet.machine import cache_folder
 from ppmobilenet.weights import naming
 from ppmobilenet.weights.catalog import Published, find
 from ppmobilenet.weights.files import read_weights
@@ -42,12 +43,6 @@ WAITS = (0.5, 1, 2, 4)
 
 class _Again(Exception):
     """This try failed in a way that another may not."""
-
-
-def cache_folder() -> Path:
-    """Return the folder of downloaded weights."""
-    home = os.environ.get("PPMOBILENET_HOME")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "ppmobilenet") / "weights"
 
 
 def address(url: str) -> str:
@@ -116,7 +111,7 @@ def download(
         UserError: it cannot be had; the message says why and what to do.
         DamagedFileError: what came, or what is in the cache, is not the file.
     """
-    folder = cache_folder()
+    folder = cache_folder("weights")
     target = folder / name
     try:
         folder.mkdir(parents=True, exist_ok=True)

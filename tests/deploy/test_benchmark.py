@@ -37,7 +37,7 @@ def package(tmp_path_factory):
 
 
 def test_every_backend_is_measured_and_compared(package, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("PPMOBILENET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PPMOBILENET_HOME", str(tmp_path / "cache"))
     words = ["benchmark", "infer", str(package / "package"), "--images", str(package / "photos")]
     assert main([*words, "--threads", "1", "--rounds", "4", "--json", str(tmp_path / "b.json")]) == 0
     out = capsys.readouterr().out

@@ -218,7 +218,7 @@ def test_unknown_backend_and_missing_form_are_said(exported):
 
 @paddle_3
 def test_auto_measures_once_and_remembers(exported, tmp_path, monkeypatch):
-    monkeypatch.setenv("PPMOBILENET_CACHE", str(tmp_path))
+    monkeypatch.setenv("PPMOBILENET_HOME", str(tmp_path))
     chosen = Predictor(exported, threads=1).backend
     remembered = json.loads((tmp_path / "backends.json").read_text())
     (machine,) = remembered.values()

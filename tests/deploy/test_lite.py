@@ -39,7 +39,7 @@ def program(path: Path, text: str) -> Path:
 
 def test_without_an_interpreter_it_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.delenv(lite_env.VARIABLE, raising=False)
-    monkeypatch.setenv("PPMOBILENET_CACHE", str(tmp_path))
+    monkeypatch.setenv("PPMOBILENET_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -73,7 +73,7 @@ def test_a_named_interpreter_without_paddlelite_is_refused(monkeypatch, tmp_path
 
 def test_a_failed_installation_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.delenv(lite_env.VARIABLE, raising=False)
-    monkeypatch.setenv("PPMOBILENET_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PPMOBILENET_HOME", str(tmp_path / "cache"))
     (tmp_path / "bin").mkdir()
     program(
         tmp_path / "bin/python3.10", 'if [ "$1" = -c ]; then echo cpython 3 10; else echo no network >&2; exit 1; fi'
@@ -218,7 +218,7 @@ def test_the_environment_makes_itself(monkeypatch, tmp_path):
     monkeypatch.delenv(lite_env.VARIABLE, raising=False)
     if lite_env.find_interpreter() is None:
         pytest.skip("no CPython 3.8-3.10 on this machine")
-    monkeypatch.setenv("PPMOBILENET_CACHE", str(tmp_path))
+    monkeypatch.setenv("PPMOBILENET_HOME", str(tmp_path))
     python = lite_env.lite_python(log=lambda line: None)
     assert os.access(python, os.X_OK) and python != Path(sys.executable)
     assert lite_env.existing() == python == lite_env.lite_python()

@@ -30,7 +30,7 @@ def run(repo, mode="auto", **environment):
 
 
 def test_without_a_compiler(repo, tmp_path):
-    bare = run(repo, PATH=str(tmp_path), CXX="", PPMOBILENET_CACHE=str(tmp_path / "cache"))
+    bare = run(repo, PATH=str(tmp_path), CXX="", PPMOBILENET_HOME=str(tmp_path / "cache"))
     assert bare.returncode == 0, bare.stderr
     assert "REPORT False cpu_kernels: stock operators (no C++ compiler" in bare.stdout and "OUT [2, 3]" in bare.stdout
 
@@ -41,16 +41,16 @@ def test_broken_compiler(repo, tmp_path):
         '#!/bin/sh\ncase "$1" in --version) echo broken 1;; *) echo "error: no such luck" >&2; exit 1;; esac\n'
     )
     compiler.chmod(0o755)
-    done = run(repo, CXX=str(compiler), PPMOBILENET_CACHE=str(tmp_path / "cache"))
+    done = run(repo, CXX=str(compiler), PPMOBILENET_HOME=str(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     assert "failed: error: no such luck)" in done.stdout and "OUT [2, 3]" in done.stdout
-    asked = run(repo, "on", CXX=str(compiler), PPMOBILENET_CACHE=str(tmp_path / "cache"))
+    asked = run(repo, "on", CXX=str(compiler), PPMOBILENET_HOME=str(tmp_path / "cache"))
     assert asked.returncode and "Global.cpu_kernels: cpu_kernels cannot run" in asked.stderr
 
 
 def test_cache_that_cannot_be_written(repo, tmp_path):
     (tmp_path / "file").write_text("")
-    done = run(repo, PPMOBILENET_CACHE=str(tmp_path / "file"))
+    done = run(repo, PPMOBILENET_HOME=str(tmp_path / "file"))
     assert done.returncode == 0 and "REPORT False" in done.stdout
 
 
@@ -60,7 +60,7 @@ def test_compiles_once(repo, tmp_path):
         build.find_compiler()
     except build.Unavailable as reason:
         pytest.skip(str(reason))
-    outputs = [run(repo, PPMOBILENET_CACHE=str(tmp_path)).stdout for _ in range(2)]
+    outputs = [run(repo, PPMOBILENET_HOME=str(tmp_path)).stdout for _ in range(2)]
     assert ["compiling" in out for out in outputs] == [True, False]
     assert all("REPORT True" in out for out in outputs)
     assert len(list((tmp_path / "kernels").glob("*.so"))) == 1

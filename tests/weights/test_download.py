@@ -112,7 +112,7 @@ def server(content, tmp_path, monkeypatch):
 
 
 def leftovers() -> list[str]:
-    return sorted(p.name for p in download.cache_folder().iterdir() if p.suffix != ".lock")
+    return sorted(p.name for p in download.cache_folder("weights").iterdir() if p.suffix != ".lock")
 
 
 def test_a_file_is_downloaded_once_and_then_cached(server, content):
@@ -230,7 +230,7 @@ def test_a_sha256_given_by_the_catalogue_is_enforced(server, monkeypatch):
 
 
 def test_a_file_put_there_by_hand_is_checked_at_its_first_use(server, content):
-    folder = download.cache_folder()
+    folder = download.cache_folder("weights")
     folder.mkdir(parents=True)
     (folder / f"{NAME}_pretrained.pdparams").write_bytes(content[:-1000])
     with pytest.raises(DamagedFileError, match="ends at byte"):

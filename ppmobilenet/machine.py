@@ -1,10 +1,20 @@
-"""How many threads this process should use: the cores that are really there."""
+"""What this machine gives: a folder for what is kept, and the cores that are really there."""
 
 from __future__ import annotations
 
 import math
 import os
 from pathlib import Path
+
+
+def cache_folder(part: str = "") -> Path:
+    """Return a part of the cache: downloaded weights, compiled operators, what was measured on this machine.
+
+    It is ``$PPMOBILENET_HOME``, else ``$XDG_CACHE_HOME/ppmobilenet``, else ``~/.cache/ppmobilenet``.
+    """
+    own = os.environ.get("PPMOBILENET_HOME")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ppmobilenet"
+    return base.expanduser() / part
 
 
 def cgroup_cores(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> float | None:

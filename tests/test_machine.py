@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ppmobilenet.kernels.threads import cgroup_cores, usable_cores
+from ppmobilenet.machine import cgroup_cores, usable_cores
 
 
 def tree(root, files):
@@ -46,10 +46,10 @@ def test_affinity_mask():
 
 
 def test_processes_share_the_cores(monkeypatch):
-    monkeypatch.setattr("ppmobilenet.kernels.threads.cgroup_cores", lambda: 1000)
+    monkeypatch.setattr("ppmobilenet.machine.cgroup_cores", lambda: 1000)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     assert [usable_cores(n) for n in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 1]
     monkeypatch.setenv("PADDLE_LOCAL_SIZE", "4")
     assert usable_cores() == 2
-    monkeypatch.setattr("ppmobilenet.kernels.threads.cgroup_cores", lambda: 2.5)
+    monkeypatch.setattr("ppmobilenet.machine.cgroup_cores", lambda: 2.5)
     assert usable_cores(1) == 3

@@ -1,0 +1,68 @@
+"""What a config says of the package to be made: preprocessing, class names, photos, accuracy."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ppmobilenet.data.dataset import read_list
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.deploy import golden
+from ppmobilenet.deploy.labels import find_label_file, label_names, read_labels
+from ppmobilenet.deploy.predictor import list_photos
+from ppmobilenet.deploy.preprocessing import Ops, deployment_ops
+from ppmobilenet.errors import UserError
+from ppmobilenet.weights.files import read_pickle
+
+
+def trained_accuracy(config: Mapping) -> list[dict]:
+    """Return the accuracy that training measured, from the ``.pdstates`` beside the weights, if it is there."""
+    named = str(config.get("Global.pretrained_model") or "")
+    path = Path(named.removesuffix(".pdparams") + ".pdstates")
+    states = read_pickle(path) if named and path.is_file() else None
+    if not isinstance(states, dict) or not states.get("metric", 0) > 0:
+        return []
+    row = {"form": "trained", "top1": round(float(states["metric"]), 5), "epoch": int(states.get("epoch", 0))}
+    return [{**row, "source": "evaluation during training"}]
+
+
+def deployment_labels(config: Mapping, class_num: int) -> list[str]:
+    """Return the class names from ``Infer.PostProcess.class_id_map_file``; ``class N`` where no file is named."""
+    named = config.get("Infer.PostProcess.class_id_map_file")
+    if not named:
+        return [f"class {number}" for number in range(class_num)]
+    path = find_label_file(named, beside=Path(config.source).parent if getattr(config, "source", None) else None)
+    return label_names(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, where=path)
+
+
+def evaluation_ops(config: Mapping) -> list[dict]:
+    """Return the Eval transforms as a predictor applies them. They, not ``Infer.transforms``, are what was measured."""
+    return deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
+
+
+def example_photos(config: Mapping, count: int = 4) -> list[bytes]:
+    """Return a few real photos of the config: from the evaluation list, else from ``Infer.infer_imgs``."""
+    dataset = config["DataLoader"]["Eval"]["dataset"]
+    paths: Iterable[str] = ()
+    listed, root = dataset.get("cls_label_path"), dataset.get("image_root")
+    if listed and Path(listed).is_file() and root:
+        samples = read_list(listed, root, delimiter=dataset.get("delimiter"), check_files=False)
+        paths = (sample[0] for sample in samples)
+    elif config.get("Infer.infer_imgs") and Path(config.get("Infer.infer_imgs")).exists():
+        paths = list_photos(config.get("Infer.infer_imgs"))
+    return [Path(path).read_bytes() for path in itertools.islice(filter(lambda p: Path(p).is_file(), paths), count)]
+
+
+def check_image_shape(config: Mapping, ops: Ops) -> None:
+    """Refuse a ``Global.image_shape`` that is not what the transforms make."""
+    declared = config.get("Global.image_shape")
+    if not declared:
+        return
+    shape = list(build_transforms(ops)(golden.synthetic_photo()).shape)
+    if list(declared) != shape:
+        raise UserError(
+            f"Global.image_shape says {list(declared)}, the Eval transforms make {shape}",
+            where="Global.image_shape",
+            hint=f"-o Global.image_shape={str(shape).replace(' ', '')}, or set both with -o Global.resolution=...",
+        )
