@@ -97,7 +97,7 @@ _OPTIMIZER = {
     "one_dim_param_no_weight_decay": (BOOLEAN, False, "biases and batch norm do not decay"),
     "clip_norm": (number(0), None, "clip each gradient to this L2 norm"),
     "clip_global_norm": (number(0), None, "clip all gradients together to this L2 norm"),
-    "lr_mult": (MAPPING, None, "{layer pattern: factor on its learning rate}"),
+    "lr_mult": (MAPPING, None, "{trunk, head or a layer pattern: factor on its learning rate}"),
     "multi_precision": (BOOLEAN, False, "keep float32 weights beside float16 ones"),
 }
 _SCHEDULE = {

@@ -10,6 +10,7 @@ from ppmobilenet.data.dali import DaliLoader
 from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import Share
+from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import UserError
 from ppmobilenet.registry import DATASETS, SAMPLERS
 
@@ -48,6 +49,7 @@ def build_loader(
     except (TypeError, ValueError) as error:
         raise UserError(str(error), where=f"{place}.sampler") from error
     built = build_dataset(config, mode)
+    build_transforms(built.transform_ops, where=f"{place}.dataset.transform_ops")  # a mistake is said with its place
     if mode == "Train" and built_sampler.steps(len(built), Share(rank, world_size), seed) == 0:
         raise UserError(
             f"{len(built)} photos make no full batch of {built_sampler.batch_size}",

@@ -95,7 +95,7 @@ def _dali():
         from nvidia.dali import fn, types  # noqa: F401
     except ImportError as error:
         raise UserError(
-            "Global.use_dali: NVIDIA DALI is not installed",
+            "NVIDIA DALI is not installed",
             where="Global.use_dali",
             hint="pip install nvidia-dali-cuda120 on a machine with an NVIDIA GPU, or leave use_dali out: "
             "DataLoader.Train.pipeline: fast reads quickly on the CPU",

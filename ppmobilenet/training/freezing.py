@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from paddle import nn
 
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.training.optim import fits
+from ppmobilenet.training.optim import meant
 
 log = logging.getLogger("ppmobilenet")
-
-CLASSIFIERS = ("out", "fc")  # MobileNetV2's and MobileNetV1's
 
 
 def freeze(model: nn.Layer, patterns: str | Sequence[str] | None) -> list[nn.Layer]:
@@ -20,7 +18,7 @@ def freeze(model: nn.Layer, patterns: str | Sequence[str] | None) -> list[nn.Lay
 
     Args:
         model: the network.
-        patterns: ``trunk`` (all but the classifier), or patterns of layer names: ``conv1``, ``conv[2-4]*``.
+        patterns: ``trunk`` (all but the classifier), ``head``, or patterns of layer names: ``conv1``, ``conv[2-4]*``.
 
     Returns:
         The frozen batch norms. Their running statistics stay, too, if they are put in evaluation mode.
@@ -32,17 +30,14 @@ def freeze(model: nn.Layer, patterns: str | Sequence[str] | None) -> list[nn.Lay
         return []
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     tops = [name for name, layer in model.named_children() if layer.parameters()]
-    if "trunk" in patterns:
-        patterns.remove("trunk")
-        patterns += [name for name in tops if name not in CLASSIFIERS]
     trained = [p for p in model.parameters() if not p.stop_gradient]
     for pattern in patterns:
-        hit = [p for key, p in model.named_parameters() if fits(key, pattern)]
+        hit = meant(pattern, model.named_parameters())
         if not hit:
             raise UserError(
                 f"no layer fits {pattern!r}",
                 where="Arch.freeze",
-                allowed="trunk, or patterns of layer names: " + ", ".join(tops),
+                allowed="trunk, head, or patterns of layer names: " + ", ".join(tops),
                 hint=did_you_mean(pattern, ["trunk", *tops]),
             )
         for parameter in hit:

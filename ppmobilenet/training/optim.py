@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 import paddle
@@ -21,6 +21,7 @@ from ppmobilenet.registry import OPTIMIZERS, SCHEDULES
 log = logging.getLogger("ppmobilenet")
 
 Rate = Callable[[int], float]
+CLASSIFIERS = ("out", "fc")  # MobileNetV2's and MobileNetV1's
 
 
 @SCHEDULES.register()
@@ -293,17 +294,27 @@ def _spared(given: Mapping, named: list) -> set[str]:
 def _multiply(multipliers: Mapping[str, float], named: list) -> None:
     """Give the parameters of the layers that a pattern fits their own multiple of the learning rate."""
     for pattern, factor in multipliers.items():
-        hit = [p for key, p in named if fits(key, pattern)]
+        hit = meant(pattern, named)
         if not hit:
             layers = sorted({key.split(".")[0] for key, _ in named})
             raise UserError(
-                f"no layer fits {pattern!r}", where="Optimizer.lr_mult", allowed=", ".join(layers) + ", or patterns"
+                f"no layer fits {pattern!r}",
+                where="Optimizer.lr_mult",
+                allowed="trunk, head, or patterns of layer names: " + ", ".join(layers),
+                hint=did_you_mean(pattern, ["trunk", "head", *layers]),
             )
         for parameter in hit:
             parameter.optimize_attr["learning_rate"] = float(factor)
 
 
-def fits(key: str, pattern: str) -> bool:
+def meant(pattern: str, named: Iterable[tuple[str, paddle.Tensor]]) -> list[paddle.Tensor]:
+    """Return the parameters that ``trunk`` (all but the classifier), ``head`` (the classifier) or a pattern names."""
+    if pattern in ("trunk", "head"):
+        return [p for key, p in named if (key.split(".")[0] in CLASSIFIERS) == (pattern == "head")]
+    return [p for key, p in named if _fits(key, pattern)]
+
+
+def _fits(key: str, pattern: str) -> bool:
     """Whether a pattern (``conv1``, ``conv[2-4]*``) names the parameter ``key``, its layer, or a layer around it."""
     parts = key.split(".")
     return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))

@@ -118,6 +118,13 @@ def _prepare(config: Mapping, folder: Path, device: str, rank: int, world: int) 
         load_weights(model, config.get("Global.pretrained_model"))
     frozen = freeze(model, config.get("Arch.freeze"))
     resting = norms(model) if config.get("Arch.freeze_norm") else frozen
+    loaded = [key for key in ("Global.pretrained_model", "Arch.pretrained", "Global.checkpoints") if config.get(key)]
+    if resting and not loaded:
+        log.warning(
+            "%s keeps what was learned before, and no weights are loaded: it keeps random numbers. "
+            "-o Global.pretrained_model=FILE or -o Arch.pretrained=True loads some",
+            "Arch.freeze_norm" if config.get("Arch.freeze_norm") else "Arch.freeze",
+        )
     if rank == 0:
         check_before_training(config, log.info)
     loader = build_loader(config, "Train", rank=rank, world_size=world, seed=seed, on_device=device != "cpu")

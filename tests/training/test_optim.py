@@ -108,7 +108,7 @@ def one_step(model, opt) -> dict[str, np.ndarray]:
 
 def test_layers_have_their_own_rate():
     model = network()
-    moved = one_step(model, optimizer(model, lr_mult={"out": 10.0, "conv1": 0.0}))
+    moved = one_step(model, optimizer(model, lr_mult={"head": 10.0, "conv1": 0.0}))
     np.testing.assert_allclose(moved["out.weight"], -1.0, rtol=1e-3)
     np.testing.assert_array_equal(moved["conv1._conv.weight"], 0.0)
     np.testing.assert_allclose(moved["conv9._conv.weight"], -0.1, rtol=1e-3)
