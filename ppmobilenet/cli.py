@@ -121,7 +121,7 @@ def _quiet_paddle() -> None:
 def _carry_out(module, args: argparse.Namespace) -> int:
     """Run a command and hand over its outcome: to people on standard output, or as JSON where that is asked for."""
     # JSON has standard output for itself: what is said on the way goes where errors go
-    with contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext():
+    with contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext(), _plain_warnings():
         outcome = module.run(args)
     if args.json != "-" and outcome.text:
         print(outcome.text)
@@ -136,6 +136,23 @@ def _carry_out(module, args: argparse.Namespace) -> int:
             except OSError as error:
                 raise UserError(f"cannot be written: {error.strerror}", where=f"--json {args.json}") from error
     return outcome.exit_code
+
+
+@contextlib.contextmanager
+def _plain_warnings():
+    """Show the package's warnings as plain lines: the root logger's form, which is Paddle's, names files of ours."""
+    import logging
+
+    log = logging.getLogger("ppmobilenet")
+    before, handler = log.propagate, logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before
 
 
 def _plain(value):

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import numpy as np
+
+from ppmobilenet.deploy import shares
 from ppmobilenet.deploy.predictor import Classifier, Failure, Prediction, Predictor, list_photos
 from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 
@@ -181,6 +184,8 @@ def _csv_rows(answer: Prediction | Failure) -> list[list]:
 def run(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) -> int:
     """Predict every photo of the job, write a line each to ``out``, and save them if asked.
 
+    Under ``paddle.distributed.launch`` each process answers its share of the photos.
+
     Args:
         job: the photos and what answers them.
         out: receives a line a photo.
@@ -189,6 +194,35 @@ def run(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) ->
     Returns:
         0, or the exit code for bad data if a photo could not be used (the others are answered all the same).
     """
+    rank, world = shares.processes()
+    if world == 1:
+        return EXIT_DATA if _answer(job, out, collect) else EXIT_OK
+    if collect:
+        raise UserError("--json with several processes holds one share only", hint="--save answers.json joins them")
+    failed = _answer(_share_of(job, rank, world), out)
+    # only now, and only here: a board that answers alone has no Paddle
+    from ppmobilenet.training.device import start_processes, sum_over_processes
+
+    start_processes()
+    failed = int(sum_over_processes(np.array([failed], np.float64), world)[0])  # after it every share is written
+    if rank == 0 and job.save:
+        shares.join(job.save, world)
+        print(f"{len(job.photos)} answers of {world} processes written to {job.save}", file=sys.stderr)
+    return EXIT_DATA if failed else EXIT_OK
+
+
+def _share_of(job: Job, rank: int, world: int) -> Job:
+    """Return a process's part of a job."""
+    photos, save = shares.share(job.photos, rank, world), None
+    if job.save:
+        save = shares.share_file(job.save, rank, world)
+        if job.resume and save.is_file():  # done before another process was interrupted: all of it is answered
+            os.replace(save, _partial(save))
+    return Job(job.classifier, photos, job.batch_size, save and str(save), job.resume)
+
+
+def _answer(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) -> int:
+    """Predict and save; return how many photos could not be used."""
     from tqdm import tqdm
 
     failed, done = 0, _answered(job)
@@ -209,4 +243,4 @@ def run(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) ->
         print(f"{len(job.photos)} answers written to {job.save}", file=sys.stderr)
     if failed:
         print(f"{failed} of {len(job.photos)} photos could not be used", file=sys.stderr)
-    return EXIT_DATA if failed else EXIT_OK
+    return failed

@@ -81,18 +81,16 @@ def logged(folder: Path | None, rank: int = 0) -> Iterator[None]:
         if folder is not None:
             handlers.append(logging.FileHandler(folder / "train.log", encoding="utf-8"))
             handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    before = log.level, log.propagate
-    for handler in handlers or [logging.NullHandler()]:
-        log.addHandler(handler)
+    before = log.level, log.propagate, log.handlers
+    log.handlers = handlers or [logging.NullHandler()]
     log.setLevel(logging.INFO)
     log.propagate = False  # Paddle gives the root logger a handler of its own
     try:
         yield
     finally:
         log.setLevel(before[0])
-        log.propagate = before[1]
+        log.propagate, log.handlers = before[1:]
         for handler in handlers:
-            log.removeHandler(handler)
             handler.close()
 
 
