@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping
 
 from ppmobilenet import __version__
-from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, UserError, did_you_mean, missing_package
+from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_you_mean, missing_package
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
 COMMANDS = {
@@ -211,6 +211,12 @@ def main(argv: list[str] | None = None) -> int:
         # the reader of our output went away (`| head`): not an error, and nothing more can be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except OSError as error:
+        # a disk that is full, a right that is missing, a path that cannot be: for the user to mend, not for us
+        if debug or error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}\n  what to do: --debug shows what was done", file=sys.stderr)
+        return EXIT_USER
 
 
 if __name__ == "__main__":

@@ -173,3 +173,23 @@ def test_a_missing_config_names_the_shipped_one(capsys, monkeypatch, tmp_path, r
     assert "did you mean" in (error := capsys.readouterr().err) and "MobileNetV2/MobileNetV2_x0_5.yaml" in error
     assert main(["train", "-c", "nowhere/mine.yaml"]) == 2
     assert "there is no folder nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no folder where nothing can be made")
+def test_a_place_where_nothing_can_be_written_is_said(capsys, repo):
+    pytest.importorskip("paddle")
+    config = str(repo / "configs/ImageNet/MobileNetV1/MobileNetV1_x0_25.yaml")
+    words = [
+        "-c",
+        config,
+        "-o",
+        "Global.output_dir=/proc/nowhere",
+        "-o",
+        "Global.device=cpu",
+        "-o",
+        "Infer.PostProcess.class_id_map_file=",
+    ]
+    assert main(["export", *words, "--random-init", "--output", "/proc/nowhere"]) == 2
+    assert "/proc/nowhere" in capsys.readouterr().err
+    assert main(["train", *words]) in (2, 3)
+    assert "/proc/nowhere" in (error := capsys.readouterr().err) and "Traceback" not in error

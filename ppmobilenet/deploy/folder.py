@@ -16,7 +16,7 @@ from ppmobilenet.errors import UserError
 
 _CANNOT_WRITE = {
     getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO", "ENAMETOOLONG", "ENOTDIR")
+    for name in ("ENOENT", "ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO", "ENAMETOOLONG", "ENOTDIR")
 }
 
 

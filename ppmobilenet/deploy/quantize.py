@@ -23,7 +23,8 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ppmobilenet.deploy.program import legacy_program, static_mode, writes_json
-from ppmobilenet.errors import NumericsError, UserError, did_you_mean
+from ppmobilenet.errors import NumericsError, UserError, nearest
+from ppmobilenet.training.optim import meant
 
 METHODS = ("ptq", "qat")
 # how an activation's range is found -> (Paddle's name, ONNX Runtime's name)
@@ -45,7 +46,7 @@ class Plan:
         tensors: calibration input, float32 ``[N, 3, H, W]`` as the forms take it.
         method: ``"ptq"`` or ``"qat"``.
         algorithm: of :data:`ALGORITHMS`, for PTQ and for ONNX.
-        keep_float: patterns of layers that stay float (names of layers or of their weights).
+        keep_float: patterns of layers that stay float: names of layers, of what is around them, or of their weights.
         max_layer_error: layers whose own relative error is above it stay float too; None: none.
         trained: with ``"qat"``, the fine-tuned network with its fake quantizers (:func:`fine_tune`).
         errors: filled by :func:`decide`: every layer's own error, worst first.
@@ -167,10 +168,17 @@ def decide(network: nn.Layer, plan: Plan) -> None:
     plan.errors = layer_errors(network, plan.tensors[:8])
     kept: dict[str, None] = {}
     for pattern in plan.keep_float:
-        matched = [e.layer for e in plan.errors if fnmatchcase(e.layer, pattern) or fnmatchcase(e.weight, pattern)]
+        matched = meant(pattern, [(e.layer, e.layer) for e in plan.errors])
+        matched = matched or [e.layer for e in plan.errors if fnmatchcase(e.weight, pattern)]
         if not matched:
-            names = [e.layer for e in plan.errors] + [e.weight for e in plan.errors]
-            raise UserError(f"no layer matches {pattern!r}", where="--keep-float", hint=did_you_mean(pattern, names))
+            tops = sorted({e.layer.split(".")[0] for e in plan.errors})
+            near = nearest(pattern, [*tops, *(e.layer for e in plan.errors), *(e.weight for e in plan.errors)])
+            raise UserError(
+                f"no layer fits {pattern!r}",
+                where="--keep-float",
+                allowed="trunk, head, or patterns of layer or weight names: " + ", ".join(tops),
+                hint=f"did you mean {near!r}?" if near else None,
+            )
         kept.update(dict.fromkeys(matched))
     if plan.max_layer_error is not None:
         kept.update(dict.fromkeys(e.layer for e in plan.errors if e.error > plan.max_layer_error))

@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
+from typing import Any
 
 import paddle
 from paddle import nn
@@ -307,8 +308,13 @@ def _multiply(multipliers: Mapping[str, float], named: list) -> None:
             parameter.optimize_attr["learning_rate"] = float(factor)
 
 
-def meant(pattern: str, named: Iterable[tuple[str, paddle.Tensor]]) -> list[paddle.Tensor]:
-    """Return the parameters that ``trunk`` (all but the classifier), ``head`` (the classifier) or a pattern names."""
+def meant(pattern: str, named: Iterable[tuple[str, Any]]) -> list:
+    """Return the parameters that ``trunk`` (all but the classifier), ``head`` (the classifier) or a pattern names.
+
+    Args:
+        pattern: see above.
+        named: (name of a layer or of its parameter, what to return of it).
+    """
     if pattern in ("trunk", "head"):
         return [p for key, p in named if (key.split(".")[0] in CLASSIFIERS) == (pattern == "head")]
     return [p for key, p in named if _fits(key, pattern)]

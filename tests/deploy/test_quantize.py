@@ -227,7 +227,7 @@ def test_the_command_reports_what_int8_costs(trained, tmp_path, capsys):
     assert whole["agreement"] == 1.0 and whole["top1"] > 0.6 and 0.5 < int8["agreement"] <= 1.0
     assert open_package(tmp_path / "out").meta["accuracy"] == report["accuracy"]
     assert main([*words, "--keep-float", "nothing_like_it"]) == 2
-    assert "no layer matches 'nothing_like_it'" in capsys.readouterr().err
+    assert "no layer fits 'nothing_like_it'" in capsys.readouterr().err
     assert main([*words, "-o", "DataLoader.Train.dataset.cls_label_path=gone.txt"]) in (2, 3)
     assert "gone.txt" in capsys.readouterr().err
 
