@@ -49,6 +49,13 @@ def load_config(args: argparse.Namespace) -> Config:
     return config
 
 
+def positive(text: str) -> int:
+    """Read a whole number above 0, for argparse's ``type``."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number above 0")
+    return int(text)
+
+
 @contextlib.contextmanager
 def counted(unit: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function of (done, all) that moves a bar on a terminal; elsewhere nothing is shown."""

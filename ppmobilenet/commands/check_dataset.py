@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, add_config_arguments, counted
+from ppmobilenet.commands._common import Outcome, add_config_arguments, counted, positive
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fix", metavar="OUT", help="write the lists without bad and repeated lines into this folder")
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
     parser.add_argument("--html", metavar="FILE", help="write a page with the photos to look at")
-    parser.add_argument("--workers", type=int, metavar="N", help="threads that decode; default one a core")
+    parser.add_argument("--workers", type=positive, metavar="N", help="threads that decode; default one a core")
 
 
 def run(args: argparse.Namespace) -> Outcome:
@@ -28,30 +28,32 @@ def run(args: argparse.Namespace) -> Outcome:
         raise UserError(
             "which data set?", hint="-c CONFIG, or --root DIR --list train_list.txt val_list.txt, or --root DIR"
         )
-    delimiter, class_num = args.delimiter, args.class_num
+    if args.config and args.list:
+        raise UserError("-c and --list", hint="the config names its lists; to see others: --root DIR --list FILE ...")
+    if args.delimiter == "":
+        raise UserError("--delimiter is empty", allowed="one character or more; leave it out for a space or a tab")
     if args.config:
         from ppmobilenet.config import load_config
 
-        config = load_config(args.config, args.override)
-        lists, roots, own = doctor.lists_of(config)
-        delimiter, class_num = delimiter or own, class_num or config.get("Arch.class_num")
+        asked = doctor.questions(load_config(args.config, args.override))
+        if args.delimiter:
+            asked["delimiter"] = args.delimiter
     else:
         names = ["train", "validation", *(f"list{i}" for i in range(3, 100))]
-        lists, roots = dict(zip(names, args.list or [None])), args.root
+        asked = {"lists": dict(zip(names, args.list or [None])), "root": args.root, "delimiter": args.delimiter}
+    if args.class_num:
+        asked["class_num"] = args.class_num
     with counted("photos") as progress:
-        diagnosis = doctor.examine(
-            lists,
-            roots,
-            delimiter=delimiter,
-            class_num=class_num,
-            photos=not args.lists_only,
-            workers=args.workers,
-            progress=progress,
-        )
+        diagnosis = doctor.examine(**asked, photos=not args.lists_only, workers=args.workers, progress=progress)
     lines = [doctor_text.text(diagnosis)]
-    if args.html:
-        doctor_text.write_page(diagnosis, args.html)
-    if args.fix:
-        lines += [f"written: {path}" for path in doctor.write_fixed(diagnosis, args.fix)]
+    failed = 0
+    try:
+        if args.html:
+            doctor_text.write_page(diagnosis, args.html)
+        if args.fix:
+            lines += [f"written: {path}" for path in doctor.write_fixed(diagnosis, args.fix)]
+    except UserError as error:  # what was found is shown all the same
+        lines.append(f"error: {error}")
+        failed = error.exit_code
     bad = diagnosis.errors or (args.strict and diagnosis.warnings)
-    return Outcome(doctor_text.to_dict(diagnosis), "\n".join(lines), EXIT_DATA if bad else EXIT_OK)
+    return Outcome(doctor_text.to_dict(diagnosis), "\n".join(lines), failed or (EXIT_DATA if bad else EXIT_OK))

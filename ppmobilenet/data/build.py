@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+from pathlib import Path
 
 from ppmobilenet.data.batch_ops import build_batch_transforms
 from ppmobilenet.data.cache import build_cache
 from ppmobilenet.data.dali import DaliLoader
-from ppmobilenet.data.dataset import ImageNetDataset
+from ppmobilenet.data.dataset import ImageNetDataset, scan_list
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import Share
 from ppmobilenet.data.transforms import build_transforms
@@ -21,6 +23,11 @@ def build_dataset(config, mode: str) -> ImageNetDataset:
     """Build ``DataLoader.<mode>.dataset`` of a config: the list is read and checked, no photo is opened."""
     dataset = dict(config["DataLoader"][mode]["dataset"])
     kind = DATASETS.resolve(dataset.pop("name"), where=f"DataLoader.{mode}.dataset.name")
+    train = config.get("DataLoader.Train.dataset")
+    if mode != "Train" and dataset.get("relabel") and train and train.get("cls_label_path"):
+        # numbered by itself, a list that lacks a class would give the classes behind it other numbers
+        _, labels, _, _ = scan_list(Path(train["cls_label_path"]), Path(), train.get("delimiter"), check_files=False)
+        dataset["relabel"] = sorted(set(labels))
     return kind(**dataset, class_num=config.get("Arch.class_num") or None)
 
 
@@ -58,6 +65,7 @@ def build_loader(
         )
     pipeline = section.get("pipeline") or ("fast" if mode == "Train" else "exact")
     if built.decoded_cache:
+        built.decoded_cache = os.path.join(built.decoded_cache, mode.lower())  # each list has its own
         _fill_cache(built, f"{place}.dataset", rank)
     loader = dict(section.get("loader") or {})
     kind = DaliLoader if mode == "Train" and config.get("Global.use_dali") else Loader
@@ -94,4 +102,5 @@ def _fill_cache(dataset: ImageNetDataset, place: str, rank: int) -> None:
         return  # the first process fills it; the others decode what is not there yet
     paths = [path for path, _ in dataset.samples]
     cache = build_cache(dataset.decoded_cache, paths, int(dataset.decoded_cache_gb * 1e9))
-    log.info("%d of %d photos are kept decoded in %s", len(cache), len(paths), dataset.decoded_cache)
+    kept = sum(path in cache for path in paths)
+    log.info("%d of %d photos are kept decoded in %s", kept, len(paths), dataset.decoded_cache)

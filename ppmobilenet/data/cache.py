@@ -1,8 +1,8 @@
 """Decoded photos in one memory-mapped file, for sets that fit on the disk: an epoch then decodes nothing.
 
 A cache folder holds ``pixels.bin`` (uint8 RGB, one photo after the other) and ``index.npz``. An entry counts as long as
-its photo has the same size and time of change; where only the time differs, the content decides. Workers share the
-pages that the system keeps in memory.
+its photo has the same size and time of change (of the file's record, which no program can set back); where only the
+time differs, the content decides. A damaged cache is made anew. Workers share the pages that the system keeps.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +34,17 @@ class DecodedCache:
         self.folder = Path(folder)
         self._entries: dict[str, tuple[int, tuple[int, int]]] = {}
         self._pixels = None
-        if (self.folder / "index.npz").exists():
-            with np.load(self.folder / "index.npz", allow_pickle=False) as index:
-                shapes, offsets = index["shapes"].tolist(), index["offsets"].tolist()
-                self._entries = {p: (o, tuple(s)) for p, o, s in zip(index["paths"].tolist(), offsets, shapes)}
-            if self._entries:
-                self._pixels = np.memmap(self.folder / "pixels.bin", np.uint8, "r")
+        index = _read_index(self.folder)
+        if index and len(index["paths"]):
+            shapes, offsets = index["shapes"].tolist(), index["offsets"].tolist()
+            self._entries = {p: (o, tuple(s)) for p, o, s in zip(index["paths"].tolist(), offsets, shapes)}
+            self._pixels = np.memmap(self.folder / "pixels.bin", np.uint8, "r")
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._entries
 
     def get(self, path: str) -> np.ndarray | None:
         entry = self._entries.get(path)
@@ -80,16 +85,32 @@ def build_cache(
         ) from error
 
 
+def _read_index(folder: Path) -> dict[str, np.ndarray] | None:
+    """Return the index, or None where there is none that fits its pixels."""
+    try:
+        with np.load(folder / "index.npz", allow_pickle=False) as file:
+            index = {name: file[name] for name in (*FIELDS, "left", "limit")}
+        end = max((o + h * w * 3 for o, (h, w) in zip(index["offsets"].tolist(), index["shapes"].tolist())), default=0)
+        return index if (folder / "pixels.bin").stat().st_size >= end else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
 def _build(folder: Path, paths: list[str], max_bytes: int, progress) -> DecodedCache:
-    old = _valid_entries(folder, paths)
-    if len(old) == len(paths):
+    index = _read_index(folder)
+    old = _valid_entries(index, paths)
+    left = set(index["left"].tolist()) if index and int(index["limit"]) == max_bytes else set()
+    if index and int(index["limit"]) == max_bytes and all(path in old or _state(path) in left for path in paths):
         return DecodedCache(folder)
     kept_pixels = np.memmap(folder / "pixels.bin", np.uint8, "r") if old else None
     rows: dict[str, list] = {name: [] for name in FIELDS}
-    end = 0
-    full = 0
-    temporary = folder / f"pixels.{os.getpid()}.tmp"
-    with open(temporary, "wb") as out, ThreadPoolExecutor(os.cpu_count()) as pool:
+    end, full, left_out = 0, 0, []
+    temporary, index_file = folder / f"pixels.{os.getpid()}.tmp", folder / f"index.{os.getpid()}.tmp.npz"
+    with (
+        _removed_on_failure(temporary, index_file),
+        open(temporary, "wb") as out,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         for at in range(0, len(paths), 64):
             chunk = paths[at : at + 64]
             new = dict(zip(todo := [p for p in chunk if p not in old], pool.map(_decode, todo)))
@@ -98,12 +119,14 @@ def _build(folder: Path, paths: list[str], max_bytes: int, progress) -> DecodedC
                     size, time, digest, start, (height, width) = old[path]
                     pixels = kept_pixels[start : start + height * width * 3]
                 elif new[path] is None:
+                    left_out.append(_state(path))
                     continue
                 else:
                     size, time, digest, pixels = new[path]
                     height, width = pixels.shape[:2]
                 if end + pixels.size > max_bytes:
                     full += 1
+                    left_out.append(_state(path))
                     continue
                 pixels.tofile(out)
                 for name, value in zip(FIELDS, (path, size, time, digest, end, (height, width))):
@@ -111,23 +134,42 @@ def _build(folder: Path, paths: list[str], max_bytes: int, progress) -> DecodedC
                 end += pixels.size
             if progress:
                 progress(min(at + 64, len(paths)), len(paths))
-    index = folder / f"index.{os.getpid()}.tmp.npz"
-    np.savez(index, **{name: np.array(values) for name, values in rows.items()})
-    # the index goes first and comes last: a reader never sees one that does not fit the pixels
-    (folder / "index.npz").unlink(missing_ok=True)
-    os.replace(temporary, folder / "pixels.bin")
-    os.replace(index, folder / "index.npz")
+        out.close()
+        columns = {name: np.array(values) for name, values in rows.items()}
+        np.savez(index_file, **columns, left=np.array(left_out, str), limit=np.array(max_bytes))
+        # the index goes first and comes last: a reader never sees one that does not fit the pixels
+        (folder / "index.npz").unlink(missing_ok=True)
+        os.replace(temporary, folder / "pixels.bin")
+        os.replace(index_file, folder / "index.npz")
     if full:
         log.warning("the cache of decoded photos is full at %d bytes: %d of %d photos stay out", end, full, len(paths))
     return DecodedCache(folder)
 
 
-def _valid_entries(folder: Path, paths: list[str]) -> dict:
-    if not (folder / "index.npz").exists():
+@contextmanager
+def _removed_on_failure(*files: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        for file in files:
+            file.unlink(missing_ok=True)
+        raise
+
+
+def _state(path: str) -> str:
+    """A photo as it was when it was left out: its path, size and time of change."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path
+    return f"{path}\n{status.st_size}\n{status.st_ctime_ns}"
+
+
+def _valid_entries(index: dict[str, np.ndarray] | None, paths: list[str]) -> dict:
+    if index is None:
         return {}
-    with np.load(folder / "index.npz", allow_pickle=False) as index:
-        rows = zip(*(index[name].tolist() for name in FIELDS))
-        found = {path: (size, time, digest, start, tuple(shape)) for path, size, time, digest, start, shape in rows}
+    rows = zip(*(index[name].tolist() for name in FIELDS))
+    found = {path: (size, time, digest, start, tuple(shape)) for path, size, time, digest, start, shape in rows}
     valid = {}
     for path in paths:
         if path not in found:
@@ -135,9 +177,10 @@ def _valid_entries(folder: Path, paths: list[str]) -> dict:
         size, time, digest, *_ = found[path]
         try:
             status = os.stat(path)
-        except OSError:
+            same = status.st_size == size and (status.st_ctime_ns == time or _digest(read_bytes(path)) == digest)
+        except (OSError, DataError):
             continue
-        if status.st_size == size and (status.st_mtime_ns == time or _digest(read_bytes(path)) == digest):
+        if same:
             valid[path] = found[path]
     return valid
 
@@ -150,6 +193,6 @@ def _decode(path: str) -> tuple[int, int, str, np.ndarray] | None:
     try:
         status = os.stat(path)
         data = read_bytes(path)
-        return status.st_size, status.st_mtime_ns, _digest(data), decode_image(data, name=path)
+        return status.st_size, status.st_ctime_ns, _digest(data), decode_image(data, name=path)
     except (DataError, OSError):
         return None

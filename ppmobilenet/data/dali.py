@@ -40,7 +40,14 @@ class DaliLoader(Loader):
             data, start, size, mirror = fn.external_source(source=lambda: self._feed, num_outputs=4, batch=True)
             kind = types.RGB if decode.to_rgb else types.BGR
             images = fn.decoders.image_slice(
-                data, start, size, device="mixed", output_type=kind, axis_names="WH", normalized_anchor=False
+                data,
+                start,
+                size,
+                device="mixed",
+                output_type=kind,
+                axis_names="WH",
+                normalized_anchor=False,
+                normalized_shape=False,
             )
             images = fn.resize(images, resize_x=width, resize_y=height, interp_type=types.INTERP_LINEAR)
             scale = 1 / float(normalize.scale)
@@ -53,8 +60,15 @@ class DaliLoader(Loader):
                 std=(normalize.std.ravel() * scale).tolist(),
             )
 
-        self._pipeline = pipeline(exec_pipelined=False, exec_async=False)
-        self._pipeline.build()
+        try:
+            self._pipeline = pipeline(exec_pipelined=False, exec_async=False)
+            self._pipeline.build()
+        except RuntimeError as error:
+            raise UserError(
+                f"NVIDIA DALI cannot start: {str(error).splitlines()[0]}",
+                where="Global.use_dali",
+                hint="is there an NVIDIA GPU? nvidia-smi lists them; or leave use_dali out",
+            ) from error
 
     def __iter__(self) -> Iterator[Batch]:
         import paddle

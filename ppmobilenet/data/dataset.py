@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def read_list(
     *,
     delimiter: str | None = None,
     class_num: int | None = None,
-    relabel: bool = False,
+    relabel: bool | Sequence[int] = False,
     check_files: bool = True,
 ) -> Samples:
     """Read a list file, one photo a line: ``path label``.
@@ -84,7 +85,7 @@ def read_list(
         image_root: the folder that the paths start from.
         delimiter: between path and label; default a space or a tab.
         class_num: if given, labels are 0 to class_num - 1.
-        relabel: number the labels that occur anew from 0, in ascending order.
+        relabel: number the labels that occur anew from 0, in ascending order; or the labels to number, of another list.
         check_files: every photo must exist.
 
     Raises:
@@ -101,7 +102,10 @@ def read_list(
     if not paths:
         raise DataError("the list holds no photo", where=path, allowed="one photo a line: path label")
     if relabel:
-        new = {old: i for i, old in enumerate(sorted(set(labels)))}
+        new = {old: i for i, old in enumerate(sorted(set(labels if relabel is True else relabel)))}
+        for label, line in zip(labels, lines):
+            if label not in new:
+                raise DataError(f"no photo of the training list has the label {label}", where=f"{path}:{line}")
         labels = [new[label] for label in labels]
     return Samples(root, path, paths, labels, lines)
 
@@ -123,7 +127,7 @@ def scan_list(
     lines: list[int] = []
     faults: list[tuple[int, str]] = []
     folders: dict[str, frozenset[str]] = {}
-    for number, line in enumerate(text.splitlines() if "\r" in text else text.split("\n"), 1):
+    for number, line in enumerate(lines_of(text), 1):
         line = line.strip()
         if not line:
             continue
@@ -150,6 +154,11 @@ def scan_list(
     return paths, labels, lines, faults
 
 
+def lines_of(text: str) -> list[str]:
+    """Split at line feeds and carriage returns only: a name may hold what Unicode calls a line end."""
+    return re.split(r"\r\n|\r|\n", text)
+
+
 def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
@@ -169,10 +178,7 @@ def _read_text(path: Path) -> str:
 
 
 def _as_label(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
+    return int(text) if re.fullmatch(r"[-+]?[0-9]{1,4000}", text) else None  # int() alone takes 1_0 and other scripts
 
 
 def _label_fault(line: str, label: str, delimiter: str | None) -> str:
@@ -195,7 +201,7 @@ def _exists(root: Path, name: str, folders: dict[str, frozenset[str]]) -> bool:
         try:
             with os.scandir(os.path.join(root, folder)) as entries:
                 folders[folder] = frozenset(entry.name for entry in entries)
-        except OSError:
+        except (OSError, ValueError):  # not there; or a NUL in its name
             folders[folder] = frozenset()
     return base in folders[folder] or os.path.exists(os.path.join(root, name))
 
@@ -251,7 +257,7 @@ class ImageNetDataset:
         transform_ops: PaddleClas's list of transforms.
         batch_transform_ops: its list of transforms of whole batches (mixup, cutmix).
         delimiter: between path and label.
-        relabel: number the labels anew.
+        relabel: number the labels anew, see :func:`read_list`.
         max_bad_samples: unreadable photos that training skips before it stops.
         decoded_cache: keep decoded photos in this folder, see :mod:`ppmobilenet.data.cache`.
         decoded_cache_gb: how large it may become.
@@ -270,7 +276,7 @@ class ImageNetDataset:
         cls_label_path: str | None = None,
         transform_ops: list | None = None,
         delimiter: str | None = None,
-        relabel: bool = False,
+        relabel: bool | Sequence[int] = False,
         max_bad_samples: int = 0,
         batch_transform_ops: list | None = None,
         decoded_cache: str | None = None,

@@ -16,6 +16,9 @@ import numpy as np
 from ppmobilenet.data.jpeg import read_header
 from ppmobilenet.errors import DataError
 
+# what OpenCV remarks on a photo would stand between our lines, without the photo's name
+(getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
+
 CHUNK = 2**24
 MAX_PIXELS = 200_000_000  # a decompression bomb, not a photo: 600 MB once decoded
 
@@ -103,7 +106,7 @@ def _what_it_is(data: bytes, size: tuple[int, int] | None) -> str:
 
 
 def pixel_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) as the header of a JPEG, PNG, GIF, BMP or WebP tells, or None."""
+    """Return (width, height) as the header of a JPEG, PNG, GIF, BMP, TIFF or WebP tells, or None."""
     try:
         if data[:8] == b"\x89PNG\r\n\x1a\n":
             return struct.unpack(">II", data[16:24])
@@ -114,12 +117,26 @@ def pixel_size(data: bytes) -> tuple[int, int] | None:
             return abs(width), abs(height)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp_size(data)
+        if data[:4] in (b"II*\0", b"MM\0*"):
+            return _tiff_size(data)
         if data[:2] == b"\xff\xd8":
             header = read_header(data)
             return (header.width, header.height) if header else None
     except (struct.error, IndexError):
         pass
     return None
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    order = "<" if data[:2] == b"II" else ">"
+    (first,) = struct.unpack_from(order + "I", data, 4)
+    (count,) = struct.unpack_from(order + "H", data, first)
+    found = {}
+    for entry in range(first + 2, first + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        if tag in (256, 257):  # width, height: as 16 or 32 bits
+            found[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)[0]
+    return (found[256], found[257]) if len(found) == 2 else None
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from ppmobilenet.data.dataset import Samples, scan_folders, scan_list
+from ppmobilenet.data.dataset import Samples, lines_of, scan_folders, scan_list
 from ppmobilenet.data.photo_facts import groups, look_at_all
 from ppmobilenet.errors import DataError, UserError
 
@@ -26,7 +28,7 @@ KINDS = {
     "label conflict": (True, "decide which label is right; --fix drops all of them"),
     "unseen label": (True, "add photos of this class to the training list"),
     "repeated line": (False, "drop it with --fix"),
-    "label gap": (False, "number the labels without gaps (relabel: True), or lower class_num"),
+    "label gap": (False, "number the training list's labels without gaps, or relabel: True, or lower class_num"),
     "class balance": (False, "collect more photos, or use sampler ClassBalancedBatchSampler"),
     "unsafe name": (False, "rename the photo"),
     "odd photo": (False, "look at it"),
@@ -94,8 +96,9 @@ def examine(
     lists: Mapping[str, str | os.PathLike | None],
     root: str | os.PathLike | Mapping[str, str | os.PathLike],
     *,
-    delimiter: str | None = None,
+    delimiter: str | None | Mapping[str, str | None] = None,
     class_num: int | None = None,
+    relabel: bool = False,
     photos: bool = True,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -105,8 +108,9 @@ def examine(
     Args:
         lists: name -> list file; None reads class folders. A list named ``train`` is held against the others.
         root: the folder of the photos, or one for each list.
-        delimiter: between path and label.
+        delimiter: between path and label, or one for each list.
         class_num: if given, labels are below it.
+        relabel: labels are numbered anew when they are read, so gaps are no fault.
         photos: read every photo too, not only the lists.
         workers: threads that decode; default one a core.
         progress: called with (photos done, all).
@@ -115,7 +119,8 @@ def examine(
     read: dict[str, Samples] = {}
     for name, path in lists.items():
         folder = root[name] if isinstance(root, Mapping) else root
-        samples = _examine_list(diagnosis, name, path, Path(folder), delimiter, class_num)
+        between = delimiter[name] if isinstance(delimiter, Mapping) else delimiter
+        samples = _examine_list(diagnosis, name, path, Path(folder), between, None if relabel else class_num, relabel)
         if samples is not None:
             read[name] = samples
     _compare_labels(diagnosis, read)
@@ -126,7 +131,7 @@ def examine(
     return diagnosis
 
 
-def _examine_list(diagnosis, name, path, root, delimiter, class_num) -> Samples | None:
+def _examine_list(diagnosis, name, path, root, delimiter, class_num, relabel) -> Samples | None:
     try:
         if path is None:
             samples, _ = scan_folders(root, class_num)
@@ -140,7 +145,8 @@ def _examine_list(diagnosis, name, path, root, delimiter, class_num) -> Samples 
                 raise DataError("the list holds no good line", where=path)
             samples = Samples(root, path, paths, labels, lines)
     except DataError as error:
-        diagnosis.add("list", error.where or path or root, error.message)
+        hint = f" ({error.hint})" if error.hint else ""
+        diagnosis.add("list", error.where or path or root, error.message + hint)
         return None
     _find_repeats(diagnosis, samples)
     _find_unsafe_names(diagnosis, samples)
@@ -153,7 +159,9 @@ def _examine_list(diagnosis, name, path, root, delimiter, class_num) -> Samples 
         "smallest_class": int(present.min()),
     }
     top = int(labels[-1])
-    if top + 1 > len(labels):
+    if class_num and top + 1 < class_num and name == "train":
+        diagnosis.add("label gap", samples.source, f"the labels go to {top}, and class_num is {class_num}")
+    if top + 1 > len(labels) and not relabel:
         # the first of them are enough, and a mistyped label may be a thousand million
         gaps = np.setdiff1d(np.arange(min(top, len(labels) + 5)), labels)[:5]
         some = ", ".join(map(str, gaps)) + (" ..." if top + 1 - len(labels) > len(gaps) else "")
@@ -188,7 +196,7 @@ def _find_unsafe_names(diagnosis: Diagnosis, samples: Samples) -> None:
     lower: dict[str, str] = {}
     for place in range(len(samples)):
         name = samples.name(place)
-        parts = name.split("/")
+        parts = [part for part in name.split("/") if part not in (".", "..")]
         fault = None
         if any(UNSAFE.search(part) or RESERVED.match(part) for part in parts):
             fault = "Windows cannot have this name"
@@ -218,12 +226,14 @@ def _compare_paths(diagnosis: Diagnosis, read: Mapping[str, Samples]) -> None:
         return
     train = read["train"]
     places = {hash(os.path.normpath(path)): place for place, (path, _) in enumerate(train)}
+    leaks: dict[int, list[tuple[Samples, int]]] = {}
     for name, samples in read.items():
         for other, (path, _) in enumerate(samples if name != "train" else ()):
             place = places.get(hash(os.path.normpath(path)))
             if place is not None and os.path.normpath(train.path(place)) == os.path.normpath(path):
                 _report_pair(diagnosis, read, ("train", place), (name, other), "exact duplicate")
-                diagnosis.drop(train, place)
+                leaks.setdefault(place, []).append((samples, other))
+    _drop_leaks(diagnosis, train, leaks)
 
 
 def _examine_photos(diagnosis: Diagnosis, read: Mapping[str, Samples], workers: int | None, progress) -> None:
@@ -276,7 +286,14 @@ def _examine_photos(diagnosis: Diagnosis, read: Mapping[str, Samples], workers: 
         # each is told once, and as the stronger kind: the same file, else nearly the same picture
         kind, first = ("exact", same[number]) if same[number] != number else ("near", alike[number])
         _report_pair(diagnosis, read, owner(int(good[first])), owner(int(good[number])), f"{kind} duplicate")
-    _drop_leaks(diagnosis, read, owner, good, alike)
+    if "train" in read and len(read) > 1:
+        training = good < len(read["train"])  # the training list comes first
+        shared: dict[int, list[tuple[Samples, int]]] = {}
+        for at, group in zip(good[~training].tolist(), alike[~training].tolist()):
+            name, place = owner(at)
+            shared.setdefault(group, []).append((read[name], place))
+        members = zip(good[training].tolist(), alike[training].tolist())
+        _drop_leaks(diagnosis, read["train"], {place: shared[group] for place, group in members if group in shared})
 
 
 def _report_pair(diagnosis: Diagnosis, read: Mapping[str, Samples], one, other, kind: str) -> None:
@@ -288,8 +305,9 @@ def _report_pair(diagnosis: Diagnosis, read: Mapping[str, Samples], one, other, 
     same = "the same file" if kind == "exact duplicate" else "nearly the same picture"
     message = f"{pair[1]}: {same} as {samples.where(place)} ({pair[0]})"
     labels = int(samples.labels[place]), int(others.labels[other_place])
-    if labels[0] != labels[1] and kind == "exact duplicate":
+    if labels[0] != labels[1]:
         message += f", which has label {labels[0]}, not {labels[1]}"
+    if labels[0] != labels[1] and kind == "exact duplicate":
         diagnosis.add("label conflict", others.where(other_place), message, pair)
         diagnosis.drop(samples, place)
         diagnosis.drop(others, other_place)
@@ -301,48 +319,81 @@ def _report_pair(diagnosis: Diagnosis, read: Mapping[str, Samples], one, other, 
             diagnosis.drop(others, other_place)
 
 
-def _drop_leaks(diagnosis: Diagnosis, read: Mapping[str, Samples], owner, good, alike) -> None:
-    """Take out of the training list, for ``--fix``, whatever another list shows too."""
-    if "train" not in read or len(read) == 1:
-        return
-    training = good < len(read["train"])  # the training list comes first
-    shared = np.intersect1d(alike[training], alike[~training])
-    for at in good[training & np.isin(alike, shared)]:
-        diagnosis.drop(read["train"], owner(int(at))[1])
+def _drop_leaks(diagnosis: Diagnosis, train: Samples, leaks: Mapping[int, Sequence[tuple[Samples, int]]]) -> None:
+    """Have ``--fix`` take out of the training list what another list shows too.
+
+    Where that is a class's last training photo, the other lists give it up instead: a class that is not trained would
+    be judged.
+
+    Args:
+        diagnosis: receives the lines.
+        train: the training list.
+        leaks: place in it -> the same in other lists.
+    """
+    gone = diagnosis.dropped.get(str(train.source), set())
+    left = Counter(int(label) for label, line in zip(train.labels, train.lines) if int(line) not in gone)
+    for place, others in leaks.items():
+        label = int(train.labels[place])
+        if train.lines[place] and int(train.lines[place]) in gone:
+            continue
+        if left[label] > 1:
+            left[label] -= 1
+            diagnosis.drop(train, place)
+        else:
+            for samples, other in others:
+                diagnosis.drop(samples, other)
 
 
 def write_fixed(diagnosis: Diagnosis, folder: str | os.PathLike) -> list[Path]:
     """Write each list without its bad and repeated lines, as UTF-8 with plain line ends; no photo is touched.
 
+    Lists of equal names are told apart by their folders: ``l1/list.txt`` and ``l2/list.txt`` become ``l1_list.txt`` and
+    ``l2_list.txt``.
+
     Raises:
-        UserError: the folder holds one of the lists that were read, or cannot be written.
+        UserError: nothing is replaced; there is no list to fix, or the folder cannot be written.
     """
-    folder, written = Path(folder), []
-    for source, dropped in diagnosis.dropped.items():
-        target = folder / Path(source).name
-        if target.exists() and target.samefile(source):
-            raise UserError("--fix would overwrite the list", where=target, hint="give another folder")
+    folder = Path(folder)
+    names = Counter(Path(source).name for source in diagnosis.dropped)
+    targets = {}
+    for source in diagnosis.dropped:
+        path = Path(source)
+        own = path.name if names[path.name] == 1 else f"{path.resolve().parent.name}_{path.name}"
+        targets[source] = folder / own
+    if not targets:
+        raise UserError(
+            "class folders have no list to fix", where="--fix", hint="ppmobilenet split-dataset writes good lists"
+        )
+    for source, target in targets.items():
+        if target.exists() or list(targets.values()).count(target) > 1:
+            raise UserError(
+                f"--fix would replace {'the list' if target.exists() and target.samefile(source) else 'a file'}",
+                where=target,
+                hint="give another folder",
+            )
+    for source, target in targets.items():
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            text = Path(source).read_bytes().decode("utf-8-sig")
-            lines = text.splitlines() if "\r" in text else text.split("\n")
+            lines = lines_of(Path(source).read_bytes().decode("utf-8-sig"))
+            dropped = diagnosis.dropped[source]
             kept = [line.strip() for number, line in enumerate(lines, 1) if number not in dropped and line.strip()]
             target.write_bytes("".join(f"{line}\n" for line in kept).encode("utf-8"))
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", where=target) from error
-        written.append(target)
-    return written
+    return list(targets.values())
 
 
-def lists_of(config: Mapping) -> tuple[dict, dict, str | None]:
-    """Return (lists, roots, delimiter) for :func:`examine` from a config's Train and Eval data sets."""
-    lists, roots, delimiter = {}, {}, None
+def questions(config: Mapping) -> dict:
+    """Return what :func:`examine` is to be asked about a config's Train and Eval data sets, as its arguments."""
+    asked: dict = {"lists": {}, "root": {}, "delimiter": {}}
     for mode, name in (("Train", "train"), ("Eval", "validation")):
         dataset = config.get(f"DataLoader.{mode}.dataset")
         if dataset:
-            lists[name], roots[name] = dataset.get("cls_label_path"), dataset["image_root"]
-            delimiter = dataset.get("delimiter") or delimiter
-    return lists, roots, delimiter
+            asked["lists"][name], asked["root"][name] = dataset.get("cls_label_path"), dataset["image_root"]
+            asked["delimiter"][name] = dataset.get("delimiter")
+    asked["relabel"] = bool(config.get("DataLoader.Train.dataset.relabel"))
+    asked["class_num"] = config.get("Arch.class_num") or None
+    return asked
 
 
 def check_before_training(config: Mapping, log: Callable[[str], None]) -> None:
@@ -356,14 +407,18 @@ def check_before_training(config: Mapping, log: Callable[[str], None]) -> None:
     how = config.get("Global.check_data") or "lists"
     if how == "off":
         return
-    lists, roots, delimiter = lists_of(config)
+    asked = questions(config)
     if not config.get("Global.eval_during_train"):
-        lists.pop("validation", None)
-    relabel = config.get("DataLoader.Train.dataset.relabel")
-    class_num = None if relabel else config.get("Arch.class_num")
-    diagnosis = examine(lists, roots, delimiter=delimiter, class_num=class_num or None, photos=how == "full")
+        asked["lists"].pop("validation", None)
+    with tqdm(unit="photos", desc="data", disable=None, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        diagnosis = examine(**asked, photos=how == "full", progress=progress)
     allowed = config.get("DataLoader.Train.dataset.max_bad_samples") or 0
-    training = f"{lists.get('train')}:"
+    training = f"{asked['lists']['train']}:" if asked["lists"].get("train") else str(asked["root"]["train"])
     tolerated = [f for f in diagnosis.findings if f.kind == "unreadable" and f.where.startswith(training)]
     errors = [f for f in diagnosis.findings if f.is_error and not (f in tolerated and len(tolerated) <= allowed)]
     if errors:

@@ -11,7 +11,7 @@ import cv2
 
 from ppmobilenet.data.decode import decode_image
 from ppmobilenet.data.doctor import KINDS, Diagnosis
-from ppmobilenet.errors import DataError
+from ppmobilenet.errors import DataError, UserError
 
 SHOWN = 5  # findings of a kind in the text
 PICTURES = 200  # findings on the page
@@ -81,7 +81,10 @@ def write_page(diagnosis: Diagnosis, path: str | os.PathLike) -> None:
         f"<h1>{diagnosis.errors} errors, {diagnosis.warnings} warnings</h1><pre>{summary}</pre>"
         f"{''.join(rows)}{more}</html>\n"
     )
-    Path(path).write_bytes(page.encode("utf-8", "backslashreplace"))
+    try:
+        Path(path).write_bytes(page.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        raise UserError(f"cannot be written: {error.strerror}", where=path) from error
 
 
 def _thumbnail(path: str) -> str:

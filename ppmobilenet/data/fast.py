@@ -70,6 +70,11 @@ TURNS = {
 _scratch = threading.local()
 
 
+def decodes_parts() -> bool:
+    """Whether simplejpeg is there, which decodes a JPEG no further than its crop."""
+    return simplejpeg is not None
+
+
 def _scratch_memory(length: int) -> bytearray:
     """Return this thread's memory for decoded pixels: touched pages are a quarter cheaper than fresh ones."""
     memory = getattr(_scratch, "memory", b"")

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ppmobilenet.data.dataset import ImageNetDataset
-from ppmobilenet.data.fast import Normalization
+from ppmobilenet.data.fast import Normalization, decodes_parts
 from ppmobilenet.data.samplers import Draw, Share
 from ppmobilenet.data.worker import Made, Maker, Memory, Recipe, Task
-from ppmobilenet.errors import DataError
+from ppmobilenet.errors import DataError, UserError
 
 log = logging.getLogger("ppmobilenet")
 
@@ -88,7 +88,7 @@ class _Worker:
                         f"a data worker gave no batch within {TIME_LIMIT:g} s; its first photo is {task.paths[0]}",
                         hint="is the disk or network drive with the photos alive?",
                     )
-                kept, faults, form = self.pipe.recv()
+                kept, faults, fatal, form = self.pipe.recv()
                 images = None
                 if form:
                     shape, dtype, shared = form
@@ -104,7 +104,7 @@ class _Worker:
                 self._restart()
                 continue
             self.pending.popleft()
-            return Made(images, kept, faults)
+            return Made(images, kept, faults, fatal)
 
     def _restart(self) -> None:
         code = self.process.wait()
@@ -164,6 +164,8 @@ class Loader:
         self._recipe = Recipe(dataset.transform_ops, pipeline, cache)
         self._make = Maker(self._recipe)
         self._batch_transforms = batch_transforms or []
+        if pipeline == "fast" and not decodes_parts():
+            log.info("simplejpeg is not installed: OpenCV decodes whole photos, more slowly (pip install simplejpeg)")
         self._on_device = on_device and not self._batch_transforms  # photos are mixed as float32
         self.num_workers = num_workers
         self._share_memory = use_shared_memory and hasattr(os, "memfd_create")
@@ -229,6 +231,9 @@ class Loader:
     def _batch(self, task: Task, made: Made, step: int) -> Batch:
         for position, message in made.faults:
             self._fault(task.indices[position], message)
+        if made.fatal:
+            position, message = made.fatal
+            raise UserError(message, where=self.dataset.samples.where(task.indices[position]))
         if made.images is None:  # a step without photos would let processes wait for each other
             raise DataError(
                 "none of the photos of a batch can be read", where=self.dataset.samples.where(task.indices[0])

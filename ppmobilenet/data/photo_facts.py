@@ -17,6 +17,11 @@ from ppmobilenet.data.decode import decode_image, read_bytes
 from ppmobilenet.data.jpeg import exif_orientation
 from ppmobilenet.errors import DataError
 
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
+
 # first bytes -> format, and the suffixes that mean it
 FORMATS = {
     b"\xff\xd8": ("JPEG", (".jpg", ".jpeg", ".jfif")),
@@ -86,6 +91,12 @@ def look(path: str) -> Facts:
         notes.append(f"{width}x{height} pixels: a centre crop sees a small part of it")
     if deviation.max() < 0.004:
         notes.append("one plain colour")
+    if kind == "JPEG" and simplejpeg is not None:
+        try:  # OpenCV decodes on where bytes are damaged, and says nothing
+            simplejpeg.decode_jpeg(data, "GRAY", min_factor=8, min_height=1, min_width=1)
+        except ValueError as error:
+            if "orrupt" in str(error):
+                notes.append(f"damaged inside, a part of it shows noise or grey ({error})")
     if (kind == "GIF" and data.count(b"\x21\xf9\x04") > 1) or (kind == "WebP" and b"ANMF" in data[:4096]):
         notes.append("animated: only the first picture is used")
     return Facts(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppmobilenet.data.dataset import scan_folders
+from ppmobilenet.data.dataset import lines_of, scan_folders
 from ppmobilenet.data.photo_facts import groups, look_at_all
 from ppmobilenet.errors import DataError, UserError
 
@@ -58,14 +58,19 @@ def split_folder(
     for file in files:
         if file.exists():
             raise UserError("this list is there already", where=file, hint="move it away, or give another -o folder")
+    if seed < 0:
+        raise UserError(f"--seed {seed}", allowed="0 and above")
     samples, names = scan_folders(root)
+    # a folder without photos is no class: lists in a folder below root would become one
+    filled = np.unique(samples.labels)
+    samples.labels, names = np.searchsorted(filled, samples.labels).astype(np.int32), [names[i] for i in filled]
     good, digests, pictures, colours, left_out = [], [], [], [], []
     for i, fact in enumerate(look_at_all((path for path, _ in samples), len(samples), workers, progress)):
         name = samples.name(i)
         if fact.fault:
             left_out.append(f"{samples.path(i)}: {fact.fault}")
-        elif name != name.strip() or name.splitlines() != [name]:
-            left_out.append(f"{samples.path(i)!r}: no line of a list can hold this name")
+        elif name != name.strip() or lines_of(name) != [name] or not _is_text(name):
+            left_out.append(f"{samples.path(i)!r}: no line of a list in UTF-8 can hold this name")
         else:
             good.append(i)
             digests.append(fact.digest)
@@ -89,6 +94,14 @@ def split_folder(
     sizes = np.bincount(group)
     held = int(in_val.sum())
     return Split(*files, len(good) - held, held, left_out, int(sizes[sizes > 1].sum()))
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8
+        return False
+    return True
 
 
 def choose_validation(group: np.ndarray, labels: np.ndarray, part: float, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from ppmobilenet.data.decode import decode_image
+from ppmobilenet.data.decode import MAX_PIXELS, decode_image
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.registry import TRANSFORMS
 
@@ -33,7 +33,7 @@ class Compose:
         transforms: the transforms, in order.
 
     Raises:
-        DataError: one of them cannot use the image, with its name and the image's shape.
+        UserError: one of them cannot do its work, with its name and the image's shape; DataError if it is the photo.
     """
 
     def __init__(self, transforms: Sequence):
@@ -45,9 +45,10 @@ class Compose:
                 image = transform(image, rng)
             except (ValueError, TypeError, IndexError, cv2.error) as error:
                 shape = f" on an image of shape {list(image.shape)}" if isinstance(image, np.ndarray) else ""
-                reason = getattr(error, "err", None) or error  # what OpenCV found, without its file and line
-                raise DataError(
-                    f"{type(transform).__name__} fails{shape}: {reason}",
+                # OpenCV refuses single photos (one pixel wide), Python refuses what the parameters make of every one
+                kind = DataError if isinstance(error, cv2.error) else UserError
+                raise kind(
+                    f"{type(transform).__name__} fails{shape}: {getattr(error, 'err', None) or error}",
                     hint="check the operators in front of it in transform_ops, and its parameters",
                 ) from error
         return image
@@ -154,7 +155,14 @@ class ResizeImage:
         if self.size:
             return self.size
         percent = float(self.resize_short) / min(width, height)
-        return int(round(width * percent)), int(round(height * percent))
+        target = int(round(width * percent)), int(round(height * percent))
+        if target[0] * target[1] > MAX_PIXELS:
+            raise DataError(
+                f"a photo of {width}x{height} pixels, its shorter side resized to {self.resize_short}, "
+                f"would be {target[0]}x{target[1]}",
+                hint="remove it from the list: a centre crop sees next to nothing of it",
+            )
+        return target
 
     def __call__(self, image: np.ndarray, rng=None) -> np.ndarray:
         return self.resize(image, self.target(image.shape[1], image.shape[0]), rng)
@@ -278,7 +286,7 @@ class NormalizeImage:
 
     def __call__(self, image: np.ndarray, rng=None) -> np.ndarray:
         if image.shape[0 if self.chw else 2] != 3:
-            raise DataError(
+            raise UserError(
                 f"NormalizeImage has order {self.order!r}, and the image is {list(image.shape)}",
                 allowed="'chw' for channels first, '' for channels last",
                 hint="order: '' before ToCHWImage" if self.chw else "order: chw after ToCHWImage",

@@ -20,7 +20,7 @@ import numpy as np
 from ppmobilenet.data.cache import DecodedCache
 from ppmobilenet.data.fast import Normalization, build_fast
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.errors import DataError
+from ppmobilenet.errors import DataError, UserError
 
 RESIZING = ("RandCropImage", "ResizeImage", "CropImage")
 
@@ -49,11 +49,19 @@ class Task(NamedTuple):
 
 
 class Made(NamedTuple):
-    """What became of a task: images of the samples ``kept`` (their positions in it), and the faults of the others."""
+    """What became of a task.
+
+    Attributes:
+        images: of the samples ``kept``.
+        kept: their positions in the task.
+        faults: of photos: (position, what is wrong).
+        fatal: the same where it is not the photo but what is to be done to every one.
+    """
 
     images: np.ndarray | None
     kept: list[int]
     faults: list[tuple[int, str]]
+    fatal: tuple[int, str] | None = None
 
 
 def generator(seed: int, epoch: int, index: int, times: int = 0) -> np.random.Generator:
@@ -95,6 +103,8 @@ class Maker:
             except DataError as error:
                 faults.append((position, str(error)))
                 continue
+            except UserError as error:
+                return Made(None, kept, faults, (position, str(error)))
             if left is None and not (image.shape[0] in (3, 4) and image.shape[2] > 4):
                 image = image.transpose(2, 0, 1)  # as PaddleClas's datasets do: its lists have no ToCHWImage
             if images and image.shape != images[0].shape:
@@ -159,7 +169,7 @@ def main(pipe_descriptor: int, descriptors: Sequence[int]) -> None:
             made = make(task, allocate)
             images = made.images
             form = None if images is None else (images.shape, images.dtype.str, shared)
-            pipe.send((made.kept, made.faults, form))
+            pipe.send((made.kept, made.faults, made.fatal, form))
             if images is not None and not shared:
                 pipe.send_bytes(images.reshape(-1).view(np.uint8))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):

@@ -91,3 +91,5 @@ def _settle_class_weight(term: Loss, labels: np.ndarray | None, class_num: int) 
         term.class_weight = class_weights(labels, class_num).tolist()
     elif given is not None and class_num and len(given) != class_num:
         raise UserError(f"class_weight has {len(given)} numbers", where="Loss", allowed=f"{class_num}, one a class")
+    elif given is not None and (min(given) < 0 or not max(given) > 0):
+        raise UserError(f"class_weight is {list(given)}", where="Loss", allowed="0 and above, not all 0")

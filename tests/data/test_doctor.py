@@ -462,3 +462,61 @@ def test_bad_and_odd_photos_in_evaluation_and_inference(photos, capsys):
         if name in answers:
             assert re.search(said, answers[name]["error"]), name
     assert {name for name in bad if name in answers} >= set(bad) - {"loop.jpg"}
+
+
+def test_fix_keeps_lists_of_one_name_apart_and_replaces_nothing(photos):
+    lists = {}
+    for name in ("train", "validation"):
+        lists[name] = photos / name / "list.txt"
+        lists[name].parent.mkdir()
+        lists[name].write_text(listed(photos).read_text())
+    diagnosis = doctor.examine({"train": lists["train"]}, photos)
+    diagnosis.dropped[str(lists["validation"])] = {1}
+    written = doctor.write_fixed(diagnosis, photos / "out")
+    assert [path.name for path in written] == ["train_list.txt", "validation_list.txt"]
+    assert len({len(path.read_text().splitlines()) for path in written}) == 2
+    with pytest.raises(UserError, match="would replace"):
+        doctor.write_fixed(diagnosis, photos / "out")
+    with pytest.raises(UserError, match="class folders have no list"):
+        doctor.write_fixed(doctor.Diagnosis(), photos / "out")
+
+
+@pytest.mark.parametrize("read_photos", [True, False])
+def test_fix_never_takes_a_class_out_of_training(photos, read_photos):
+    """A class's last training photo stays, though validation shows it: validation gives it up."""
+    lines = listed(photos).read_text().splitlines()
+    one_class = [line for line in lines if line.endswith(" 1")]
+    (photos / "t.txt").write_text("\n".join([line for line in lines if not line.endswith(" 1")] + one_class[:1]) + "\n")
+    (photos / "v.txt").write_text("\n".join([*one_class[:1], *lines[:1]]) + "\n")
+    lists = {"train": photos / "t.txt", "validation": photos / "v.txt"}
+    train, validation = doctor.write_fixed(doctor.examine(lists, photos, photos=read_photos), photos / "out")
+    assert one_class[0] in train.read_text().splitlines() and one_class[0] not in validation.read_text()
+    assert lines[0] not in train.read_text().splitlines() and lines[0] in validation.read_text()
+    again = doctor.examine({"train": train, "validation": validation}, photos, photos=read_photos)
+    assert not again.errors and "in train and validation" not in again.counts
+
+
+def test_a_jpeg_that_is_damaged_inside_is_told(photos):
+    pytest.importorskip("simplejpeg")
+    rng = np.random.default_rng(0)
+    data = bytearray(cv2.imencode(".jpg", rng.integers(0, 256, (200, 200, 3), np.uint8))[1].tobytes())
+    (photos / "good.jpg").write_bytes(data)
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    (photos / "bad.jpg").write_bytes(data)
+    found = kinds(doctor.examine({"train": listed(photos, extra="good.jpg 0\nbad.jpg 0\n")}, photos))["odd photo"]
+    assert any("bad.jpg: damaged inside" in message for message in found)
+    assert not any("good.jpg: damaged" in message for message in found)
+
+
+def test_odd_options_are_said(photos, capsys):
+    command = ["check-dataset", "--root", str(photos), "--list", str(listed(photos))]
+    for more, words in (
+        (["--delimiter", ""], "--delimiter is empty"),
+        (["--html", str(photos / "no/such/a.html")], "cannot be written"),
+    ):
+        assert main([*command, *more]) == 2
+        said = capsys.readouterr()
+        assert words in said.out + said.err
+    with pytest.raises(SystemExit):
+        main([*command, "--workers", "-1"])
+    assert "above 0" in capsys.readouterr().err

@@ -67,14 +67,16 @@ def test_normalising_on_the_device_trains_the_same(run, monkeypatch):
 def test_an_operator_that_cannot_work_is_named_with_the_photo(run):
     ops = "[{DecodeImage: {to_rgb: True}}, {RandCropImage: {size: 32}}, {NormalizeImage: {order: chw}}]"
     for pipeline in ("exact", "fast"):
-        with pytest.raises(DataError) as error:
+        with pytest.raises(UserError) as error:
             run(
                 pipeline,
                 f"DataLoader.Train.dataset.transform_ops={ops}",
+                "DataLoader.Train.dataset.max_bad_samples=9",  # these are no bad photos
                 f"DataLoader.Train.pipeline={pipeline}",
                 "DataLoader.Train.loader.num_workers=1",
             )
         text = str(error.value)
+        assert error.value.exit_code == 2
         assert "train_list.txt:" in text and "NormalizeImage has order 'chw', and the image is [32, 32, 3]" in text
         assert "order: ''" in text
 
