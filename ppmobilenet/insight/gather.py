@@ -31,7 +31,8 @@ def report_folder(source: str | Path, output: str | Path | None = None, *, timed
     """Write the report of a run's folder or of an exported package (``tools/report.py``).
 
     Args:
-        source: ``Global.output_dir`` of a training or an evaluation, or the folder that an export wrote.
+        source: ``Global.output_dir`` of a training or an evaluation (with the package that was exported from it, if it
+            is where the config says), or the folder that an export wrote.
         output: where ``report.html`` and its figures go; default ``source`` / report, beside a package ``NAME_report``.
         timed: measure a package's backends here.
 
@@ -51,6 +52,9 @@ def report_folder(source: str | Path, output: str | Path | None = None, *, timed
         content, default = from_package(source, timed=timed), source.with_name(f"{source.resolve().name}_report")
     else:
         content, default = from_run(source), source / "report"
+        package = package_of(source)
+        if package is not None:
+            content.forms, content.latencies = forms(package), package_latencies(package) if timed else []
     return report.write(content, output or default)
 
 
@@ -93,15 +97,6 @@ def from_package(folder: Path, *, timed: bool = True) -> report.Content:
     height, width = meta["input"]["shape"][2:]
     if meta["input"]["layout"] == "NHWC":
         height, width = meta["input"]["shape"][1:3]
-    forms = [
-        {
-            "name": form["name"],
-            "precision": form["precision"],
-            "bytes": sum((folder / path).stat().st_size for path in form["files"]),
-            "max_difference": form.get("max_difference"),
-        }
-        for form in meta["forms"]
-    ]
     facts = [("input", f"{height}x{width} {meta['input']['dtype']}"), ("classes", str(meta["class_num"]))]
     for row in meta.get("accuracy", ()):
         facts.append((f"top-1 of {row['form']}", f"{100 * row['top1']:.2f} % of {row['samples']:,} photos"))
@@ -110,7 +105,36 @@ def from_package(folder: Path, *, timed: bool = True) -> report.Content:
     if meta["name"] in MODELS:
         cost = model_cost(meta["name"], create_model(meta["name"], class_num=meta["class_num"]), (height, width))
     latencies = package_latencies(package) if timed else []
-    return report.Content(f"{meta['name']}, package", forms=forms, latencies=latencies, data=facts, cost=cost)
+    return report.Content(f"{meta['name']}, package", forms=forms(package), latencies=latencies, data=facts, cost=cost)
+
+
+def forms(package: Package) -> list[dict]:
+    """Return a package's forms with their sizes and how far they depart from the trained model."""
+    return [
+        {
+            "name": form["name"],
+            "precision": form["precision"],
+            "bytes": sum((package.folder / path).stat().st_size for path in form["files"]),
+            "max_difference": form.get("max_difference"),
+        }
+        for form in package.meta["forms"]
+    ]
+
+
+def package_of(folder: Path) -> Package | None:
+    """Return the package exported from a run: where its config says, of its network, and newer than its weights."""
+    config_file = next((path for path in sorted(folder.glob("*.yaml")) if _is_effective(path)), None)
+    written = [path.stat().st_mtime for path in folder.glob("*.pdparams")]
+    if config_file is None or not written:
+        return None
+    config = load_config(config_file)
+    place = Path(config.get("Global.save_inference_dir") or "./inference")
+    made = place / "package.json"
+    if not made.is_file() or made.stat().st_mtime < max(written):
+        return None
+    package = open_package(place)
+    same = package.meta["name"] == config["Arch"]["name"] and package.meta["class_num"] == config.get("Arch.class_num")
+    return package if same else None
 
 
 def package_latencies(package: Package, threads: int | None = None) -> list[dict]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 
 import cv2
 import numpy as np
@@ -147,3 +149,25 @@ def test_other_folders_are_refused(tmp_path, capsys):
     assert "neither metrics.csv nor predictions.npz" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "none")]) == 2
     assert "not a folder" in capsys.readouterr().err
+
+
+def test_a_run_shows_the_package_that_was_exported_from_it(run, package, tmp_path):
+    folder = tmp_path / "clothes"
+    shutil.copytree(run, folder)
+    text = (folder / "config.yaml").read_text()
+    place = load_config(folder / "config.yaml").get("Global.save_inference_dir")
+    assert place in text
+    (folder / "config.yaml").write_text(text.replace(place, str(package)))
+    weights = folder / "latest.pdparams"
+    weights.write_bytes(b"")
+    later = (package / "package.json").stat().st_mtime + 60
+    os.utime(weights, (later, later))
+    gather.report_folder(folder, timed=False)
+    assert "forms" not in json.loads((folder / "report/report.json").read_text())  # an older export is another model
+    os.utime(weights, (0, 0))
+    gather.report_folder(folder)
+    found = json.loads((folder / "report/report.json").read_text())
+    meta = json.loads((package / "package.json").read_text())
+    assert [form["name"] for form in found["forms"]] == [form["name"] for form in meta["forms"]]
+    assert found["latencies"]
+    assert "Latency on this machine" in (folder / "report/report.html").read_text()
