@@ -87,7 +87,7 @@ def any_of(*kinds: Kind) -> Kind:
     if len(kinds) == 1:
         return kinds[0]
     ordered = sorted(kinds, key=lambda kind: kind.text)
-    return _AnyOf(" or ".join(kind.says for kind in kinds), lambda v: True, kinds=tuple(ordered))
+    return _AnyOf(" or ".join(dict.fromkeys(kind.says for kind in kinds)), lambda v: True, kinds=tuple(ordered))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -12,9 +14,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ppmobilenet.data.decode import decode_image, read_bytes
-from ppmobilenet.data.jpeg import exif_orientation
 from ppmobilenet.errors import DataError
 
 try:
@@ -22,22 +24,26 @@ try:
 except ImportError:
     simplejpeg = None
 
-# first bytes -> format, and the suffixes that mean it
-FORMATS = {
-    b"\xff\xd8": ("JPEG", (".jpg", ".jpeg", ".jfif")),
-    b"\x89PNG": ("PNG", (".png",)),
-    b"GIF8": ("GIF", (".gif",)),
-    b"BM": ("BMP", (".bmp",)),
-    b"RIFF": ("WebP", (".webp",)),
-    b"II*\0": ("TIFF", (".tif", ".tiff")),
-    b"MM\0*": ("TIFF", (".tif", ".tiff")),
-}
-PNG_MODES = {0: "grey", 2: "colour", 3: "palette", 4: "grey with alpha", 6: "alpha"}
-JPEG_MODES = {1: "grey", 3: "colour", 4: "CMYK"}
+ORIENTATION, BITS_PER_SAMPLE = 274, 258  # of TIFF and EXIF
+# Pillow's modes by the names that people know
+MODES = {"1": "grey", "L": "grey", "LA": "grey with alpha", "P": "palette", "RGBA": "alpha", "CMYK": "CMYK"}
 NEAR = 4  # bits of 64 in which the hashes of near duplicates differ at most
 BANDS = (13, 13, 13, 13, 12)  # bits of the hash that are compared at once, one band more than NEAR
 ALIKE = 16.0  # levels of 255 by which their 4x4 pictures differ at most, on average
 SAMPLED = 1_000_000  # pixels that tell a photo's mean and deviation: of more, every n-th row and column
+
+
+# how large a photo may be is decided in ``decode``, before Pillow sees its header
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class Header(NamedTuple):
+    """What a photo's header tells; see :class:`Facts`. ``pictures``: how many the file holds."""
+
+    kind: str = "unknown"
+    mode: str = "colour"
+    orientation: int = 1
+    pictures: int = 1
 
 
 class Facts(NamedTuple):
@@ -47,7 +53,7 @@ class Facts(NamedTuple):
         fault: why it cannot be used; then the rest is empty.
         size: (width, height) upright.
         kind: its format, from its content.
-        mode: ``colour``, ``grey``, ``alpha``, ``palette``, ``CMYK``, ``16-bit``...
+        mode: ``colour``, ``grey``, ``grey with alpha``, ``alpha``, ``palette``, ``CMYK`` or ``16-bit``.
         orientation: EXIF's, 1 to 8.
         digest: of the file's bytes.
         picture: 64-bit perceptual hash; 0 for a plain colour.
@@ -76,14 +82,12 @@ def look(path: str) -> Facts:
     except DataError as error:
         return Facts(fault=error.message)
     height, width = pixels.shape[:2]
-    kind, suffixes = next((known for magic, known in FORMATS.items() if data.startswith(magic)), ("unknown", ()))
-    mode = _mode(data, kind)
-    orientation = exif_orientation(data) if kind == "JPEG" else 1
+    kind, mode, orientation, pictures = read_header(data)
     step = max(1, int((height * width / SAMPLED) ** 0.5))
     mean, deviation = (v.ravel() / 255 for v in cv2.meanStdDev(np.ascontiguousarray(pixels[::step, ::step])))
     notes = []
     suffix = Path(path).suffix.lower()
-    if suffixes and suffix not in suffixes:
+    if kind != "unknown" and Image.registered_extensions().get(suffix) != kind:
         notes.append(f"named {suffix or 'without a suffix'}, but it is a {kind}")
     if min(width, height) < 32:
         notes.append(f"only {width}x{height} pixels")
@@ -97,8 +101,8 @@ def look(path: str) -> Facts:
         except ValueError as error:
             if "orrupt" in str(error):
                 notes.append(f"damaged inside, a part of it shows noise or grey ({error})")
-    if (kind == "GIF" and data.count(b"\x21\xf9\x04") > 1) or (kind == "WebP" and b"ANMF" in data[:4096]):
-        notes.append("animated: only the first picture is used")
+    if pictures > 1:
+        notes.append(f"{pictures} pictures in one {kind} file: only the first is used")
     return Facts(
         None,
         (width, height),
@@ -113,16 +117,26 @@ def look(path: str) -> Facts:
     )
 
 
-def _mode(data: bytes, kind: str) -> str:
-    if kind == "PNG" and len(data) > 25:
-        return "16-bit" if data[24] == 16 else PNG_MODES.get(data[25], "colour")
-    if kind == "JPEG":
-        at = 2
-        while at + 9 < len(data) and data[at] == 0xFF:
-            if data[at + 1] in (0xC0, 0xC1, 0xC2):
-                return JPEG_MODES.get(data[at + 9], "colour")
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return "colour"
+def read_header(data: bytes) -> Header:
+    """Return what a photo's header tells, read by Pillow; nothing is decoded."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            deep = image.mode.startswith("I") or max(_bits_per_sample(image, data)) == 16
+            mode = "16-bit" if deep else MODES.get(image.mode, "colour")
+            # of a PNG without the chunk, Pillow would decode all pixels to look for one behind them
+            exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
+            orientation = exif.get(ORIENTATION, 1)
+            # a telephone's MPO is a JPEG with a depth map or the like behind it
+            kind, pictures = ("JPEG", 1) if image.format == "MPO" else (image.format, getattr(image, "n_frames", 1))
+            return Header(kind, mode, orientation if orientation in range(1, 9) else 1, pictures)
+    except Exception:  # OpenCV decoded it, so it is of use; damaged metadata raises almost anything here
+        return Header()
+
+
+def _bits_per_sample(image: Image.Image, data: bytes) -> tuple[int, ...]:
+    if image.format == "PNG":
+        return (data[24],)
+    return image.tag_v2.get(BITS_PER_SAMPLE, (8,)) if image.format == "TIFF" else (8,)
 
 
 def perceptual_hash(pixels: np.ndarray) -> int:

@@ -208,10 +208,14 @@ def odd_photos(root: Path) -> dict[str, tuple[str, str]]:
         "plain.png": (data(np.full((50, 50, 3), 9, np.uint8), "PNG"), "colour", "plain"),
         "webp.webp": (data(image, "WEBP"), "colour", ""),
     }
-    out = io.BytesIO()
-    frames[0].save(out, "GIF", save_all=True, append_images=frames[1:])
-    if int(cv2.__version__.split(".")[0]) >= 5:  # older ones read no GIF
-        made["moving.gif"] = (out.getvalue(), "colour", "animated")
+    for name, used in (("moving.gif", 2), ("moving.webp", 3), ("pages.tif", 2)):
+        out = io.BytesIO()
+        kind = {"gif": "GIF", "webp": "WEBP", "tif": "TIFF"}[name.split(".")[1]]
+        frames[0].save(out, kind, save_all=True, append_images=frames[1:used])
+        if kind != "GIF" or int(cv2.__version__.split(".")[0]) >= 5:  # older ones read no GIF
+            made[name] = (out.getvalue(), "palette" if kind == "GIF" else "colour", f"{used} pictures in one {kind}")
+    _, deep = cv2.imencode(".tiff", image.astype(np.uint16) * 257)
+    made["deep.tif"] = (deep.tobytes(), "16-bit", "")
     out = io.BytesIO()
     Image.fromarray(np.linspace(0, 65535, 4096).reshape(64, 64).astype(np.uint16)).save(out, "PNG")
     made["deep.png"] = (out.getvalue(), "16-bit", "")
@@ -237,6 +241,10 @@ def test_exif_rotation_is_counted(photos):
     exif[274] = 6
     (photos / "turned.jpg").write_bytes(data(scene(5)[:40], exif=exif))
     assert look(str(photos / "turned.jpg")).size == (40, 64)
+    for name, kind in (("turned.png", "PNG"), ("turned.webp", "WEBP"), ("turned.tif", "TIFF")):
+        (photos / name).write_bytes(data(scene(5)[:40], kind, exif=exif))
+        facts = look(str(photos / name))
+        assert facts.orientation == 6 and facts.kind == kind, name
     diagnosis = doctor.examine({"train": listed(photos, extra="turned.jpg 0\n")}, photos)
     assert diagnosis.facts["train"]["kinds"]["EXIF rotation 6"] == 1
 
