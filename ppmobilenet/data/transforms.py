@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
-from ppmobilenet.data.decode import MAX_PIXELS, decode_image
+from ppmobilenet.data.decode import MAX_PIXELS, check_size, decode_image, pixel_size, read_bytes
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.registry import TRANSFORMS
 
@@ -121,13 +121,14 @@ class DecodeImage:
             return image
         import io
 
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
+        name = "(bytes)" if isinstance(image, bytes) else image
+        data = image if isinstance(image, bytes) else read_bytes(image)
+        check_size(pixel_size(data), name)
         try:
-            opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-            pixels = np.asarray(opened.convert("RGB"))
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            name = "(bytes)" if isinstance(image, bytes) else image
+            pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        except Exception as error:  # its readers raise almost anything at damaged files
             raise DataError(f"PIL cannot decode the photo: {error}", where=name) from error
         return pixels if self.to_rgb else pixels[:, :, ::-1]
 

@@ -53,6 +53,42 @@ def test_evaluation_pixels_of_real_photos(shared):
         assert np.array_equal(build_transforms(EVAL_OPS)(path), reference(path.read_bytes()))
 
 
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "box", "lanczos", "hamming"])
+def test_pil_backend_gives_pils_pixels(name):
+    image = pytest.importorskip("PIL.Image")
+    data = encode(photo())
+    ops = [{"DecodeImage": {"backend": "pil"}}, {"ResizeImage": {"size": [60, 50], "backend": "pil"}}]
+    ops[1]["ResizeImage"]["interpolation"] = name
+    wanted = image.open(io.BytesIO(data)).convert("RGB").resize((60, 50), getattr(image.Resampling, name.upper()))
+    assert np.array_equal(build_transforms(ops)(data), np.asarray(wanted))
+    turned = [{"DecodeImage": {"backend": "pil", "to_rgb": False, "channel_first": True}}]
+    assert np.array_equal(
+        build_transforms(turned)(data), np.asarray(image.open(io.BytesIO(data)))[:, :, ::-1].transpose(2, 0, 1)
+    )
+
+
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "area", "bicubic", "lanczos"])
+def test_cv2_backend_takes_paddleclas_names(name):
+    by = {"bilinear": "LINEAR", "bicubic": "CUBIC", "lanczos": "LANCZOS4"}.get(name, name.upper())
+    ops = [{"ResizeImage": {"size": [60, 50], "interpolation": name}}]
+    wanted = cv2.resize(photo(), (60, 50), interpolation=getattr(cv2, f"INTER_{by}"))
+    assert np.array_equal(build_transforms(ops)(photo()), wanted)
+
+
+def test_pil_backend_names_what_it_cannot_decode(tmp_path):
+    decode = build_transforms([{"DecodeImage": {"backend": "pil"}}])
+    png = bytearray(encode(photo(), ".png"))
+    png[60:90] = bytes(30)
+    path = tmp_path / "broken.png"
+    for data, words in ((bytes(png), "cannot decode"), (b"", "cannot decode"), (bytes(png[:33]), "cannot decode")):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=words) as error:
+            decode(path)
+        assert "broken.png" in str(error.value)
+    with pytest.raises(DataError, match="does not exist"):
+        decode(tmp_path / "none.png")
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "I;16", "1"])
 def test_every_colour_mode_becomes_three_channels(mode):
     image = pytest.importorskip("PIL.Image")
