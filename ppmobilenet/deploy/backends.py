@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
 import time
@@ -358,26 +357,31 @@ def fastest(package: Package, threads: int, precision: str = "fp32", remember: b
             runs.pop(name, None)
     if not runs:
         raise UserError(f"none of {', '.join(names)} could open the package", where=package.folder)
-    medians = {name: statistics.median(times) for name, times in measure(runs, sample_input(package)).items()}
+    seconds = {name: undisturbed(times) for name, times in measure(runs, sample_input(package)).items()}
     if remember:
-        remember_choice(package, threads, precision, medians)
-    return min(medians, key=medians.__getitem__)
+        remember_choice(package, threads, precision, seconds)
+    return min(seconds, key=seconds.__getitem__)
 
 
-def remember_choice(package: Package, threads: int, precision: str, medians: Mapping[str, float]) -> None:
+def undisturbed(times: Sequence[float]) -> float:
+    """Return the lower quartile: other work on the machine only ever adds to a time, and the choice is remembered."""
+    return float(np.quantile(times, 0.25))
+
+
+def remember_choice(package: Package, threads: int, precision: str, seconds: Mapping[str, float]) -> None:
     """Keep what was measured, for :func:`fastest`; a cache that cannot be written costs time only.
 
     Args:
         package: what was measured.
         threads: with how many threads.
         precision: ``"fp32"`` or ``"int8"``.
-        medians: seconds of a call of each backend.
+        seconds: of a call of each backend, see :func:`undisturbed`.
     """
     path = cache_folder("backends.json")
     names = [name for name in usable(package, precision) if name != "lite"]
     entry = {
-        "backend": min(medians, key=medians.__getitem__),
-        "milliseconds": {name: round(value * 1e3, 3) for name, value in medians.items()},
+        "backend": min(seconds, key=seconds.__getitem__),
+        "milliseconds": {name: round(value * 1e3, 3) for name, value in seconds.items()},
     }
     choices = _read_choices(path)
     choices.setdefault(_machine(), {})[_model_key(package, names, threads, precision)] = entry

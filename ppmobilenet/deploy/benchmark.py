@@ -23,6 +23,7 @@ from ppmobilenet.deploy.backends import (
     open_backend,
     remember_choice,
     sample_input,
+    undisturbed,
     why_not,
 )
 from ppmobilenet.deploy.package import Package, open_package
@@ -66,7 +67,8 @@ def latency(package: Package, threads: int, rounds: int) -> dict:
                 left_out[name] = reason
                 continue
             runs[name] = open_backend(package, backend, threads, precision)[2]
-    rows = _rows(measure(runs, batch, rounds))
+    times = measure(runs, batch, rounds)
+    rows = _rows(times)
     by_name = {row["engine"]: row["median_ms"] for row in rows}
     result: dict = {"threads": threads, "rows": rows, "left_out": left_out}
     floats = {name: value for name, value in by_name.items() if not name.endswith("int8") and name != "lite"}
@@ -74,7 +76,7 @@ def latency(package: Package, threads: int, rounds: int) -> dict:
         chosen = fastest(package, threads)
         result["auto"] = chosen
         result["auto_over_best"] = round(floats[chosen] / min(floats.values()), 3)
-        remember_choice(package, threads, "fp32", {name: value / 1e3 for name, value in floats.items()})
+        remember_choice(package, threads, "fp32", {name: undisturbed(times[name]) for name in floats})
     ours = [value for name, value in floats.items() if name in ("openvino", "paddle")]
     if ours and "onnxruntime" in floats:
         result["paddle_over_onnxruntime"] = round(min(ours) / floats["onnxruntime"], 3)
