@@ -36,7 +36,10 @@ OPS = [
     {"NormalizeImage": {"scale": 1 / 255, "mean": list(MEAN), "std": list(STD), "order": ""}},
 ]
 # kind -> (longer side in pixels, photos, JPEG quality); ImageNet's files have 110 KB on average
-KINDS = {"imagenet": (500, 16, 97), "mp12": (4000, 3, 90), "small": (128, 32, 92)}
+KINDS = {"imagenet": (500, 48, 97), "mp12": (4000, 8, 90), "small": (128, 48, 92)}
+
+
+PHOTOS = 48  # of a folder that are taken
 
 
 def plain_loop(paths: Sequence[str], seed: int) -> np.ndarray:
@@ -87,10 +90,11 @@ def make_photos(folder: Path, kind: str, originals: Sequence[np.ndarray]) -> lis
 def originals_of(images: str | os.PathLike | None) -> list[np.ndarray]:
     """Return BGR photos from a folder, or drawn ones with a photo's spectrum where none is given."""
     if images is not None:
-        paths = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)[:16]
+        paths = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
         if not paths:
             raise UserError("there is no photo in this folder", where=images)
-        return [decode_image(path, to_rgb=False) for path in paths]
+        # from the whole folder: the first ones are often of one class, on one background
+        return [decode_image(path, to_rgb=False) for path in paths[:: -(-len(paths) // PHOTOS)]]
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(4):
