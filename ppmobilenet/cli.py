@@ -13,12 +13,14 @@ import importlib
 import json
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping
+from typing import NoReturn
 
 from ppmobilenet import __version__
-from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_you_mean, missing_package
+from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_you_mean, missing_package, nearest
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
 COMMANDS = {
@@ -91,19 +93,35 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the words of a command as every other mistake is said."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = f"{self.prog} --help lists the options"
+        wrong = re.search(r"unrecognized arguments: (-\S+)", message)
+        known = [option for each in _parsers(self) for option in each._option_string_actions]
+        match = nearest(wrong[1].partition("=")[0], known) if wrong else None
+        raise UserError(message, hint=f"did you mean {match}?" if match else hint)
+
+
+def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+    """Return a command's parser and those of its kinds (``benchmark train``)."""
+    kinds = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return [parser, *(each for a in kinds for each in a.choices.values())]
+
+
 def build_parser(command: str) -> tuple[argparse.ArgumentParser, object]:
     """Return one command's parser and its module."""
     module_name, text, example = COMMANDS[command]
     module = importlib.import_module(f"ppmobilenet.commands.{module_name}")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"ppmobilenet {command}",
         description=text,
         epilog=f"example: ppmobilenet {command} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    subparsers = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    for each in [p for a in subparsers for p in a.choices.values()] or [parser]:
+    for each in _parsers(parser)[1:] or [parser]:
         each.add_argument(
             "--json", nargs="?", const="-", metavar="FILE", help="the result as JSON, on standard output or into FILE"
         )

@@ -98,6 +98,17 @@ MISTAKES = {
     "export without weights": (["export", "-c", "{digits}"], ["weights", "--random-init"]),
     "infer without weights": (["infer", "-c", "{digits}", "-i", "{photo}"], ["weights", "--random-init"]),
     "infer with nothing": (["infer"], ["-c", "-m"]),
+    "typo in an option": (["infer", "-i", "{photo}", "--treads", "2"], ["--treads", "did you mean --threads?"]),
+    "no such option": (["eval", "-c", "{digits}", "--zzz"], ["--zzz", "eval --help"]),
+    "no kind of benchmark": (["benchmark"], ["WHAT", "benchmark --help"]),
+    "zero threads": (["infer", "-m", "x", "-i", "{photo}", "--threads", "0"], ["--threads", "'0'", "1 and above"]),
+    "negative answers": (["infer", "-m", "x", "-i", "{photo}", "--topk", "-1"], ["--topk", "'-1'", "1 and above"]),
+    "no photos to verify": (["verify", "x", "--limit", "0"], ["--limit", "1 and above"]),
+    "no rounds": (["benchmark", "infer", "x", "--rounds", "0"], ["--rounds", "1 and above"]),
+    "half a batch": (["benchmark", "train", "--batches", "8", "0.5"], ["--batches", "'0.5'", "whole number"]),
+    "benchmark of nothing": (["benchmark", "data", "--images", "no/such"], ["no/such", "no such folder"]),
+    "image beyond memory": (["cost", "MobileNetV2", "--resolution", "100000"], ["--resolution", "32 to 4096"]),
+    "rate of nothing": (["quantize", "-c", "{digits}", "--lr", "nan"], ["--lr", "above 0"]),
 }
 
 
@@ -109,10 +120,7 @@ def test_a_mistake_is_told_without_a_traceback(repo, mistake, capfd, monkeypatch
     cv2.imwrite(str(photo), np.zeros((64, 64, 3), np.uint8))
     given = {"{digits}": "configs/quick_start/MobileNetV2_x0_25_digits.yaml", "{photo}": str(photo)}
     words = [given.get(word, word) for word in words]
-    try:
-        code = main(words)
-    except SystemExit as stopped:  # argparse
-        code = stopped.code
+    code = main(words)
     shown = capfd.readouterr().err
     assert code == 2, shown
     assert "Traceback" not in shown

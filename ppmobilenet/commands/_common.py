@@ -49,11 +49,25 @@ def load_config(args: argparse.Namespace) -> Config:
     return config
 
 
-def positive(text: str) -> int:
-    """Read a whole number above 0, for argparse's ``type``."""
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number above 0")
-    return int(text)
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return a reader of whole numbers within the bounds, both included, for argparse's ``type``."""
+
+    def read(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if low <= int(text) and (high is None or int(text) <= high):
+                return int(text)
+        bound = f"{low} and above" if high is None else f"{low} to {high}"
+        raise argparse.ArgumentTypeError(f"{text!r}; allowed: a whole number, {bound}")
+
+    return read
+
+
+def above_zero(text: str) -> float:
+    """Read a finite number above 0, for argparse's ``type``."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number above 0")
 
 
 @contextlib.contextmanager

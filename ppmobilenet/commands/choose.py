@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome
+from ppmobilenet.commands._common import Outcome, above_zero
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--max-latency-ms", type=float, metavar="MS", help="measured with --measure, else published")
-    parser.add_argument("--max-size-mb", type=float, metavar="MB", help="of the weights, million bytes")
-    parser.add_argument("--max-madds", type=float, metavar="M", help="million multiply-adds")
-    parser.add_argument("--min-top1", type=float, metavar="PERCENT", help="published ImageNet accuracy")
+    parser.add_argument(
+        "--max-latency-ms", type=above_zero, metavar="MS", help="measured with --measure, else published"
+    )
+    parser.add_argument("--max-size-mb", type=above_zero, metavar="MB", help="of the weights, million bytes")
+    parser.add_argument("--max-madds", type=above_zero, metavar="M", help="million multiply-adds")
+    parser.add_argument("--min-top1", type=above_zero, metavar="PERCENT", help="published ImageNet accuracy")
     parser.add_argument("--device", default="Snapdragon 855 armv8", help="of the published latency; `list` lists them")
     parser.add_argument("--threads", type=int, default=1, choices=(1, 2, 4), help="of the latency (1)")
     parser.add_argument("--measure", action="store_true", help="export each fp32 network and time it on this machine")

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome
+from ppmobilenet.commands._common import Outcome, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="one of `ppmobilenet cost --list`, for example MobileNetV2_x0_5")
     parser.add_argument("--list", action="store_true", help="list the models")
     parser.add_argument("--scale", type=float, help="width multiplier of MobileNetV1 or MobileNetV2")
-    parser.add_argument("--class-num", type=int, default=1000, metavar="N", help="classes (1000)")
-    parser.add_argument("--resolution", type=int, default=224, metavar="PX", help="side of the image (224)")
-    parser.add_argument("--batch", type=int, default=1, metavar="N", help="images at once, for memory (1)")
+    parser.add_argument("--class-num", type=whole(0), default=1000, metavar="N", help="classes (1000)")
+    parser.add_argument("--resolution", type=whole(32, 4096), default=224, metavar="PX", help="side of the image (224)")
+    parser.add_argument("--batch", type=whole(1), default=1, metavar="N", help="images at once, for memory (1)")
     parser.add_argument("--bits", type=int, default=32, choices=(8, 16, 32), help="of one value, for memory (32)")
     parser.add_argument(
         "--split",
-        type=int,
+        type=whole(1),
         default=1,
         metavar="T",
         help="compute each inverted residual in T slices (MobileNetV2 paper, section 5.1)",
@@ -43,9 +43,6 @@ def run(args: argparse.Namespace) -> Outcome:
         return Outcome({"figure": path}, str(path))
     if not args.model:
         raise UserError("which model?", hint="ppmobilenet cost MobileNetV2, or one of: " + ", ".join(list_models()))
-    for name, least in (("resolution", 32), ("batch", 1), ("split", 1)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} {getattr(args, name)}", allowed=f"{least} and above")
     if args.sweep:
         rows = cost.sweep(args.model, [args.scale] if args.scale else (), class_num=args.class_num)
         csv_rows, data, text = rows, rows, cost_text.sweep_text(rows)

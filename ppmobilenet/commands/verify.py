@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome
+from ppmobilenet.commands._common import Outcome, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="replace one value of the config"
     )
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (default: Global.pretrained_model)")
-    parser.add_argument("--limit", type=int, default=64, help="photos at most (default: %(default)s)")
+    parser.add_argument("--limit", type=whole(1), default=64, help="photos at most (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> Outcome:

@@ -317,6 +317,9 @@ class Predictor(Classifier):
         precision: str = "fp32",
         topk: int | None = None,
     ):
+        for name, value in (("threads", threads), ("topk", topk)):
+            if value is not None and value < 1:
+                raise UserError(f"{name} {value}", allowed="1 and above")
         self.package = package if isinstance(package, Package) else open_package(Path(package))
         meta = self.package.meta
         self.backend, self.form, run = open_backend(self.package, backend, threads, precision)

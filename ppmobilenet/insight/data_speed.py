@@ -90,6 +90,8 @@ def make_photos(folder: Path, kind: str, originals: Sequence[np.ndarray]) -> lis
 def originals_of(images: str | os.PathLike | None) -> list[np.ndarray]:
     """Return BGR photos from a folder, or drawn ones with a photo's spectrum where none is given."""
     if images is not None:
+        if not Path(images).is_dir():
+            raise UserError("no such folder", where=images)
         paths = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
         if not paths:
             raise UserError("there is no photo in this folder", where=images)

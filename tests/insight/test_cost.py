@@ -264,7 +264,7 @@ def test_command_counts_dead_filters_of_real_weights(shared, capsys):
         (["cost"], "which model?"),
         (["cost", "MobileNetV3"], "did you mean 'MobileNetV"),
         (["cost", "MobileNetV1_x0_5", "--scale", "2"], "fixes scale at 0.5"),
-        (["cost", "MobileNetV1", "--resolution", "16"], "--resolution 16"),
+        (["cost", "MobileNetV1", "--resolution", "16"], "--resolution: '16'"),
         (["cost", "MobileNetV1_x0_5", "--sweep"], "no sweep of 'MobileNetV1_x0_5'"),
     ],
 )

@@ -134,7 +134,7 @@ def test_a_package(package, tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(page)
     assert sorted(path.name for path in package.iterdir()) == before, "a package holds what its package.json lists"
     found = json.loads((page.parent / "report.json").read_text())
-    assert {form["name"] for form in found["forms"]} >= {"inference", "pdmodel"}
+    assert "pdmodel" in {form["name"] for form in found["forms"]}
     assert all(0.8e6 < form["bytes"] < 5e6 and form["max_difference"] < 1e-5 for form in found["forms"])
     assert {row["backend"] for row in found["latencies"]} >= {"paddle"}
     assert all(0 < row["median_ms"] < 1e4 for row in found["latencies"])
