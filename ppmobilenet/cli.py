@@ -99,12 +99,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         hint = f"{self.prog} --help lists the options"
         wrong = re.search(r"unrecognized arguments: (-\S+)", message)
-        known = [option for each in _parsers(self) for option in each._option_string_actions]
+        known = [option for each in parsers_of(self) for option in each._option_string_actions]
         match = nearest(wrong[1].partition("=")[0], known) if wrong else None
         raise UserError(message, hint=f"did you mean {match}?" if match else hint)
 
 
-def _parsers(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
+def parsers_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]:
     """Return a command's parser and those of its kinds (``benchmark train``)."""
     kinds = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
     return [parser, *(each for a in kinds for each in a.choices.values())]
@@ -121,7 +121,7 @@ def build_parser(command: str) -> tuple[argparse.ArgumentParser, object]:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
-    for each in _parsers(parser)[1:] or [parser]:
+    for each in parsers_of(parser)[1:] or [parser]:
         each.add_argument(
             "--json", nargs="?", const="-", metavar="FILE", help="the result as JSON, on standard output or into FILE"
         )

@@ -40,9 +40,8 @@ def script(shell: str) -> str:
 
 def _options(command: str) -> list[argparse.Action]:
     """Return a command's options; those of `benchmark train`, `benchmark data`, ... together."""
-    parser = cli.build_parser(command)[0]
-    under = [p for a in parser._actions if isinstance(a, argparse._SubParsersAction) for p in a.choices.values()]
-    found = [action for p in (parser, *under) for action in p._actions if action.option_strings]
+    parsers = cli.parsers_of(cli.build_parser(command)[0])
+    found = [action for each in parsers for action in each._actions if action.option_strings]
     return list({tuple(action.option_strings): action for action in found}.values())
 
 
