@@ -30,7 +30,7 @@ $(VENV)/.demo: setup.py constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install -c constraints.txt -e '.[cpu,onnx,visualdl,dev]'
+	$(PIP) install -c constraints.txt -e '.[cpu,export,visualdl,dev]'
 	$(PIP) install --no-deps $(PAPER_PEER)
 	@touch $@
 

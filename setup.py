@@ -18,8 +18,12 @@ EXTRAS = {
     # simplejpeg decodes at reduced scale for training; without it OpenCV does
     "cpu": ["paddlepaddle>=2.6.2", "simplejpeg>=1.7"],
     "gpu": ["paddlepaddle-gpu>=2.6.2", "simplejpeg>=1.7"],
-    "onnx": ["onnxruntime>=1.17", "onnx>=1.15", "paddle2onnx>=2.0", "packaging", "ml-dtypes"],
+    # a board runs ONNX with this alone
+    "onnx": ["onnxruntime>=1.17"],
+    # to write ONNX, float and int8
+    "export": ["onnxruntime>=1.17", "onnx>=1.15", "paddle2onnx>=2.0", "packaging", "ml-dtypes"],
     "visualdl": ["visualdl>=2.5"],
+    "tensorboard": ["tensorboardX>=2.5"],
     # the converter's wheels end at CPython 3.10; from a newer Python, `--to lite-...` makes an environment of its own
     "lite": ['paddlelite>=2.13rc0; python_version<"3.11"'],
     "demo": ["scikit-learn"],

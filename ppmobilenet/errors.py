@@ -21,8 +21,8 @@ EXIT_SIGTERM = 143
 EXTRAS = {
     "paddle": "cpu",
     "onnxruntime": "onnx",
-    "onnx": "onnx",
-    "paddle2onnx": "onnx",
+    "onnx": "export",
+    "paddle2onnx": "export",
     "visualdl": "visualdl",
     "tensorboardX": "tensorboard",
     "paddlelite": "lite",

@@ -146,7 +146,7 @@ def kinds(folder: Path) -> dict[str, tuple[st.SearchStrategy[bytes], Callable[[b
 
 
 def use_package(folder: Path) -> object:
-    opened = open_package(folder)
+    opened = open_package(folder, unaltered=False)
     return opened.ops, opened.labels, [opened.files_of(form) for form in opened.forms()]
 
 

@@ -16,6 +16,7 @@ import platform
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,9 @@ def _openvino_place(model: Path, parameters: Path) -> tuple[Path, Path, Path]:
 
 def _paddle_run(package: Package, form: Mapping, threads: int, openvino: bool) -> Run:
     # Paddle Inference alone is enough; importing it imports all of paddle, which takes a second or two
-    from paddle import inference
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No ccache found")
+        from paddle import inference
 
     model, parameters = package.files_of(form)[:2]
     if openvino:
@@ -196,7 +199,8 @@ def why_not(package: Package, backend: str, precision: str = "fp32") -> str | No
     row = BACKENDS[backend]
     if choose_form(package, backend, precision) is None:
         have = ", ".join(form["name"] for form in package.meta["forms"])
-        return f"the package has no {precision} form for it (it has: {have})"
+        more = "; export --to pdmodel makes one" if backend == "openvino" and precision == "fp32" else ""
+        return f"the package has no {precision} form for it (it has: {have}{more})"
     if not _installed(row.module):
         return f"the Python package {row.module!r} is not installed (pip install 'ppmobilenet[{EXTRAS[row.module]}]')"
     if backend == "openvino":

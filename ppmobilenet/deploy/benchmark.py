@@ -60,7 +60,7 @@ def latency(package: Package, threads: int, rounds: int) -> dict:
     for precision in PRECISIONS:
         for backend in BACKENDS:
             name = backend if precision == "fp32" else f"{backend} int8"
-            if choose_form(package, backend, precision) is None:
+            if precision == "int8" and choose_form(package, backend, precision) is None:
                 continue
             reason = why_not(package, backend, precision)
             if reason:

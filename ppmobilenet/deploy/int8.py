@@ -26,7 +26,7 @@ from ppmobilenet.deploy.from_config import (
 )
 from ppmobilenet.deploy.package import Package, open_package
 from ppmobilenet.deploy.predictor import list_photos
-from ppmobilenet.deploy.quantize import ALGORITHMS, METHODS, LayerError, Plan, decide, fine_tune
+from ppmobilenet.deploy.quantize import ALGORITHMS, METHODS, LayerError, Plan, decide, fine_tune, layers_meant
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.machine import usable_cores
 from ppmobilenet.training.evaluator import model_with_weights
@@ -246,6 +246,7 @@ def quantize(
     ops = evaluation_ops(config)
     check_image_shape(config, ops)
     samples = list(islice(_listed(config, "Eval"), limit))
+    layers_meant(model, planning.get("keep_float", ()))  # a wrong pattern is said before photos are read
     plan = plan_int8(config, log=log, **planning)
     folder = export_layer(
         model,

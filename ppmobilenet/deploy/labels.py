@@ -6,10 +6,12 @@ Authors, Apache License 2.0, https://www.apache.org/licenses/LICENSE-2.0), uncha
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from ppmobilenet.errors import DataError, UserError
 
+log = logging.getLogger(__name__)
 IMAGENET_LABELS = Path(__file__).with_name("imagenet1k_label_list.txt")
 
 
@@ -85,5 +87,11 @@ def label_names(labels: dict[int, str], class_num: int, where: object) -> list[s
             where=where,
             hint="give the label list that belongs to this model "
             "(-o Infer.PostProcess.class_id_map_file=...) or correct Arch.class_num",
+        )
+    unnamed = [number for number in range(class_num) if number not in labels]
+    if labels and unnamed:
+        log.warning(
+            "%s: no name for %d of %d classes (class %d is the first); answers call them `class N`",
+            *(where, len(unnamed), class_num, unnamed[0]),
         )
     return [labels.get(number, f"class {number}") for number in range(class_num)]

@@ -191,7 +191,11 @@ class _Runtime:
         self._process.wait(timeout=30)
         self._log.seek(0)
         tail = "\n    ".join(self._log.read().strip().splitlines()[-8:])
-        return UserError(f"the Paddle Lite runtime ended ({self._process.returncode}):\n    {tail}", where=self.model)
+        return UserError(
+            f"the Paddle Lite runtime ended ({self._process.returncode}):\n    {tail or '(it said nothing)'}",
+            where=self.model,
+            hint="the .nb is damaged or made for another machine: export again",
+        )
 
     def _one(self, values: np.ndarray) -> np.ndarray:
         stdin, stdout = self._process.stdin, self._process.stdout

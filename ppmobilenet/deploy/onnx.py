@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ppmobilenet.deploy.program import read_program
 from ppmobilenet.errors import UserError
 
 OPSET = 13  # the first with per-channel QuantizeLinear, which the int8 form needs
@@ -37,12 +39,30 @@ def convert(folder: Path, log: Callable[[str], None] = print) -> Mapping:
     )
     if "No module named" in done.stderr:
         missing = done.stderr.rpartition("No module named")[2].strip().strip("'\"")
-        raise UserError(f"ONNX export needs the Python package {missing!r}", hint="pip install 'ppmobilenet[onnx]'")
+        raise UserError(f"ONNX export needs the Python package {missing!r}", hint="pip install 'ppmobilenet[export]'")
+    if "No space left" in done.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if done.returncode or not target.is_file():
+        if unknown := _unsupported(folder / "inference.pdmodel"):
+            raise UserError(
+                f"paddle2onnx has no ONNX for the operators {', '.join(unknown)}",
+                where="--to onnx",
+                hint="express these layers with other operators, or leave onnx out of --to",
+            )
         tail = "\n    ".join((done.stdout + done.stderr).strip().splitlines()[-8:])
         raise UserError(f"paddle2onnx failed (exit code {done.returncode}):\n    {tail}", where="--to onnx")
     _fold(target, log)
     return {"name": "onnx", "engine": "onnxruntime", "precision": "fp32", "files": [target.name]}
+
+
+def _unsupported(model: Path) -> list[str]:
+    """Return the operators of a program that paddle2onnx does not know: it ends without naming them."""
+    code = "from paddle2onnx import paddle2onnx_cpp2py_export as c; print(*c.get_all_supported_operators())"
+    listed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    if listed.returncode:
+        return []  # an older paddle2onnx keeps its list to itself
+    known = {"feed", "fetch", *listed.stdout.split()}
+    return sorted({op.type for block in read_program(model).blocks for op in block.ops} - known)
 
 
 def _fold(path: Path, log: Callable[[str], None]) -> None:

@@ -51,6 +51,8 @@ integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads 
   ``logits`` and ``output`` (raw little-endian float32, ``class_num`` values; ``output`` is what the forms give).
 * ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show.
 * ``versions``: of the software that wrote it, and ``lite_runtime`` (the Paddle Lite version that an ``.nb`` needs).
+* ``sha256``: of everything else in package.json, its keys sorted and without spaces (the board program does not check
+  this one).
 * ``accuracy``: measured accuracies, each with ``form``, ``top1``, ``top5``, ``samples``; an empty list if none was.
 
 A folder without package.json but with ``inference.yml`` (written by PaddleClas) opens too, without its guarantees.
@@ -70,7 +72,7 @@ import yaml
 
 from ppmobilenet import __version__
 from ppmobilenet.deploy import inference_yml
-from ppmobilenet.deploy.preprocessing import Ops, as_transform_ops, spell_out
+from ppmobilenet.deploy.preprocessing import OP_DEFAULTS, Ops, as_transform_ops, spell_out
 from ppmobilenet.errors import DamagedFileError, UserError, did_you_mean
 
 FORMAT = "ppmobilenet-package"
@@ -106,9 +108,16 @@ def _check_json(value: object, where: str = "package.json") -> None:
 
 
 def dump_json(meta: Mapping, path: Path) -> None:
-    """Write package.json: one entry a line, UTF-8, only what cv::FileStorage reads."""
+    """Write package.json and its own sha256: one entry a line, UTF-8, only what cv::FileStorage reads."""
     _check_json(meta)
+    meta = {**meta, "sha256": _digest(meta)}
     path.write_text(json.dumps(meta, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _digest(meta: Mapping) -> str:
+    rest = {key: value for key, value in meta.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def sha256(path: Path) -> str:
@@ -131,7 +140,7 @@ def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
     Args:
         folder: where the models are.
         meta: the keys of package.json (see the module) except those that are computed here: format, format_version,
-            preprocess, files, bounds.
+            preprocess, files, bounds, sha256.
         ops: the deployment transform list.
     """
     text = yaml.safe_dump(
@@ -188,6 +197,15 @@ class Package:
     @property
     def labels(self) -> list[str]:
         return self.meta["labels"]
+
+    @property
+    def altered(self) -> bool:
+        """Whether package.json is not as export wrote it."""
+        return self.meta.get("sha256") != _digest(self.meta)
+
+    def missing(self) -> list[str]:
+        """Return the listed files that are not there."""
+        return [entry["path"] for entry in self.meta["files"] if not (self.folder / entry["path"]).is_file()]
 
     def forms(self, engine: str | None = None, precision: str | None = None) -> list[Mapping]:
         """Return the forms for one engine and precision, in the order they were written."""
@@ -280,6 +298,14 @@ def _check_shape(meta: Mapping, folder: Path) -> None:
         wrong.append("preprocess")
     elif "preprocess" not in wrong and not all(isinstance(op, dict) and "op" in op for op in meta["preprocess"]["ops"]):
         wrong.append("preprocess")
+    unknown = [op["op"] for op in meta["preprocess"]["ops"] if op["op"] not in OP_DEFAULTS] if not wrong else ()
+    if unknown:
+        raise UserError(
+            f"package.json names the operator {unknown[0]!r}, which this version does not know",
+            where=folder,
+            allowed=", ".join(OP_DEFAULTS),
+            hint="upgrade ppmobilenet (pip install -U ppmobilenet)",
+        )
     if wrong:
         raise DamagedFileError(
             f"package.json was altered: {', '.join(dict.fromkeys(wrong))} is not as export writes it",
@@ -288,12 +314,16 @@ def _check_shape(meta: Mapping, folder: Path) -> None:
         )
 
 
-def open_package(folder: str | Path) -> Package:
+def open_package(folder: str | Path, *, unaltered: bool = True) -> Package:
     """Open an exported folder. The files themselves are checked when they are first used.
+
+    Args:
+        folder: what an export wrote.
+        unaltered: refuse a package.json that was changed since.
 
     Raises:
         UserError: it is not one, or is of a newer version.
-        DamagedFileError: package.json is damaged.
+        DamagedFileError: package.json is damaged, altered or missing.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -304,7 +334,18 @@ def open_package(folder: str | Path) -> Package:
         if missing:
             raise DamagedFileError(f"package.json lacks {', '.join(missing)}", where=folder, hint="export again")
         _check_shape(meta, folder)
-        return Package(folder, meta)
+        package = Package(folder, meta)
+        if unaltered and package.altered:
+            raise DamagedFileError(
+                "package.json was changed after the export (sha256 differs)",
+                where=folder,
+                hint="copy the package again, or export again with what is to be changed",
+            )
+        return package
+    if (folder / "golden").is_dir():
+        raise DamagedFileError(
+            "package.json is missing from the package", where=folder, hint="copy the package again, whole"
+        )
     if (folder / "inference.yml").is_file():
         return Package(folder, inference_yml.as_package(folder))
     raise UserError(

@@ -5,6 +5,7 @@ Nothing here imports paddle: with the ONNX backend a board needs only numpy, Ope
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 from collections import deque
@@ -24,7 +25,9 @@ from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.machine import usable_cores
 from ppmobilenet.registry import POSTPROCESSES
 
-Source = Union[str, os.PathLike, bytes, np.ndarray, BinaryIO]
+log = logging.getLogger(__name__)
+
+Source = Union[str, os.PathLike, bytes, np.ndarray, BinaryIO, "PIL.Image.Image"]  # noqa: F821
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
 
@@ -145,20 +148,37 @@ def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None 
     return [source]
 
 
-def _read(source: Source, number: int) -> tuple[str, bytes | np.ndarray]:
-    """Return what to call a source and its bytes or pixels."""
+def _read(source: Source, number: int, rgb: bool) -> tuple[str, bytes | np.ndarray]:
+    """Return what to call a source and its bytes or pixels, those of Pillow's images in the order asked for."""
     if isinstance(source, np.ndarray):
         return f"array {number}", source
+    if hasattr(source, "convert"):  # one of Pillow's
+        from PIL import ImageOps
+
+        upright = ImageOps.exif_transpose(source).convert("RGB")
+        return str(getattr(source, "filename", "") or f"image {number}"), np.asarray(upright)[:, :, :: 1 if rgb else -1]
     if isinstance(source, (bytes, bytearray, memoryview)):
         return f"bytes {number}", bytes(source)
     if hasattr(source, "read"):
         return str(getattr(source, "name", f"stream {number}")), source.read()
+    if not isinstance(source, (str, os.PathLike)):
+        raise DataError(
+            f"a {type(source).__name__} is no photo",
+            where=f"photo {number}",
+            allowed="a path, bytes, an open binary file, a uint8 array [H, W, 3], Pillow's image; a list of these",
+        )
     name = os.fspath(source)
     try:
         with open(name, "rb") as file:
             return name, file.read()
     except OSError as error:
         raise DataError(f"the photo cannot be read: {error.strerror or error}", where=name) from error
+
+
+def _check_positive(**numbers: int | None) -> None:
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name} {value}", allowed="1 and above")
 
 
 class Classifier:
@@ -176,6 +196,7 @@ class Classifier:
         names = [next(iter(op)) for op in ops]
         self._from_bytes = build_transforms(ops)
         self._from_pixels = build_transforms([op for op, name in zip(ops, names) if name != "DecodeImage"])
+        self._rgb = all((op.get("DecodeImage") or {}).get("to_rgb", True) for op in ops)
         self.run, self.labels, self.output = run, list(labels), output
         self._top = Topk(topk)
 
@@ -183,8 +204,8 @@ class Classifier:
         """Return the model's input for one photo, without the batch axis.
 
         Args:
-            source: path, encoded bytes, open binary file, or pixels: uint8 ``[H, W, 3]`` in the order that the
-                package's DecodeImage gives (RGB unless ``to_rgb: False``).
+            source: path, encoded bytes, open binary file, Pillow's image, or pixels: uint8 ``[H, W, 3]`` in the order
+                that the package's DecodeImage gives (RGB unless ``to_rgb: False``).
 
         Raises:
             DataError: the photo cannot be read or decoded; names it.
@@ -192,9 +213,9 @@ class Classifier:
         return self._preprocess(source, 0)[1]
 
     def _preprocess(self, source: Source, number: int) -> tuple[str, np.ndarray]:
-        name, content = _read(source, number)
+        name, content = _read(source, number, self._rgb)
         if isinstance(content, np.ndarray):
-            if content.dtype != np.uint8 or content.ndim != 3 or content.shape[2] != 3:
+            if content.dtype != np.uint8 or content.ndim != 3 or content.shape[2] != 3 or not content.size:
                 raise DataError(
                     f"pixels must be uint8 [H, W, 3], these are {content.dtype} {list(content.shape)}", where=name
                 )
@@ -227,6 +248,7 @@ class Classifier:
             batch_size: photos a run of the model.
             workers: decoding threads; default one a processor.
         """
+        _check_positive(batch_size=batch_size, workers=workers)
         workers = workers or usable_cores()
         waiting: deque = deque()
         batch: list[tuple[str, np.ndarray | UserError]] = []
@@ -267,18 +289,19 @@ class Classifier:
                 yield Failure(name, entry)
 
     def __call__(self, source: Source | Sequence[Source], batch_size: int = 1):
-        """Predict one photo, a list of them, or a folder.
+        """Predict one photo, or several: a list, an iterator, a uint8 array ``[N, H, W, 3]``, a folder.
 
         Returns:
-            A :class:`Prediction` for one photo; for a list or folder a list, in order, in which a photo that cannot
-            be used is a :class:`Failure`.
+            A :class:`Prediction` for one photo; for several a list, in order, in which a photo that cannot be used is
+            a :class:`Failure`.
 
         Raises:
             DataError: the one photo cannot be used.
         """
         if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):
             return list(self.stream(list_photos(source), batch_size))
-        if isinstance(source, (list, tuple)):
+        several = isinstance(source, (list, tuple)) or (hasattr(source, "__next__") and not hasattr(source, "read"))
+        if several or (isinstance(source, np.ndarray) and source.ndim == 4):
             return list(self.stream(source, batch_size))
         name, tensor = self._preprocess(source, 0)
         return self._top(self.probabilities(tensor[None])[0], self.labels, name)
@@ -317,12 +340,13 @@ class Predictor(Classifier):
         precision: str = "fp32",
         topk: int | None = None,
     ):
-        for name, value in (("threads", threads), ("topk", topk)):
-            if value is not None and value < 1:
-                raise UserError(f"{name} {value}", allowed="1 and above")
+        _check_positive(threads=threads, topk=topk)
         self.package = package if isinstance(package, Package) else open_package(Path(package))
         meta = self.package.meta
         self.backend, self.form, run = open_backend(self.package, backend, threads, precision)
+        if missing := self.package.missing():
+            others = f" and {len(missing) - 1} more" if missing[1:] else ""
+            log.warning("%s: %s%s missing; answers come from %s", package, missing[0], others, self.form["name"])
         super().__init__(self.package.ops, run, meta["labels"], meta["output"]["kind"], topk or meta["topk"])
         self.threads, self._precision = threads or usable_cores(), precision
         self._lane_backend = self._choose_lane_backend(backend)
@@ -363,6 +387,7 @@ class Predictor(Classifier):
             batch_size: photos a run of the model.
             workers: threads that take photos; default ``threads``.
         """
+        _check_positive(batch_size=batch_size, workers=workers)
         if batch_size != 1 or self._lane_backend is None:
             yield from super().stream(sources, batch_size, workers)
             return

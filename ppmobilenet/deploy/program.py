@@ -67,6 +67,12 @@ def static_mode() -> Iterator[paddle.static.Executor]:
             paddle.disable_static()
 
 
+def read_program(model: Path) -> paddle.static.Program:
+    """Return the program of a ``.pdmodel``."""
+    with static_mode():
+        return paddle.static.Program.parse_from_string(model.read_bytes())
+
+
 def save_program(
     layer: nn.Layer, prefix: Path, shape: Sequence[int | None], dtype: str = "float32", legacy: bool = False
 ) -> None:

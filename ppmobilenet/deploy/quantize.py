@@ -22,7 +22,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppmobilenet.deploy.program import legacy_program, static_mode, writes_json
+from ppmobilenet.deploy.program import legacy_program, read_program, static_mode, writes_json
 from ppmobilenet.errors import NumericsError, UserError, nearest
 from ppmobilenet.training.optim import meant
 
@@ -159,20 +159,20 @@ def _error_and_power(layer: nn.Layer, given) -> np.ndarray:
     return np.array([float(((apply(coarse_input, coarse_weight) - exact) ** 2).sum()), float((exact**2).sum())])
 
 
-def decide(network: nn.Layer, plan: Plan) -> None:
-    """Measure the layers' errors and fill ``plan.errors`` and ``plan.kept``.
+def layers_meant(network: nn.Layer, patterns: Sequence[str]) -> list[str]:
+    """Return the names of the layers that patterns mean, by layer or weight name.
 
     Raises:
-        UserError: a pattern matches no layer, or nothing would be quantized.
+        UserError: a pattern matches no layer, or they leave nothing to quantize.
     """
-    plan.errors = layer_errors(network, plan.tensors[:8])
+    weights = {name: layer.weight.name for name, layer in quantizable_layers(network)}
     kept: dict[str, None] = {}
-    for pattern in plan.keep_float:
-        matched = meant(pattern, [(e.layer, e.layer) for e in plan.errors])
-        matched = matched or [e.layer for e in plan.errors if fnmatchcase(e.weight, pattern)]
+    for pattern in patterns:
+        matched = meant(pattern, [(name, name) for name in weights])
+        matched = matched or [name for name, weight in weights.items() if fnmatchcase(weight, pattern)]
         if not matched:
-            tops = sorted({e.layer.split(".")[0] for e in plan.errors})
-            near = nearest(pattern, [*tops, *(e.layer for e in plan.errors), *(e.weight for e in plan.errors)])
+            tops = sorted({name.split(".")[0] for name in weights})
+            near = nearest(pattern, [*tops, *weights, *weights.values()])
             raise UserError(
                 f"no layer fits {pattern!r}",
                 where="--keep-float",
@@ -180,6 +180,19 @@ def decide(network: nn.Layer, plan: Plan) -> None:
                 hint=f"did you mean {near!r}?" if near else None,
             )
         kept.update(dict.fromkeys(matched))
+    if len(kept) == len(weights):
+        raise UserError("every layer would stay float: nothing is left to quantize", where="--keep-float")
+    return list(kept)
+
+
+def decide(network: nn.Layer, plan: Plan) -> None:
+    """Measure the layers' errors and fill ``plan.errors`` and ``plan.kept``.
+
+    Raises:
+        UserError: a pattern matches no layer, or nothing would be quantized.
+    """
+    kept = dict.fromkeys(layers_meant(network, plan.keep_float))
+    plan.errors = layer_errors(network, plan.tensors[:8])
     if plan.max_layer_error is not None:
         kept.update(dict.fromkeys(e.layer for e in plan.errors if e.error > plan.max_layer_error))
     if not writes_json():
@@ -188,7 +201,11 @@ def decide(network: nn.Layer, plan: Plan) -> None:
             hint="quantize with Paddle 3; the int8 package then runs anywhere",
         )
     if len(kept) == len(plan.errors):
-        raise UserError("every layer would stay float: nothing is left to quantize", where="--keep-float")
+        raise UserError(
+            f"every layer's error is above {plan.max_layer_error:g}: nothing is left to quantize",
+            where="--max-layer-error",
+            hint=f"the errors go from {plan.errors[-1].error:.4f} to {plan.errors[0].error:.4f}",
+        )
     plan.kept = list(kept)
 
 
@@ -225,6 +242,7 @@ def post_training(model: Path, parameters: Path, out: Path, tensors: np.ndarray,
         algorithm: of :data:`ALGORITHMS`.
         skip: names of weights whose layers stay float.
     """
+    skip = list(skip)
     if algorithm not in ALGORITHMS:
         raise UserError(f"unknown algorithm {algorithm!r}", where="--algorithm", allowed=", ".join(ALGORITHMS))
     with static_mode() as executor, _quiet():
@@ -243,20 +261,35 @@ def post_training(model: Path, parameters: Path, out: Path, tensors: np.ndarray,
             quantizable_op_type=QUANTIZABLE_OPS,
             weight_quantize_type="channel_wise_abs_max",
             onnx_format=False,  # Paddle Lite reads only this kind
-            skip_tensor_list=list(skip) or None,
+            skip_tensor_list=skip or None,
         )
         quantizer.quantize()
+        for name in skip:
+            tensor = paddle.static.global_scope().find_var(name).get_tensor()
+            tensor.set(_clearly_float(np.array(tensor)), paddle.CPUPlace())
         out.mkdir(exist_ok=True)
         quantizer.save_quantized_model(str(out), model_filename=model.name, params_filename=parameters.name)
 
 
+def _clearly_float(weight: np.ndarray) -> np.ndarray:
+    """Return a weight of a layer that stays float, with one value changed by next to nothing if all are whole numbers.
+
+    Paddle Inference takes such a weight for int8 and then misses its scale. The identity convolutions that stand for a
+    missing expansion in converted weights are such.
+    """
+    if (weight != np.round(weight)).any():
+        return weight
+    weight = weight.copy()
+    at = np.abs(weight).argmin()
+    weight.flat[at] = weight.flat[at] * (1 + 1e-6) or 1e-30
+    return weight
+
+
 def count_quantized(model: Path) -> int:
     """Return how many layers of a quantized ``.pdmodel`` have int8 weights."""
-    with static_mode():
-        program = paddle.static.Program.parse_from_string(model.read_bytes())
-        # the static quantizer dequantizes each layer's output, the eager one simulates on each layer's weight
-        kinds = ("fake_channel_wise_dequantize_max_abs", "fake_channel_wise_quantize_dequantize_abs_max")
-        return sum(op.type in kinds for block in program.blocks for op in block.ops)
+    # the static quantizer dequantizes each layer's output, the eager one simulates on each layer's weight
+    kinds = ("fake_channel_wise_dequantize_max_abs", "fake_channel_wise_quantize_dequantize_abs_max")
+    return sum(op.type in kinds for block in read_program(model).blocks for op in block.ops)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -325,6 +358,9 @@ def fine_tune(
             seen += len(images)
         steps = steps or count[0] * epochs
         log(f"QAT epoch {epoch + 1}/{epochs}: loss {np.mean(losses):.4f}, agrees with float {agreed / seen:.1%}")
+    for name, layer in quantizable_layers(network):
+        if name in kept:
+            layer.weight.set_value(_clearly_float(layer.weight.numpy()))
     network.eval()
     return network
 
@@ -462,6 +498,8 @@ def write_forms(
         }
     ]
     for name in to:
+        if name == "lite-x86":
+            log("lite-x86: no int8 form, Paddle Lite's int8 kernels are for ARM")
         if not name.startswith("lite-arm") or name.endswith("fp16"):
             continue
         target = name.split("-")[1]

@@ -16,7 +16,7 @@ import yaml
 
 from ppmobilenet.deploy import golden
 from ppmobilenet.deploy.forms import export_layer, parse_forms
-from ppmobilenet.deploy.package import open_package
+from ppmobilenet.deploy.package import dump_json, open_package
 from ppmobilenet.deploy.predictor import Failure, Predictor, softmax
 from ppmobilenet.deploy.verify import verify
 from ppmobilenet.errors import DamagedFileError, DataError, NumericsError, UserError
@@ -304,6 +304,7 @@ def test_an_export_by_paddleclas_opens_too(exported, tmp_path):
 
     copy = shutil.copytree(exported, tmp_path / "copy")
     (copy / "package.json").unlink()
+    shutil.rmtree(copy / "golden")
     theirs, ours = Predictor(copy, backend="paddle"), Predictor(exported, backend="paddle")
     assert theirs(photo()).to_dict() == ours(photo()).to_dict()
     assert theirs.output == "probabilities"
@@ -406,7 +407,7 @@ def test_verify_names_the_first_stage_that_departs(exported, tmp_path, change, s
     copy = shutil.copytree(exported, tmp_path / "copy")
     meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))
     change(meta["preprocess"]["ops"])
-    (copy / "package.json").write_text(json.dumps(meta), encoding="utf-8")
+    dump_json(meta, copy / "package.json")
     report = verify(copy)
     assert not report.passed and report.first_departure.stage == stage
     assert f"departs first at: {stage}" in report.table()
@@ -442,7 +443,7 @@ def test_verify_finds_a_model_that_was_exchanged(exported, tmp_path):
         shutil.copy(other / name, copy / name)
     meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))
     meta["files"] = list_files(copy)
-    (copy / "package.json").write_text(json.dumps(meta), encoding="utf-8")
+    dump_json(meta, copy / "package.json")
     report = verify(copy)
     assert report.first_departure.stage == "probabilities"
 
@@ -473,3 +474,116 @@ def test_released_weights_name_the_photos(shared, tmp_path):
     assert answers["ILSVRC2012_val_00030010"].label_names[0] == "black grouse"
     assert answers["ILSVRC2012_val_00020010"].label_names[0] == "Weimaraner"
     assert answers["coral_cat_720p"].label_names[0] == "Egyptian cat"
+
+
+class Digamma(paddle.nn.Layer):
+    """Ends in an operator that neither ONNX nor Lite has."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = paddle.nn.Linear(3, 3)
+
+    def forward(self, x):
+        return paddle.digamma(self.fc(x.mean(axis=[2, 3])) + 10)
+
+
+@paddle_3
+def test_an_operator_that_onnx_lacks_is_named(tmp_path):
+    pytest.importorskip("paddle2onnx")
+    with pytest.raises(UserError, match="no ONNX for the operators digamma"):
+        export_layer(
+            Digamma(), tmp_path / "out", name="x", ops=ops_for(32), labels=list("abc"), to=["onnx"], log=quiet
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_kind_of_photo_gets_the_same_answer(exported):
+    from PIL import Image
+
+    predict = Predictor(exported, backend="paddle")
+    data = photo(seed=5)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), 1)[:, :, ::-1]
+    wanted = predict(data).scores
+    exif = Image.Exif()
+    exif[274] = 6  # stored turned to the left
+    turned = io.BytesIO()
+    Image.fromarray(np.rot90(pixels)).save(turned, "PNG", exif=exif)
+    pictures = [pixels, Image.fromarray(pixels), data, Image.open(turned)]
+    streams = (io.BytesIO(data) for _ in range(2))
+    for several in (pictures, tuple(pictures), iter(pictures), np.stack([pixels, pixels]), streams):
+        answers = predict(several)
+        assert len(answers) in (2, 4) and all(answer.scores == wanted for answer in answers)
+
+
+def test_what_is_no_photo_costs_no_other(exported):
+    predict = Predictor(exported, backend="paddle")
+    answers = predict([photo(), np.zeros((0, 5, 3), np.uint8), 3.5, None, np.zeros((9, 9), np.uint8), photo()])
+    assert [isinstance(answer, Failure) for answer in answers] == [False, True, True, True, True, False]
+    assert "a float is no photo" in str(answers[2])
+    with pytest.raises(DataError, match="a NoneType is no photo"):
+        predict(None)
+
+
+@pytest.mark.parametrize("name, value", [("threads", 0), ("threads", -3), ("topk", 0), ("batch_size", 0)])
+def test_numbers_that_make_no_sense_are_refused(exported, name, value):
+    with pytest.raises(UserError, match=f"{name} {value}\n  allowed: 1 and above"):
+        if name == "batch_size":
+            Predictor(exported, backend="paddle")([photo()], batch_size=value)
+        else:
+            Predictor(exported, backend="paddle", **{name: value})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda meta: meta["labels"].__setitem__(2, "another name"),
+        lambda meta: meta["labels"].__delitem__(slice(5, None)),
+        lambda meta: meta["output"].update(kind="logits"),
+        lambda meta: meta["files"].pop(),
+        lambda meta: meta.pop("sha256"),
+    ],
+)
+def test_a_changed_package_json_is_said(exported, tmp_path, change):
+    import shutil
+
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))
+    change(meta)
+    (copy / "package.json").write_text(json.dumps(meta), encoding="utf-8")
+    with pytest.raises(DamagedFileError, match=r"package.json was changed after the export"):
+        Predictor(copy)
+    report = verify(copy)
+    assert report.first_departure.stage == "files" and "changed after the export" in report.table()
+
+
+def test_a_package_without_its_package_json_is_incomplete(exported, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    (copy / "package.json").unlink()
+    with pytest.raises(DamagedFileError, match="package.json is missing"):
+        Predictor(copy)
+
+
+@paddle_3
+def test_a_missing_file_is_said_by_whoever_does_without_it(exported, tmp_path, caplog):
+    import shutil
+
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    (copy / "inference.json").unlink()
+    assert Predictor(copy, backend="openvino")(photo()).scores
+    assert "inference.json missing; answers come from pdmodel-b1" in caplog.text
+    with pytest.raises(DamagedFileError, match="'inference.json' is missing"):
+        Predictor(copy, backend="paddle")
+
+
+def test_an_operator_of_a_later_version_is_named(exported, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))
+    meta["preprocess"]["ops"].insert(1, {"op": "Sharpen"})
+    dump_json(meta, copy / "package.json")
+    for use in (Predictor, verify):
+        with pytest.raises(UserError, match="the operator 'Sharpen'"):
+            use(copy)

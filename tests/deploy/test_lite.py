@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from ppmobilenet.deploy import lite, lite_env
-from ppmobilenet.deploy.package import list_files, open_package
+from ppmobilenet.deploy.package import dump_json, list_files, open_package
 from ppmobilenet.errors import DamagedFileError, UserError
 
 
@@ -184,7 +184,7 @@ def test_a_nb_of_another_opt_version_is_named_by_verify(converted, tmp_path):
     (copy / "armv8_fp32.nb").write_bytes(nb("v2.10", 0) + blob[18:])
     meta = json.loads((copy / "package.json").read_text())
     meta["files"] = list_files(copy)
-    (copy / "package.json").write_text(json.dumps(meta))
+    dump_json(meta, copy / "package.json")
     report = verify(copy)
     assert report.first_departure.stage == "files" and "v2.10" in report.table()
 

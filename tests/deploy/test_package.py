@@ -249,6 +249,11 @@ def test_bad_label_lines_are_named(tmp_path, text, message):
         read_labels(tmp_path / "labels.txt")
 
 
+def test_classes_without_a_name_are_said(caplog):
+    assert label_names({0: "a", 2: "c"}, 4, where="names.txt") == ["a", "class 1", "c", "class 3"]
+    assert "names.txt: no name for 2 of 4 classes (class 1 is the first)" in caplog.text
+
+
 def test_labels_of_another_model_are_refused():
     with pytest.raises(UserError, match="names class 999, but the model has 10 classes"):
         label_names({999: "z"}, 10, where="labels.txt")

@@ -146,6 +146,23 @@ def test_layer_errors_find_the_layer_that_int8_hurts(trained):
     assert worst.layer == "blocks.3.pointwise_conv.conv" and worst.error > 5 * before[worst.layer]
 
 
+def test_a_float_layer_of_whole_numbers_runs(trained, tmp_path):
+    """Paddle takes such weights for int8; converted weights have identity convolutions."""
+    model, photos, _ = trained
+    layer = dict(model.named_sublayers())["blocks.12.pointwise_conv.conv"]
+    kept = layer.weight.numpy().copy()
+    try:
+        layer.weight.set_value(np.eye(len(kept), dtype="float32")[:, : kept.shape[1], None, None])
+        plan = Plan(tensors_of(photos[:8]), keep_float=["blocks.12"])
+        export_layer(
+            model, tmp_path / "out", name="x", ops=OPS, labels=LABELS, to=["pdmodel"], photos=[png(photos[0])],
+            int8=plan, log=lambda line: None,
+        )  # fmt: skip
+    finally:
+        layer.weight.set_value(kept)
+    assert Predictor(tmp_path / "out", backend="paddle", precision="int8").form["name"] == "pdmodel-int8"
+
+
 def test_an_error_threshold_keeps_the_worst_float(trained):
     plan = Plan(tensors_of(trained[1][:2]))
     decide(trained[0], plan)
