@@ -99,6 +99,10 @@ MISTAKES = {
     "infer without weights": (["infer", "-c", "{digits}", "-i", "{photo}"], ["weights", "--random-init"]),
     "infer with nothing": (["infer"], ["-c", "-m"]),
     "typo in an option": (["infer", "-i", "{photo}", "--treads", "2"], ["--treads", "did you mean --threads?"]),
+    "negative rate": (
+        ["train", "-c", "{digits}", "-o", "Optimizer.lr.learning_rate=-1"],
+        ["learning_rate", "at least 0"],
+    ),
     "no such option": (["eval", "-c", "{digits}", "--zzz"], ["--zzz", "eval --help"]),
     "no kind of benchmark": (["benchmark"], ["WHAT", "benchmark --help"]),
     "zero threads": (["infer", "-m", "x", "-i", "{photo}", "--threads", "0"], ["--threads", "'0'", "1 and above"]),

@@ -74,9 +74,9 @@ class _Checker:
         # a missing or unknown name leaves the keys that only it could know unjudged
         judged = own is not None
         return {
-            key: checked
+            key: self.key(path, key, inner, own or {}, part, judged)
             for key, inner in value.items()
-            for checked in [self.key(path, key, inner, own or {}, part, judged)]
+            if not _means_default(inner, (own or {}).get(key), f"{name}.{key}")
         }
 
     def part(self, path: tuple, value: dict, part: schema.Part) -> Mapping[str, inspect.Parameter] | None:
@@ -129,7 +129,7 @@ class _Checker:
                 place = self.document.where(path)
                 self.notes.append(f"{place}: {name} is PaddleClas's and changes nothing here: {schema.IGNORED[name]}")
             return value
-        if key in own:
+        if key in own and name not in schema.KEYS:  # the table knows bounds, an annotation does not
             return self.value(path, value, kind_of(own[key]))
         if part and key in self.fixed(section, part):
             fixed = self.fixed(section, part)[key]
@@ -223,7 +223,8 @@ class _Checker:
         checked = {}
         for key, value in given.items():
             if key in own:
-                checked[key] = self.value((*inner, key), value, kind_of(own[key]))
+                if not _means_default(value, own[key]):
+                    checked[key] = self.value((*inner, key), value, kind_of(own[key]))
             elif key in parts.extra:
                 checked[key] = self.value((*inner, key), value, schema.EXTRA_KEYS[key].kind)
             else:
@@ -232,6 +233,15 @@ class _Checker:
             if needed(parameter) and given.get(key) is None:
                 self.error(inner, f"{dotted((*inner, key))} is missing: {name} needs it")
         return {name: checked}
+
+
+def _means_default(value: object, parameter: inspect.Parameter | None, name: str = "") -> bool:
+    """Whether this is a null where the default, and not None, is meant."""
+    if value is not None:
+        return False
+    if parameter is not None:
+        return parameter.default not in (None, inspect.Parameter.empty) and "None" not in str(parameter.annotation)
+    return _has_default(name)
 
 
 def _has_default(name: str) -> bool:

@@ -57,6 +57,12 @@ def build_loader(
         raise UserError(str(error), where=f"{place}.sampler") from error
     built = build_dataset(config, mode)
     build_transforms(built.transform_ops, where=f"{place}.dataset.transform_ops")  # a mistake is said with its place
+    if "DecodeImage" not in [next(iter(op)) for op in built.transform_ops]:
+        raise UserError(
+            "there is no DecodeImage, so photos stay bytes",
+            where=f"{place}.dataset.transform_ops",
+            hint="let the list begin with `- DecodeImage: {to_rgb: True, channel_first: False}`",
+        )
     if mode == "Train" and built_sampler.steps(len(built), Share(rank, world_size), seed) == 0:
         raise UserError(
             f"{len(built)} photos make no full batch of {built_sampler.batch_size}",

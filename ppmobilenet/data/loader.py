@@ -23,6 +23,14 @@ log = logging.getLogger("ppmobilenet")
 
 AHEAD = 2  # batches that each worker may be ahead
 RESTARTS = 3  # of a worker process that died
+# a worker runs this very package, not one that lies in the working folder
+HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+WORKER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from ppmobilenet.data.worker import main
+main(*map(int, sys.argv[2:]))
+"""
 TIME_LIMIT = 300.0  # seconds for one batch; a worker that needs longer hangs
 
 
@@ -55,13 +63,9 @@ class _Worker:
 
     def _start(self) -> None:
         self.pipe, child = Pipe()
-        here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)}
         descriptors = [child.fileno(), *(memory.descriptor for memory in self.memories)]
-        command = [sys.executable, "-m", "ppmobilenet.data.worker", *map(str, descriptors)]
-        self.process = subprocess.Popen(
-            command, pass_fds=descriptors, env=env, stdin=subprocess.DEVNULL, start_new_session=True
-        )
+        command = [sys.executable, "-c", WORKER, HERE, *map(str, descriptors)]
+        self.process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL, start_new_session=True)
         child.close()
         self.pipe.send(self._recipe)
 

@@ -266,12 +266,13 @@ class NormalizeImage:
         scale: float | None = None,
         mean: list | None = None,
         std: list | None = None,
-        order: str = "chw",
+        order: str | None = "chw",
         output_fp16: bool = False,
         channel_num: int = 3,
     ):
         if channel_num not in (3, 4):
             raise ValueError(f"channel_num {channel_num!r}; allowed: 3, 4")
+        order = order or ""
         if order not in ("chw", "hwc", ""):
             raise ValueError(f"order {order!r}; allowed: 'chw', 'hwc', ''")
         self.order, self.chw = order, order == "chw"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import NamedTuple
@@ -144,7 +143,7 @@ class Memory:
         return np.frombuffer(self._map, np.uint8, length).view(dtype).reshape(shape)
 
 
-def main(pipe_descriptor: int, descriptors: Sequence[int]) -> None:
+def main(pipe_descriptor: int, *descriptors: int) -> None:
     """Serve tasks that come through an inherited pipe until it is closed."""
     cv2.setNumThreads(0)  # one process a core: threads inside would only contend
     pipe = Connection(pipe_descriptor)
@@ -174,7 +173,3 @@ def main(pipe_descriptor: int, descriptors: Sequence[int]) -> None:
                 pipe.send_bytes(images.reshape(-1).view(np.uint8))
     except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
         pass  # the parent is done, or was stopped: it tells the user
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), [int(word) for word in sys.argv[2:]])

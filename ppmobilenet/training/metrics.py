@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ppmobilenet.errors import UserError
 from ppmobilenet.registry import METRICS
 
 log = logging.getLogger("ppmobilenet")
@@ -58,7 +59,16 @@ def build_metrics(section: Sequence[Mapping] | None, class_num: int) -> TopkAcc:
     ks: list[int] = []
     for entry in section or ({"TopkAcc": {}},):
         for name, parameters in entry.items():
-            ks += METRICS.resolve(name)(**(parameters or {})).topk
+            try:
+                ks += METRICS.resolve(name)(**(parameters or {})).topk
+            except ValueError as error:
+                raise UserError(f"{name}: {error}", where="Metric") from error
+    if class_num < 1:
+        raise UserError(
+            f"Arch.class_num is {class_num}: such a network gives features, not classes",
+            where="Arch.class_num",
+            hint="say how many classes the photos have: -o Arch.class_num=10",
+        )
     return TopkAcc(list(dict.fromkeys(ks))).limited(class_num)
 
 

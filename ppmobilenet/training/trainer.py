@@ -308,7 +308,8 @@ def _epochs(
         board.result(setting.config, {"best_metric": state.best_metric, **result}, state.step)
     finally:
         record.close()
-    log.info("done: best metric %.5f in epoch %d; see %s", state.best_metric, state.best_epoch, setting.folder)
+    best = f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}" if state.best_epoch else "not evaluated"
+    log.info("done: %s; see %s", best, setting.folder)
     return {
         **result,
         "best_metric": state.best_metric,

@@ -219,6 +219,9 @@ def read_folder(folder: Path, map_file: Callable[[Path], memoryview]) -> dict[st
         return read_merged(merged[0], map_file)
     if merged:
         raise UserError(f"holds {len(merged)} exported models; name one: {merged[0]}", where=folder)
+    if runs := sorted(folder.glob("*.pdparams")):
+        names = ", ".join(str(path.with_suffix("")) for path in runs[:3])
+        raise UserError("is the folder of a run", where=folder, hint=f"name the weights in it: {names}")
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in PROGRAMS and p.name[0] != ".")
     if not files:
         raise UserError("the folder holds no parameter files", where=folder)

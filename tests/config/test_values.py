@@ -107,6 +107,33 @@ def test_overrides_apply_in_order(load):
     assert load("Global.epochs=5", "Global.epochs=6")["Global"]["epochs"] == 6
 
 
+@pytest.mark.parametrize(
+    "key, default",
+    [
+        ("Arch.dropout", 0.0),
+        ("Arch.class_num", 1000),
+        ("DataLoader.Train.loader.num_workers", 4),
+    ],
+)
+def test_null_is_the_default(load, key, default):
+    config = load(f"{key}=null")
+    *section, name = key.split(".")
+    node = config
+    for part in section:
+        node = node[part]
+    assert name not in node and config.get(key) == default
+
+
+def test_null_stays_where_it_means_something(load):
+    place = "DataLoader.Train.dataset.transform_ops.3.NormalizeImage.order"
+    assert load(f"{place}=null").get(place) is None  # PaddleClas: channels last
+
+
+def test_a_bound_of_the_table_holds_for_a_constructors_parameter(load):
+    with pytest.raises(UserError, match="learning_rate is -1\n  allowed: a number, at least 0"):
+        load("Optimizer.lr.learning_rate=-1")
+
+
 def test_defaults_and_places(load, line_of, tmp_path):
     config = load()
     assert config.get("Global.update_freq") == 1

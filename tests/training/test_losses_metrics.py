@@ -6,8 +6,9 @@ import numpy as np
 import paddle
 import pytest
 
+from ppmobilenet.errors import UserError
 from ppmobilenet.training.losses import CELoss, build_loss
-from ppmobilenet.training.metrics import TopkAcc, Totals
+from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 3
 LABELS = np.array([0, 3, 1, 1, 2, 0])
@@ -55,3 +56,11 @@ def test_totals_do_not_depend_on_the_batches():
     parts.add(7, 1.0, {"top1": 3})
     parts.add(3, 8 / 3, {"top1": 1})
     assert whole.means() == pytest.approx(parts.means())
+
+
+def test_what_can_not_be_a_metric_is_said():
+    for topk in (0, [], [1, -5]):
+        with pytest.raises(UserError, match="Metric: TopkAcc: topk .*numbers from 1 up"):
+            build_metrics([{"TopkAcc": {"topk": topk}}], 10)
+    with pytest.raises(UserError, match="Arch.class_num is 0: such a network gives features"):
+        build_metrics(None, 0)

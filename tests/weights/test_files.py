@@ -158,6 +158,12 @@ def test_a_missing_file_names_its_neighbour(tmp_path):
         read_weights(tmp_path / "best_modle")
 
 
+def test_the_folder_of_a_run_names_its_weights(tmp_path, arrays):
+    write_weights(arrays, tmp_path / "best_model.pdparams")
+    with pytest.raises(UserError, match="the folder of a run\n.*name the weights in it: .*best_model$"):
+        read_weights(tmp_path)
+
+
 def test_file_beside_a_folder_of_the_same_name_is_meant(tmp_path, arrays):
     write_weights(arrays, tmp_path / "best_model.pdparams")
     (tmp_path / "best_model").mkdir()
