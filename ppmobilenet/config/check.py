@@ -239,7 +239,7 @@ def _means_default(value: object, parameter: inspect.Parameter | None, name: str
     """Whether this is a null where the default, and not None, is meant."""
     if value is not None:
         return False
-    if parameter is not None:
+    if parameter is not None and not (needed(parameter) and _has_default(name)):
         return parameter.default not in (None, inspect.Parameter.empty) and "None" not in str(parameter.annotation)
     return _has_default(name)
 

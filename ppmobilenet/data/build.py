@@ -51,6 +51,8 @@ def build_loader(
     section = config["DataLoader"][mode]
     sampler = dict(section["sampler"])
     name = sampler.pop("name", "DistributedBatchSampler")
+    if "batch_size" in SAMPLERS.parameters(name):
+        sampler.setdefault("batch_size", config.get(f"{place}.sampler.batch_size"))
     try:
         built_sampler = SAMPLERS.resolve(name, where=f"{place}.sampler.name")(**sampler)
     except (TypeError, ValueError) as error:

@@ -113,6 +113,7 @@ def test_overrides_apply_in_order(load):
         ("Arch.dropout", 0.0),
         ("Arch.class_num", 1000),
         ("DataLoader.Train.loader.num_workers", 4),
+        ("DataLoader.Train.sampler.batch_size", 64),
     ],
 )
 def test_null_is_the_default(load, key, default):
