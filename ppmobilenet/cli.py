@@ -233,7 +233,9 @@ def main(argv: list[str] | None = None) -> int:
         # a disk that is full, a right that is missing, a path that cannot be: for the user to mend, not for us
         if debug or error.filename is None:
             raise
-        print(f"error: {error.filename}: {error.strerror}\n  what to do: --debug shows what was done", file=sys.stderr)
+        blocked = isinstance(error, (FileExistsError, NotADirectoryError))
+        said = "is a file, and a folder is needed there" if blocked else error.strerror
+        print(f"error: {error.filename}: {said}\n  what to do: --debug shows what was done", file=sys.stderr)
         return EXIT_USER
 
 

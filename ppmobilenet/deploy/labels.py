@@ -50,7 +50,10 @@ def read_labels(path: str | Path, delimiter: str | None = " ") -> dict[int, str]
         DataError: a line has no number, or a number stands twice; names file and line.
     """
     path, delimiter = Path(path), delimiter or " "
-    raw = path.read_bytes()
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"the label file cannot be read: {error.strerror}", where=path) from error
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -89,7 +92,7 @@ def label_names(labels: dict[int, str], class_num: int, where: object) -> list[s
             "(-o Infer.PostProcess.class_id_map_file=...) or correct Arch.class_num",
         )
     unnamed = [number for number in range(class_num) if number not in labels]
-    if labels and unnamed:
+    if unnamed:
         log.warning(
             "%s: no name for %d of %d classes (class %d is the first); answers call them `class N`",
             *(where, len(unnamed), class_num, unnamed[0]),

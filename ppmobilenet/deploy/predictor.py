@@ -122,8 +122,12 @@ def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None 
     if infer_list:
         if not os.path.isfile(infer_list):
             raise DataError(f"the list file {os.fspath(infer_list)!r} does not exist", where="Infer.infer_list")
-        with open(infer_list, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file]
+        try:
+            lines = [line.strip() for line in Path(infer_list).read_text(encoding="utf-8-sig").splitlines()]
+        except OSError as error:
+            raise DataError(f"the list cannot be read: {error.strerror}", where=infer_list) from error
+        except UnicodeDecodeError as error:
+            raise DataError(f"byte {error.start} is not UTF-8", where=infer_list, hint="save it as UTF-8") from error
         photos = []
         for line in filter(None, lines):
             path, _, label = line.rpartition(" ")  # a path may hold spaces; a label is a number

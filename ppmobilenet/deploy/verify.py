@@ -15,18 +15,18 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from ppmobilenet.data.decode import decode_image, read_bytes
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden, inference_yml
 from ppmobilenet.deploy.backends import BACKENDS, Run, open_backend, why_not
 from ppmobilenet.deploy.package import BOUNDS, Package, open_package
 from ppmobilenet.deploy.predictor import list_photos
 from ppmobilenet.deploy.preprocessing import as_transform_ops, spell_out
-from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.errors import UserError
 
 # the order of a photo's way: the first of these that departs is the one to look at
 STAGES = ("files", "decode", "resize", "crop", "normalise", "logits", "probabilities", "top-1")
@@ -156,12 +156,10 @@ def verify(
 
 
 def _read(path: str | os.PathLike | bytes) -> bytes:
-    if isinstance(path, bytes):
-        return path
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"the photo cannot be read: {error.strerror}", where=path) from error
+    """Return a photo's bytes; one that cannot be decoded is named here, while its name is known."""
+    data = path if isinstance(path, bytes) else read_bytes(path)
+    decode_image(data, name="(bytes)" if isinstance(path, bytes) else path)
+    return data
 
 
 def _compare(stage: str, subject: str, got: np.ndarray, expected: np.ndarray, bound: float) -> Row:

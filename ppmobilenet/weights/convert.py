@@ -146,7 +146,8 @@ def calibration_batches(folder: str | os.PathLike, size: int = 16) -> Iterator[n
 
     photos = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
     if not photos:
-        raise UserError("no photos in this folder", where=folder, allowed=", ".join(PHOTO_SUFFIXES))
+        what = "no photos in this folder" if os.path.isdir(folder) else "is no folder of photos"
+        raise UserError(what, where=folder, allowed=", ".join(PHOTO_SUFFIXES))
     prepare = build_transforms(EVAL_OPS)
     for start in range(0, len(photos), size):
         yield np.stack([prepare(photo) for photo in photos[start : start + size]])

@@ -29,6 +29,7 @@ DTYPES = {
     21: np.dtype("i1"),
 }
 LOD_TENSOR = 7
+VERSION = bytes(4)  # how a saved parameter begins
 # files of a saved program that hold no parameter
 PROGRAMS = ("__model__",)
 
@@ -225,6 +226,8 @@ def read_folder(folder: Path, map_file: Callable[[Path], memoryview]) -> dict[st
     files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in PROGRAMS and p.name[0] != ".")
     if not files:
         raise UserError("the folder holds no parameter files", where=folder)
+    if all(bytes(map_file(file)[:4]) != VERSION for file in files):
+        raise UserError(f"this is no folder of parameters: {files[0].name} is none", where=folder)
     arrays = {}
     for file in files:
         arrays.update(read_tensors(map_file(file), [file.name], file))

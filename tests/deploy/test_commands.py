@@ -127,12 +127,14 @@ def test_infer_by_a_list_into_a_table(place, capsys):
         (["-m", "nowhere", "-i", "PHOTOS"], "'nowhere' is not a folder"),
         (["-m", "PHOTOS", "-i", "PHOTOS"], "neither package.json nor inference.yml"),
         (["-m", "DIR", "-i", "nothing.jpg"], "'nothing.jpg' does not exist"),
+        (["-m", "DIR", "-i", "PHOTOS", "--infer-list", "PHOTOS/a.jpg"], "is not UTF-8"),
         (["-m", "DIR", "-i", "PHOTOS", "--save", "x.xml"], "a name ending in .jsonl, .csv, .json"),
         (["-m", "DIR", "-i", "PHOTOS", "--save", "/proc/x.csv"], "cannot write /proc/x.csv"),
     ],
 )
 def test_infer_says_what_is_wrong(place, capsys, words, message):
     named = {"DIR": str(place / "inference"), "PHOTOS": str(place / "photos")}
+    words = [word.replace("PHOTOS", named["PHOTOS"]) for word in words]
     assert main(["infer", *(named.get(word, word) for word in words)]) in (2, 3)
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error

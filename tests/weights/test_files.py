@@ -158,6 +158,12 @@ def test_a_missing_file_names_its_neighbour(tmp_path):
         read_weights(tmp_path / "best_modle")
 
 
+def test_a_folder_of_other_things_is_said(tmp_path):
+    (tmp_path / "label_list.txt").write_text("0 dress\n")
+    with pytest.raises(UserError, match="no folder of parameters: label_list.txt is none"):
+        read_weights(tmp_path)
+
+
 def test_the_folder_of_a_run_names_its_weights(tmp_path, arrays):
     write_weights(arrays, tmp_path / "best_model.pdparams")
     with pytest.raises(UserError, match="the folder of a run\n.*name the weights in it: .*best_model$"):
