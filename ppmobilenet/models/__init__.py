@@ -2,7 +2,7 @@
 
 | file | holds |
 |---|---|
-| ``mobilenet_v1`` ``mobilenet_v2`` | a family each: the paper's table, its blocks, its variants, and the family as a value |
+| ``mobilenet_v1`` ``mobilenet_v2`` | a family each: the paper's table, blocks, variants, and the family as a value |
 | ``network`` ``layers`` ``widths`` | what families have in common |
 | ``family`` | ``Family`` and ``register``: how the kit comes to know a family, also one of yours |
 | ``zoo`` | ``create_model`` and ``list_models`` |

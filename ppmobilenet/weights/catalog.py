@@ -90,24 +90,35 @@ class Published:
 
 def rows() -> dict[str, Published]:
     """Return every published file by its name: each family's as its layouts have them, SSLD's behind all others."""
-    return {
-        row.name: row
-        for ssld in (False, True)
+    found = [_row(layouts, False, line) for layouts in LAYOUTS.values() for line in layouts.published]
+    found += [
+        _row(layouts, True, line)
         for layouts in LAYOUTS.values()
         for line in layouts.published
-        for row in [_row(layouts, ssld, *line)]
-        if not ssld or row.model in layouts.ssld
-    }
+        if line[0] in layouts.ssld
+    ]
+    return {row.name: row for row in found}
 
 
-def _row(
-    layouts: Layouts, ssld: bool, model: str, arguments: Mapping, parameters: int, madds: int, *figures
-) -> Published:
+def _row(layouts: Layouts, ssld: bool, line: tuple) -> Published:
+    model, arguments, parameters, madds, *tops, published_parameters, published_madds, source, counted = line
     name = f"{model}_ssld" if ssld else model
-    top1, top5 = layouts.ssld.get(model, (0.0, 0.0)) if ssld else figures[:2]
-    url, recipe = f"{layouts.address}/{name}_pretrained.pdparams", f"configs/ImageNet/{layouts.family}/{model}.yaml"
-    fixed = (name, layouts.family, model, arguments, url, parameters, madds, top1, top5, recipe)
-    return Published(*fixed, *figures[2:], ssld=ssld)
+    return Published(
+        name,
+        layouts.family,
+        model,
+        arguments,
+        f"{layouts.address}/{name}_pretrained.pdparams",
+        parameters,
+        madds,
+        *(layouts.ssld[model] if ssld else tops),
+        f"configs/ImageNet/{layouts.family}/{model}.yaml",
+        published_parameters,
+        published_madds,
+        source,
+        counted,
+        ssld,
+    )
 
 
 def find(model: str, use_ssld: bool = False) -> Published:

@@ -113,7 +113,6 @@ def _read(
 ) -> tuple[dict, list, list]:
     """Read names by one scheme: (neutral -> key, keys of no meaning for us, keys that do not fit)."""
     found: dict[tuple, str] = {}
-    in_blocks = set()
     steps, misfits = [], []
     for name, key in names.items():
         for pattern, unit, kind in _patterns(scheme, plain):
