@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 
 from ppmobilenet.errors import UserError, did_you_mean
+from ppmobilenet.models.family import VARIANTS
 
 
 class Registry(Mapping):
@@ -19,12 +20,13 @@ class Registry(Mapping):
     Args:
         kind: what the entries are, for messages: ``"transform"``.
         modules: modules that register entries when they are imported.
+        things: where entries are kept, if another place fills it too.
     """
 
-    def __init__(self, kind: str, modules: tuple[str, ...] = ()):
+    def __init__(self, kind: str, modules: tuple[str, ...] = (), things: dict[str, Callable] | None = None):
         self.kind = kind
         self._modules = modules
-        self._things: dict[str, Callable] = {}
+        self._things = {} if things is None else things
         self._filled = not modules
 
     def register(self, name: str | None = None) -> Callable:
@@ -77,7 +79,7 @@ class Registry(Mapping):
         return {k: p for k, p in inspect.signature(self[name]).parameters.items() if k not in fixed}
 
 
-MODELS = Registry("model", ("ppmobilenet.models.zoo",))
+MODELS = Registry("model", ("ppmobilenet.models.zoo",), VARIANTS)
 DATASETS = Registry("dataset", ("ppmobilenet.data.dataset",))
 SAMPLERS = Registry("sampler", ("ppmobilenet.data.samplers",))
 TRANSFORMS = Registry("transform", ("ppmobilenet.data.transforms", "ppmobilenet.data.augment"))

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.insight import choose, published, tables
 
     if args.device == "list":
-        return Outcome(list(published.DEVICES), "\n".join(published.DEVICES))
+        return Outcome(list(published.devices()), "\n".join(published.devices()))
     budget = {"max_size_mb": args.max_size_mb, "max_madds_m": args.max_madds, "min_top1": args.min_top1}
     by = args.by or ("latency" if args.max_latency_ms is not None else "madds")
     found = choose.candidates(args.device, args.threads)

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.weights import catalog
 
     if args.list:
-        return Outcome(catalog.ROWS, catalog.as_text())
+        return Outcome(list(catalog.rows().values()), catalog.as_text())
 
     from ppmobilenet.insight.verify_zoo import verify_zoo
 

@@ -9,6 +9,7 @@ from ppmobilenet.config import schema
 from ppmobilenet.config.kinds import TEXT, kind_of
 from ppmobilenet.config.reading import Document
 from ppmobilenet.errors import UserError, did_you_mean, nearest
+from ppmobilenet.models.family import family_of
 from ppmobilenet.registry import Registry
 
 
@@ -132,13 +133,10 @@ class _Checker:
         if key in own and name not in schema.KEYS:  # the table knows bounds, an annotation does not
             return self.value(path, value, kind_of(own[key]))
         if part and key in self.fixed(section, part):
-            fixed = self.fixed(section, part)[key]
-            family = part.registry[self.name(section, part)].func.__name__
-            self.error(
-                path,
-                f"{self.name(section, part)} fixes {name} at {fixed!r}",
-                hint=f"leave it out, or take -o {dotted(section)}.name={family}, which takes any",
-            )
+            variant, fixed = self.name(section, part), self.fixed(section, part)[key]
+            freer = family_of(variant).freer(variant, key)
+            other = f", or take -o {dotted(section)}.name={freer}, which takes any" if freer else ""
+            self.error(path, f"{variant} fixes {name} at {fixed!r}", hint=f"leave it out{other}")
             return value
         if name in schema.KEYS:
             return self.value(path, value, schema.KEYS[name].kind)

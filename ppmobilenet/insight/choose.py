@@ -65,16 +65,15 @@ def candidates(device: str = "Snapdragon 855 armv8", threads: int = 1) -> list[C
     """Return every network with a published accuracy; where Paddle and TensorFlow both published, Paddle's.
 
     Args:
-        device: whose published latency to show, one of ``published.DEVICES``.
+        device: whose published latency to show, one of ``published.devices()``.
         threads: 1, 2 or 4.
     """
-    if device not in published.DEVICES:
-        allowed = ", ".join(published.DEVICES)
-        raise UserError(
-            f"no published latency on {device!r}", allowed=allowed, hint=did_you_mean(device, published.DEVICES)
-        )
+    devices = published.devices()
+    if device not in devices:
+        hint = did_you_mean(device, devices)
+        raise UserError(f"no published latency on {device!r}", allowed=", ".join(devices), hint=hint)
     rows: dict[tuple, published.Accuracy] = {}
-    for row in published.ACCURACY:
+    for row in published.accuracies():
         held = rows.get(row[1:5])
         if held is None or held.source == published.TF:
             rows[row[1:5]] = row

@@ -46,15 +46,16 @@ def verify_zoo(
     Raises:
         UserError: an unknown name, or an ImageNet folder without ``val_list.txt``.
     """
-    names = tuple(names) or tuple(catalog.CATALOG)
+    published = catalog.rows()
+    names = tuple(names) or tuple(published)
     for name in names:
-        if name not in catalog.CATALOG:
-            raise UserError(f"no published weights {name!r}", hint=did_you_mean(name, catalog.CATALOG))
+        if name not in published:
+            raise UserError(f"no published weights {name!r}", hint=did_you_mean(name, published))
     if imagenet is not None and not (Path(imagenet) / "val_list.txt").is_file():
         raise UserError("has no val_list.txt", where=imagenet, allowed="lines `path label`, paths from this folder")
     output, failed = Path(output), []
     for name in names:
-        row = catalog.CATALOG[name]
+        row = published[name]
         try:
             entry, text = _verify(row, imagenet, device)
         except UserError as error:

@@ -28,7 +28,7 @@ def zoo_table(headings: tuple[str, ...] = HEADINGS["README.md"]) -> str:
         lambda r: f"[{'SSLD' if r.ssld else 'pdparams'}]({r.url}), {r.status}",
     )
     names = (f"<{headings[0]}", *headings[1:-1], f"<{headings[-1]}")
-    return tables.markdown_table(catalog.ROWS, dict(zip(names, cells)))
+    return tables.markdown_table(list(catalog.rows().values()), dict(zip(names, cells)))
 
 
 def update(root: str | Path, write: bool = True) -> int:
@@ -59,6 +59,6 @@ def update(root: str | Path, write: bool = True) -> int:
 
 
 def _latency(row: catalog.Published) -> str | None:
-    scale, resolution = published.scale_of(row.model), row.preprocessing.crop
-    found = published.latency(row.model[: len("MobileNetV1")], scale, resolution, "fp32", "Snapdragon 855 armv8", 1)
+    device, precision = "Snapdragon 855 armv8", "fp32"
+    found = published.latency(row.family, row.scale, row.preprocessing.crop, precision, device, 1)
     return None if found is None else f"{found:.1f}"

@@ -13,21 +13,21 @@ from paddle import nn
 
 from ppmobilenet import models
 from ppmobilenet.errors import UserError, did_you_mean
+from ppmobilenet.models.family import FAMILIES, family_of
 from ppmobilenet.registry import MODELS
 
-# a family is one file beside this one; what its VARIANTS name can be built
+# a family is one file beside this one, which registers it
 for _file in pkgutil.iter_modules(models.__path__):
-    _family = importlib.import_module(f"{models.__name__}.{_file.name}")
-    for _name in getattr(_family, "VARIANTS", ()):
-        MODELS.register(_name)(getattr(_family, _name))
+    importlib.import_module(f"{models.__name__}.{_file.name}")
 
 # keys of a config's Arch section that speak to training and export, not to the network
 NOT_THE_NETWORKS = ("name", "freeze", "freeze_norm", "cache_features", "infer_add_softmax", "use_sync_bn")
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names that :func:`create_model` knows and that match ``pattern`` (``"*V2*"``), in table order."""
-    return [name for name in MODELS if fnmatchcase(name, pattern)]
+    """Return the names that :func:`create_model` knows and that match ``pattern`` (``"*V2*"``), family by family."""
+    families = sorted(FAMILIES.values(), key=lambda family: family.name)
+    return [name for family in families for name in family.variants if fnmatchcase(name, pattern)]
 
 
 def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: bool = False, **kwargs) -> nn.Layer:
@@ -50,12 +50,9 @@ def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: boo
     known = MODELS.parameters(name)
     for key in kwargs:
         if key in fixed:
-            family = build.func.__name__
-            raise UserError(
-                f"{name} fixes {key} at {fixed[key]!r}",
-                hint=f"leave {key} out, or use {family}, which takes any: "
-                f"create_model({family!r}, {key}={kwargs[key]!r})",
-            )
+            freer = family_of(name).freer(name, key)
+            other = f", or use {freer}, which takes any: create_model({freer!r}, {key}={kwargs[key]!r})"
+            raise UserError(f"{name} fixes {key} at {fixed[key]!r}", hint=f"leave {key} out{other if freer else ''}")
         if key not in known:
             raise UserError(f"{name} has no argument {key!r}", hint=did_you_mean(key, known))
     try:

@@ -17,12 +17,12 @@ from paddle import nn
 from paddle.optimizer.lr import LRScheduler
 
 from ppmobilenet.errors import UserError, did_you_mean
+from ppmobilenet.models.family import head_of
 from ppmobilenet.registry import OPTIMIZERS, SCHEDULES
 
 log = logging.getLogger("ppmobilenet")
 
 Rate = Callable[[int], float]
-CLASSIFIERS = ("out", "fc")  # MobileNetV2's and MobileNetV1's
 
 
 @SCHEDULES.register()
@@ -255,7 +255,7 @@ def build_optimizer(section: Mapping, model: nn.Layer, schedule: Schedule) -> pa
         for key, parameter in named:
             if key in spared and decay is not None:
                 parameter.regularizer = paddle.regularizer.L2Decay(0.0)
-    _multiply(given.get("lr_mult") or {}, named)
+    _multiply(given.get("lr_mult") or {}, named, head_of(model))
     if given.get("clip_norm"):
         own["grad_clip"] = nn.ClipGradByNorm(given["clip_norm"])
     if given.get("clip_global_norm"):
@@ -292,10 +292,10 @@ def _spared(given: Mapping, named: list) -> set[str]:
     return {key for key, p in named if (flat and p.ndim == 1) or any(word in key for word in words)}
 
 
-def _multiply(multipliers: Mapping[str, float], named: list) -> None:
+def _multiply(multipliers: Mapping[str, float], named: list, head: str) -> None:
     """Give the parameters of the layers that a pattern fits their own multiple of the learning rate."""
     for pattern, factor in multipliers.items():
-        hit = meant(pattern, named)
+        hit = meant(pattern, named, head)
         if not hit:
             layers = sorted({key.split(".")[0] for key, _ in named})
             raise UserError(
@@ -308,15 +308,16 @@ def _multiply(multipliers: Mapping[str, float], named: list) -> None:
             parameter.optimize_attr["learning_rate"] = float(factor)
 
 
-def meant(pattern: str, named: Iterable[tuple[str, Any]]) -> list:
+def meant(pattern: str, named: Iterable[tuple[str, Any]], head: str) -> list:
     """Return the parameters that ``trunk`` (all but the classifier), ``head`` (the classifier) or a pattern names.
 
     Args:
         pattern: see above.
         named: (name of a layer or of its parameter, what to return of it).
+        head: the name of the classifier's layer, of :func:`ppmobilenet.models.family.head_of`.
     """
     if pattern in ("trunk", "head"):
-        return [p for key, p in named if (key.split(".")[0] in CLASSIFIERS) == (pattern == "head")]
+        return [p for key, p in named if f"{key}.".startswith(f"{head}.") == (pattern == "head")]
     return [p for key, p in named if _fits(key, pattern)]
 
 

@@ -10,7 +10,7 @@ import paddle
 from paddle import nn
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.mobilenet_v1 import MobileNetV1
+from ppmobilenet.models.family import family_of
 from ppmobilenet.training.ema import ModelEma
 from ppmobilenet.training.metrics import Totals
 from ppmobilenet.weights.optimizer_names import from_automatic, to_automatic
@@ -84,10 +84,12 @@ class TrainState:
     def optimizer_state(self) -> dict:
         """Return the optimizer's state, a pair (name, tensor) for each tensor as Paddle stores it."""
         state = {key: _named(value) for key, value in self.optimizer.state_dict().items()}
-        if isinstance(self.model, MobileNetV1):
-            # PaddleClas's V1 has automatic parameter names
-            state = to_automatic(state, [p.name for p in self.model.parameters()])
-        return state
+        return to_automatic(state, self.model) if self._has_automatic_names() else state
+
+    def _has_automatic_names(self) -> bool:
+        """Whether PaddleClas keeps this network's optimizer state under Paddle's numbered names."""
+        family = family_of(self.model)
+        return family is not None and family.automatic_names
 
     def set_optimizer_state(self, saved: object, where: object) -> None:
         """Set what :meth:`optimizer_state` gave, or what PaddleClas wrote.
@@ -98,8 +100,8 @@ class TrainState:
         saved = saved[0] if isinstance(saved, (list, tuple)) and len(saved) == 1 else saved
         if not isinstance(saved, Mapping):
             raise UserError("this is no optimizer state of one optimizer", where=where)
-        if isinstance(self.model, MobileNetV1):
-            saved = from_automatic(saved, [p.name for p in self.model.parameters()])
+        if self._has_automatic_names():
+            saved = from_automatic(saved, self.model)
         arrays = {key: value for key, value in saved.items() if key not in ("LR_Scheduler", "master_weights")}
         trained = {p.name: tuple(p.shape) for p in self.model.parameters() if not p.stop_gradient}
         if arrays:

@@ -13,6 +13,7 @@ import yaml
 from ppmobilenet.errors import UserError
 from ppmobilenet.weights import naming
 from ppmobilenet.weights.inspecting import inspect_weights
+from ppmobilenet.weights.layouts import LAYOUTS
 from ppmobilenet.weights.loading import LoadReport, load_weights
 from ppmobilenet.weights.unfolding import unfold_bn
 from ppmobilenet.weights.writing import write_weights
@@ -33,7 +34,6 @@ EVAL_OPS = (
     },
     {"ToCHWImage": {}},
 )
-OUTPUT_NAMINGS = ("paddle", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def convert_weights(
         model: the file's network (``create_model(...)``), whose class count is the file's.
         source: a weight file of any kind and naming.
         output: ends in ``.pdparams``, ``.npz`` or ``.safetensors``.
-        to: key names to write: ``"paddle"`` (PaddleClas's and ours) or ``"torchvision"``.
+        to: key names to write: ``"paddle"`` (PaddleClas's and ours), or ``"torchvision"`` where the family has them.
         scheme: force the naming of ``source``.
         allow_missing: keys that ``source`` may lack.
         calibration: image batches, float32 [N, 3, H, W]: recalibrate the batch norms of a folded file with them.
@@ -89,15 +89,16 @@ def convert_weights(
         UserError: the file does not fit the network, or the network has no torchvision layout.
         DamagedFileError, NumericsError: as :func:`ppmobilenet.weights.loading.load_weights`.
     """
-    if to not in OUTPUT_NAMINGS:
-        raise UserError(f"unknown output naming {to!r}", allowed=", ".join(OUTPUT_NAMINGS))
+    namings = dict.fromkeys(["paddle", *(name for layouts in LAYOUTS.values() for name in layouts.writes)])
+    if to not in namings:
+        raise UserError(f"unknown output naming {to!r}", allowed=", ".join(namings))
     report = load_weights(model, source, class_num_may_differ=False, allow_missing=allow_missing, scheme=scheme)
     photos = unfold_bn(model, calibration) if calibration is not None else 0
     state = model.state_dict()
     arrays = {key: tensor.numpy() for key, tensor in state.items()}
     names = {key: tensor.name for key, tensor in state.items()}
-    if to == "torchvision":
-        arrays, names = to_torchvision(arrays), None
+    if to != "paddle":
+        arrays, names = renamed(arrays, to), None
     path = write_weights(arrays, output, names)
     return Conversion(report, path, len(arrays), photos)
 
@@ -153,37 +154,31 @@ def calibration_batches(folder: str | os.PathLike, size: int = 16) -> Iterator[n
         yield np.stack([prepare(photo) for photo in photos[start : start + size]])
 
 
-def to_torchvision(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rename our MobileNetV2's arrays as torchvision's ``mobilenet_v2().load_state_dict`` takes them.
+def renamed(arrays: Mapping[str, np.ndarray], to: str) -> dict[str, np.ndarray]:
+    """Name our network's arrays as another project does: ``mobilenet_v2().load_state_dict`` takes ``"torchvision"``.
 
     Raises:
-        UserError: not a MobileNetV2, or one whose first block has a trained expand convolution: torchvision's layout
-            has no place for it.
+        UserError: that project has no such family, or the first block has a trained expand convolution, which its
+            layout has no place for.
     """
     layout = naming.read_layout(arrays)
-    if layout.family != "MobileNetV2":
-        raise UserError("torchvision has no MobileNetV1: only MobileNetV2 can be written in its naming")
+    if to not in LAYOUTS[layout.family].writes:
+        able = " or ".join(family for family, layouts in LAYOUTS.items() if to in layouts.writes)
+        raise UserError(f"{to} has no {layout.family}: only {able} can be written in its naming")
     neutral, _ = naming.neutral_arrays(layout, arrays)
-    expansion = {name: neutral.pop(name) for name in list(neutral) if name.startswith("block.0.expand.")}
-    if not naming.is_identity_expansion(expansion):
+    blocks = 1 + max(int(name.split(".")[1]) for name in neutral if name.startswith("block."))
+    places = LAYOUTS[layout.family].writes[to](blocks)
+    expansion = {name: neutral.pop(name) for name in list(neutral) if name.rpartition(".")[0] not in places}
+    if expansion and not naming.is_identity_expansion(expansion):
         raise UserError(
-            "its first block has a trained expand convolution, which torchvision's layout has no place for",
+            f"its first block has a trained expand convolution, which {to}'s layout has no place for",
             hint="write .pdparams, .npz or .safetensors in Paddle naming; only networks that came from "
             "torchvision, timm or paddle.vision can go back",
         )
-    blocks = 1 + max(int(name.split(".")[1]) for name in neutral if name.startswith("block."))
-    # neutral unit -> (convolution, batch norm)
-    places = {"stem": ("features.0.0", "features.0.1")}
-    places["block.0.dw"] = ("features.1.conv.0.0", "features.1.conv.0.1")
-    places["block.0.out"] = ("features.1.conv.1", "features.1.conv.2")
-    for i in range(1, blocks):
-        at = f"features.{i + 1}.conv"
-        places[f"block.{i}.expand"] = (f"{at}.0.0", f"{at}.0.1")
-        places[f"block.{i}.dw"] = (f"{at}.1.0", f"{at}.1.1")
-        places[f"block.{i}.out"] = (f"{at}.2", f"{at}.3")
-    places["last"] = (f"features.{blocks + 1}.0", f"features.{blocks + 1}.1")
     made = {}
     for unit, (conv, norm) in places.items():
+        if unit == "head":
+            continue
         made[f"{conv}.weight"] = neutral[f"{unit}.weight"]
         made[f"{norm}.weight"] = neutral[f"{unit}.scale"]
         made[f"{norm}.bias"] = neutral[f"{unit}.offset"]
@@ -191,6 +186,6 @@ def to_torchvision(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         made[f"{norm}.running_var"] = neutral[f"{unit}.variance"]
         made[f"{norm}.num_batches_tracked"] = np.array(0, "int64")
     if "head.weight" in neutral:
-        made["classifier.1.weight"] = np.ascontiguousarray(neutral["head.weight"].T)
-        made["classifier.1.bias"] = neutral["head.bias"]
+        made[f"{places['head'][0]}.weight"] = np.ascontiguousarray(neutral["head.weight"].T)
+        made[f"{places['head'][0]}.bias"] = neutral["head.bias"]
     return made

@@ -63,7 +63,7 @@ def published_file(name: str, use_ssld: bool = False) -> Path:
     """Return a model's published weights, from the cache or downloaded into it.
 
     Args:
-        name: one of ``catalog.CATALOG``, or a model with ``use_ssld``.
+        name: one of ``catalog.rows()``, or a model with ``use_ssld``.
         use_ssld: the distilled weights.
 
     Raises:

@@ -11,9 +11,7 @@ import numpy as np
 from ppmobilenet.errors import UserError
 from ppmobilenet.weights import files, naming
 from ppmobilenet.weights.guess import Architecture, guess
-from ppmobilenet.weights.schemes import RELU6_SCHEMES
-
-USUAL_ACTIVATION = {"MobileNetV1": "relu", "MobileNetV2": "relu6"}
+from ppmobilenet.weights.layouts import LAYOUTS
 
 
 @dataclass(frozen=True)
@@ -121,8 +119,8 @@ def inspect_weights(path: str | os.PathLike, scheme: str | None = None) -> Inspe
         neutral, folded = naming.neutral_arrays(layout, arrays)
         folded = folded or naming.norm_is_folded(neutral)
         architecture = guess({name: array.shape for name, array in neutral.items()}, layout.family)
-        activation = "relu6" if layout.scheme in RELU6_SCHEMES else files.activation_of(source)
-        if architecture and activation not in (None, USUAL_ACTIVATION[layout.family]):
+        activation = layout.activation or files.activation_of(source)
+        if architecture and activation not in (None, LAYOUTS[layout.family].activation):
             architecture.arguments["activation"] = activation
         found, text = layout.scheme, layout.text
         places = {**{key: name for name, key in layout.keys.items()}, **layout.ignored}

@@ -10,6 +10,7 @@ import numpy as np
 from ppmobilenet.errors import NumericsError, UserError, did_you_mean
 from ppmobilenet.weights import naming
 from ppmobilenet.weights.guess import Architecture, guess
+from ppmobilenet.weights.layouts import LAYOUTS
 
 SAME_NAMES = "same-names"
 SHOWN = 6
@@ -115,7 +116,8 @@ def translate(
         )
     theirs, folded = naming.neutral_arrays(layout, arrays)
     notes = []
-    if "block.0.expand.weight" in own.keys and "block.0.expand.weight" not in theirs and "block.0.dw.weight" in theirs:
+    lacks_expansion = "block.0.expand.weight" in own.keys and "block.0.expand.weight" not in theirs
+    if lacks_expansion and "block.0.dw.weight" in theirs and LAYOUTS[own.family].identity_expansion:
         theirs.update(naming.identity_expansion(len(theirs["block.0.dw.weight"])))
         notes.append("identity expansion in the first block")
     if folded or naming.norm_is_folded(theirs):
@@ -143,7 +145,7 @@ def _own_layout(shapes: Mapping[str, tuple[int, ...]]) -> naming.Layout | None:
         layout = naming.read_layout({key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()})
     except UserError:
         return None
-    ours = layout.scheme in ("paddleclas-v1", "paddleclas-v2") and len(layout.keys) == len(shapes)
+    ours = layout.scheme == LAYOUTS[layout.family].schemes[0].name and len(layout.keys) == len(shapes)
     return layout if ours else None
 
 
@@ -163,16 +165,17 @@ def _by_same_names(shapes: Mapping, arrays: Mapping[str, np.ndarray], source: ob
 def _unused(layout: naming.Layout, own: naming.Layout) -> tuple[list[str], dict[str, str]]:
     """Return the file's keys that a model has no place for: those that it should have, and those that it need not."""
     headless = not any(name.startswith("head.") for name in own.keys)
-    trunk_only = headless and "last.weight" not in own.keys
+    trunk_only = headless and not any(name.startswith("last") for name in own.keys)
     deepest = max((int(name.split(".")[1]) for name in own.keys if name.startswith("block.")), default=-1)
     unexpected, unused = [], {}
     for name, key in layout.keys.items():
-        if name in own.keys or (name.endswith(".bias") and not name.startswith("head.")):
+        unit, _, role = name.rpartition(".")
+        if name in own.keys or (role == "bias" and unit != "head" and not layout.is_plain(unit)):
             continue  # a convolution's bias has gone into its batch norm
         block = int(name.split(".")[1]) if name.startswith("block.") else -1
         if headless and name.startswith("head."):
             unused[key] = "the model has no classifier"
-        elif trunk_only and (name.startswith("last.") or block > deepest):
+        elif trunk_only and (name.startswith("last") or block > deepest):
             unused[key] = "behind the model's last feature map"
         else:
             unexpected.append(key)

@@ -1,12 +1,13 @@
 """Other layouts' names and shapes -> ours.
 
-Every file is first read into one neutral spelling: ``stem``, ``block.0`` ... ``block.N``, ``last`` (V2's final 1x1
-convolution) and ``head``; a block has ``expand`` (V2), ``dw`` and ``out`` (1x1, linear in V2); each convolution with
-its batch norm has ``weight``, ``scale``, ``offset``, ``mean``, ``variance``. So ``block.3.dw.mean`` is the running
-mean after the fourth block's depthwise convolution, whoever wrote the file. A model's own keys are read in the same
-way; loading is matching neutral names.
+Every file is first read into one neutral spelling: ``stem``, ``block.0`` ... ``block.N``, what follows the blocks
+(``last``, MobileNetV2's final 1x1 convolution) and ``head``; a block has ``expand`` (where it has one), ``dw`` and
+``out`` (1x1); each convolution with its batch norm has ``weight``, ``scale``, ``offset``, ``mean``, ``variance``. So
+``block.3.dw.mean`` is the running mean after the fourth block's depthwise convolution, whoever wrote the file. A
+model's own keys are read in the same way; loading is matching neutral names.
 
-A scheme, a row of :data:`.schemes.SCHEMES`, is where a layout keeps each of these. It is recognised by keys and shapes.
+A scheme, a row of a family's :class:`.layouts.Layouts`, is where a layout keeps each of these. It is recognised by keys
+and shapes.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from math import sqrt
 
 import numpy as np
 
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.weights.schemes import AUTOMATIC, DIMENSIONS, PLACES, SCHEME_NAMES, SCHEMES, Scheme
+from ppmobilenet.weights.layouts import LAYOUTS
+from ppmobilenet.weights.schemes import AUTOMATIC, DIMENSIONS, PLACES, Scheme
 
 # all published MobileNets' batch norm; a layer scaled by sqrt(1 + EPSILON) with variance 1 is the identity
 EPSILON = 1e-5
@@ -27,6 +30,8 @@ IDENTITY_SCALE = np.float32(sqrt(1.0 + EPSILON))
 
 # put before every key by wrappers: DataParallel, paddle.DataParallel, torch.compile, Lightning and hand-written ones
 WRAPPERS = ("module.", "_layers.", "_orig_mod.", "model.", "net.", "network.", "encoder.")
+# neutral units that belong to no block begin with one of these
+AROUND = ("stem", "last", "head")
 # put before the keys of the part that is a MobileNet, in files that hold more
 PARTS = ("Student.", "student.", "backbone.")
 
@@ -38,11 +43,12 @@ class Layout:
     Attributes:
         scheme: the scheme's name.
         text: whose layout that is.
-        family: ``"MobileNetV1"`` or ``"MobileNetV2"``.
+        family: a key of :data:`.layouts.LAYOUTS`.
         torch: classifier weights are [out, in].
         keys: neutral name -> the file's key.
         ignored: the file's keys that are no part of the network, with the reason: ``{"Teacher.fc.weight": "..."}``.
         misfits: the file's keys that the scheme has no place for.
+        activation: that the scheme's networks compute with, where it is not the family's.
     """
 
     scheme: str
@@ -52,6 +58,11 @@ class Layout:
     keys: dict[str, str]
     ignored: dict[str, str] = field(default_factory=dict)
     misfits: tuple[str, ...] = ()
+    activation: str | None = None
+
+    def is_plain(self, unit: str) -> bool:
+        """Whether a neutral unit (``block.3.se1``) has a bias and no batch norm."""
+        return unit.rsplit(".", 1)[-1] in LAYOUTS[self.family].plain
 
 
 def strip_prefixes(keys: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -73,10 +84,18 @@ def strip_prefixes(keys: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]
     return names, outside
 
 
-def _patterns(scheme: Scheme) -> list[tuple[re.Pattern, str, str]]:
+@cache
+def _patterns(scheme: Scheme, plain: tuple[str, ...]) -> list[tuple[re.Pattern, str, str]]:
     """(key pattern, neutral unit, kind of layer) in the scheme's order."""
-    rows = [(unit, "conv", conv) for unit, conv, _ in scheme.layers]
-    rows += [(unit, "norm", norm) for unit, _, norm in scheme.layers]
+    rows = []
+    for unit, template in scheme.layers:
+        start, _, ends = template.rstrip("}").partition("{")
+        conv, norm = ends.split(",") if ends else ("", "")
+        if unit in plain:
+            rows.append((unit, "plain", template))
+        else:
+            rows += [(unit, "conv", start + conv), (unit, "norm", start + norm)]
+    rows.sort(key=lambda row: row[1] == "norm")
     rows += [("head", "head", head) for head in scheme.heads]
     rows.sort(key=lambda row: row[2].count("<"))  # "features.1." before "features.<i>."
     patterns = []
@@ -89,15 +108,14 @@ def _patterns(scheme: Scheme) -> list[tuple[re.Pattern, str, str]]:
     return patterns
 
 
-_COMPILED = {scheme.name: _patterns(scheme) for scheme in SCHEMES}
-
-
-def _read(scheme: Scheme, names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict, list, list]:
+def _read(
+    scheme: Scheme, plain: tuple[str, ...], names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[dict, list, list]:
     """Read names by one scheme: (neutral -> key, keys of no meaning for us, keys that do not fit)."""
     found: dict[tuple, str] = {}
     steps, misfits = [], []
     for name, key in names.items():
-        for pattern, unit, kind in _COMPILED[scheme.name]:
+        for pattern, unit, kind in _patterns(scheme, plain):
             match = pattern.fullmatch(name)
             if not match:
                 continue
@@ -113,7 +131,7 @@ def _read(scheme: Scheme, names: Mapping[str, str], shapes: Mapping[str, tuple[i
                 break
             groups = match.groupdict()
             place = (int(groups.get("s") or 0), int(groups.get("i") or 1))
-            found[unit, place if unit in ("expand", "dw", "out") else None, role] = key
+            found[unit, None if unit.startswith(AROUND) else place, role] = key
             break
         else:
             misfits.append(key)
@@ -131,35 +149,38 @@ def read_layout(arrays: Mapping[str, object], scheme: str | None = None, source:
 
     Args:
         arrays: key -> anything with a ``shape``.
-        scheme: force this one of :data:`SCHEME_NAMES`.
+        scheme: force this one, by its name.
         source: the file, for messages.
 
     Raises:
-        UserError: an unknown scheme's name, or keys that are no MobileNetV1's or V2's, saying what they look like.
+        UserError: an unknown scheme's name, or keys that are of no family here, saying what they look like.
     """
-    if scheme is not None and scheme not in SCHEME_NAMES:
-        raise UserError(f"unknown naming scheme {scheme!r}", hint=did_you_mean(scheme, SCHEME_NAMES))
+    candidates = [(layouts, row) for layouts in LAYOUTS.values() for row in layouts.schemes]
+    known = [row.name for _, row in candidates] + [AUTOMATIC]
+    if scheme is not None and scheme not in known:
+        raise UserError(f"unknown naming scheme {scheme!r}", hint=did_you_mean(scheme, known))
     names, outside = strip_prefixes(arrays)
     shapes = {key: tuple(arrays[key].shape) for key in names.values()}
     best = None
-    for candidate in SCHEMES:
+    for layouts, candidate in candidates:
         if scheme not in (None, candidate.name):
             continue
-        neutral, steps, misfits = _read(candidate, names, shapes)
+        neutral, steps, misfits = _read(candidate, layouts.plain, names, shapes)
         turned = _turned(neutral, shapes, candidate.torch)
         rank = (_whole_blocks(neutral), len(neutral) + len(steps), not turned)
         if best is None or rank > best[0]:
-            best = (rank, candidate, neutral, steps, misfits)
-    if scheme in (None, AUTOMATIC) and (best is None or best[4]):
+            ignored = {**outside, **{key: "PyTorch's count of steps" for key in steps}}
+            layout = Layout(candidate.name, candidate.text, layouts.family, candidate.torch, neutral, ignored)
+            layout.misfits, layout.activation = tuple(misfits), candidate.activation
+            best = (rank, layout)
+    found = best[1] if best else None
+    if scheme in (None, AUTOMATIC) and (found is None or found.misfits):
         automatic = _automatic(names, shapes, outside)
         if automatic is not None:
             return automatic
-    if best is None or not best[2] or (scheme is None and len(best[4]) > len(best[2]) // 2):
+    if found is None or not found.keys or (scheme is None and len(found.misfits) > len(found.keys) // 2):
         raise UserError(what_it_is(names) if scheme is None else _not_that(scheme, arrays), where=source)
-    _, found, neutral, steps, misfits = best
-    ignored = dict(outside)
-    ignored.update({key: "PyTorch's count of steps" for key in steps})
-    return Layout(found.name, found.text, found.family, found.torch, neutral, ignored, tuple(misfits))
+    return found
 
 
 def _whole_blocks(neutral: Mapping[str, str]) -> int:
@@ -189,7 +210,7 @@ _AUTOMATIC_ENDS = {
 
 
 def _automatic(names: Mapping[str, str], shapes: Mapping, ignored: Mapping[str, str]) -> Layout | None:
-    """Read Paddle's automatic names (``conv2d_3.w_0``) by position, if the shapes are those of a MobileNet."""
+    """Read Paddle's automatic names (``conv2d_3.w_0``) by position, if the shapes are those of a family."""
     layers: dict[str, dict[int, dict[str, str]]] = {"conv": {}, "norm": {}, "head": {}}
     for name, key in names.items():
         match = _AUTOMATIC_NAME.fullmatch(name)
@@ -200,41 +221,26 @@ def _automatic(names: Mapping[str, str], shapes: Mapping, ignored: Mapping[str, 
         if role is None:
             return None
         layers[kind].setdefault(int(match["n"]), {})[role] = key
-    convs = [layers["conv"][n] for n in sorted(layers["conv"])]
-    norms = [layers["norm"][n] for n in sorted(layers["norm"])]
-    heads = [layers["head"][n] for n in sorted(layers["head"])]
-    if not convs or any("weight" not in c for c in convs) or len(heads) > 1 or len(norms) not in (0, len(convs)):
+    convs, norms, heads = ([rows[n] for n in sorted(rows)] for rows in layers.values())
+    if not convs or any("weight" not in c for c in convs) or len(heads) > 1:
         return None
-    units = _units_in_order([shapes[c["weight"]] for c in convs])
-    if units is None:
-        return None
-    keys = {}
-    for i, (unit, conv) in enumerate(zip(units, convs)):
-        keys.update({f"{unit}.{role}": key for role, key in conv.items()})
-        if norms:
-            keys.update({f"{unit}.{role}": key for role, key in norms[i].items()})
-    for head in heads:
-        keys.update({f"head.{role}": key for role, key in head.items()})
-    family = "MobileNetV2" if "last" in units else "MobileNetV1"
-    text = f"Paddle's automatic names, {family} by the order and shapes of its convolutions"
-    return Layout(AUTOMATIC, text, family, False, keys, dict(ignored))
+    kinds = "".join(_letter(shapes[c["weight"]]) for c in convs)
+    for family, layouts in LAYOUTS.items():
+        units = layouts.in_order(kinds)
+        text = f"Paddle's automatic names, {family} by the order and shapes of its convolutions"
+        layout = Layout(AUTOMATIC, text, family, False, {}, dict(ignored))
+        normed = [unit for unit in units or () if not layout.is_plain(unit)]
+        if units is None or len(norms) not in (0, len(normed)):
+            continue
+        for unit, roles in (*zip(units, convs), *zip(normed, norms), *(("head", head) for head in heads)):
+            layout.keys.update({f"{unit}.{role}": key for role, key in roles.items()})
+        return layout
+    return None
 
 
-def _units_in_order(shapes: list[tuple[int, ...]]) -> list[str] | None:
-    """Name a MobileNet's convolutions from their order and shapes; None if it is none."""
-    kinds = []
-    for shape in shapes:
-        kinds.append("d" if shape[1:] == (1, 3, 3) else "p" if shape[2:] == (1, 1) else "c")
-    text = "".join(kinds)
-    if re.fullmatch("c(dp)+", text):
-        blocks = [("dw", "out")] * text.count("d")
-    elif match := re.fullmatch("c(p?dp)((?:pdp)+)p", text):
-        first = ("expand", "dw", "out") if len(match[1]) == 3 else ("dw", "out")
-        blocks = [first] + [("expand", "dw", "out")] * (len(match[2]) // 3)
-    else:
-        return None
-    units = ["stem"] + [f"block.{i}.{unit}" for i, block in enumerate(blocks) for unit in block]
-    return units + (["last"] if len(units) < len(shapes) else [])
+def _letter(shape: tuple[int, ...]) -> str:
+    """``p`` for a 1x1 convolution's weight, ``d`` for a depthwise one's, ``c`` for another's."""
+    return "p" if shape[2:] == (1, 1) else "d" if shape[1] == 1 else "c"
 
 
 # what else a file may be: a pattern that some key matches -> its name
@@ -250,14 +256,14 @@ OTHERS = (
 
 
 def what_it_is(names: Iterable[str]) -> str:
-    """Say in one line that these keys are no MobileNetV1's or V2's, and what they look like."""
-    names = list(names)
+    """Say in one line that these keys are of no family here, and what they look like."""
+    names, families = list(names), " or ".join(LAYOUTS)
     for pattern, text in OTHERS:
         matching = [name for name in names if re.search(pattern, name)]
         if matching:
-            return f"these are the weights of {text} (it has {matching[0]!r}), not of a MobileNetV1 or V2"
+            return f"these are the weights of {text} (it has {matching[0]!r}), not of a {families}"
     shown = ", ".join(names[:4])
-    return f"its {len(names)} keys are no MobileNetV1's or V2's that is known: {shown[:200]}, ..."
+    return f"its {len(names)} keys are of no {families} that is known: {shown[:200]}, ..."
 
 
 def _not_that(scheme: str, arrays: Mapping) -> str:
@@ -274,6 +280,8 @@ def neutral_arrays(layout: Layout, arrays: Mapping[str, np.ndarray]) -> tuple[di
     folded = False
     for name in [n for n in made if n.endswith(".bias") and n != "head.bias"]:
         unit = name[: -len(".bias")]
+        if layout.is_plain(unit):
+            continue
         bias = made.pop(name)
         if f"{unit}.mean" in made:
             made[f"{unit}.mean"] = made[f"{unit}.mean"] - bias
@@ -297,10 +305,10 @@ def identity_norm(unit: str, channels: int) -> dict[str, np.ndarray]:
 
 
 def identity_expansion(channels: int) -> dict[str, np.ndarray]:
-    """Return the expand convolution of V2's first block that changes nothing.
+    """Return an expand convolution of the first block that changes nothing.
 
-    torchvision and its kin leave that convolution out (its factor is 1). Its input comes from an activation and lies
-    in [0, 6], where ReLU6 and ReLU change nothing, so the identity reproduces them exactly.
+    torchvision's MobileNetV2 and its kin leave that convolution out (its factor is 1). Its input comes from an
+    activation and lies in [0, 6], where ReLU6 and ReLU change nothing, so the identity reproduces them exactly.
     """
     weight = np.eye(channels, dtype=np.float32).reshape(channels, channels, 1, 1)
     return {"block.0.expand.weight": weight, **identity_norm("block.0.expand", channels)}

@@ -1,8 +1,8 @@
-"""Optimizer state (``.pdopt``) of MobileNetV1 between PaddleClas's automatic names and ours.
+"""Optimizer state (``.pdopt``) between PaddleClas's automatic parameter names and ours.
 
-PaddleClas names no parameter of its V1: Paddle numbers them (``conv2d_0.w_0``, ``batch_norm_26.b_0``), and those are
-the keys of its ``.pdopt``. Ours have the names of the static-graph release (``conv1_weights``). Layers stand in the
-same order in both, so the n-th convolution is the n-th convolution. V2's names are equal and need none of this.
+Of some families (:attr:`ppmobilenet.models.Family.automatic_names`) PaddleClas names no parameter: Paddle numbers them
+(``conv2d_0.w_0``, ``batch_norm_26.b_0``), and those are the keys of its ``.pdopt``. Ours have names of their own
+(``conv1_weights``). Layers stand in the same order in both, so the n-th convolution is the n-th convolution.
 
 The last number of a key (``conv1_weights_velocity_0``) counts the optimizers of the process that made the accumulator:
 take an optimizer's first step inside ``paddle.utils.unique_name.guard()`` and it is 0, as in a process of its own.
@@ -11,65 +11,67 @@ take an optimizer's first step inside ``paddle.utils.unique_name.guard()`` and i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ppmobilenet.errors import UserError
 
-# end of our name -> (kind of layer, end of the automatic name); the first that fits
-_KINDS = (
-    (re.compile(r"fc\d+_weights$"), "linear", "w_0"),
-    (re.compile(r"fc\d+_offset$"), "linear", "b_0"),
-    (re.compile(r"_weights$"), "conv2d", "w_0"),
-    (re.compile(r"_bn_scale$"), "batch_norm", "w_0"),
-    (re.compile(r"_bn_offset$"), "batch_norm", "b_0"),
-    (re.compile(r"_bn_mean$"), "batch_norm", "w_1"),
-    (re.compile(r"_bn_variance$"), "batch_norm", "w_2"),
-)
+if TYPE_CHECKING:
+    from paddle import nn
+
+# end of a layer's class name -> what Paddle calls its parameters, in the layer's order: attribute -> end of the name
+_KINDS = {
+    "Conv2D": ("conv2d", {"weight": "w_0", "bias": "b_0"}),
+    "Linear": ("linear", {"weight": "w_0", "bias": "b_0"}),
+    "BatchNorm2D": ("batch_norm", {"weight": "w_0", "bias": "b_0", "_mean": "w_1", "_variance": "w_2"}),
+}
 # a key of a .pdopt: parameter name, then the accumulator's (``_velocity_0``, ``_fp32_master_0_moment1_0``)
-_OURS = re.compile(r"(.+?_(?:weights|bn_scale|bn_offset|bn_mean|bn_variance|offset))(_.+)?")
-_AUTOMATIC = re.compile(r"(conv2d|batch_norm|linear)_(\d+)\.([wb]_\d)(_.+)?")
+_AUTOMATIC = re.compile(r"(conv2d|batch_norm|linear|create_parameter)_(\d+)\.([wb]_\d)(_.+)?")
 
 
-def automatic_names(names: Sequence[str]) -> dict[str, str]:
-    """Return our parameter names with the automatic ones: ``{"conv1_weights": "conv2d_0.w_0", ...}``.
-
-    Args:
-        names: all parameter names of the network, in its order: ``[p.name for p in model.parameters()]``.
-    """
-    counts: dict[tuple[str, str], int] = {}
+def automatic_names(network: nn.Layer) -> dict[str, str]:
+    """Return a network's parameter names with the automatic ones: ``{"conv1_weights": "conv2d_0.w_0", ...}``."""
+    counts: dict[str, int] = {}
     table = {}
-    for name in names:
-        kind, end = next((kind, end) for pattern, kind, end in _KINDS if pattern.search(name))
-        index = counts.get((kind, end), 0)
-        counts[kind, end] = index + 1
-        table[name] = f"{kind}_{index}.{end}"
+    for layer in network.sublayers(include_self=True):
+        kind, ends = _KINDS.get(type(layer).__name__, ("create_parameter", None))
+        own = dict(layer.named_parameters(include_sublayers=False))
+        if ends is None:  # parameters of a layer's own making are numbered one by one
+            named = [(parameter, "w_0") for parameter in own.values()]
+        else:
+            named = [(own[attribute], end) for attribute, end in ends.items() if attribute in own]
+        for i, (parameter, end) in enumerate(named):
+            if ends is None or i == 0:
+                counts[kind] = counts.get(kind, -1) + 1
+            table[parameter.name] = f"{kind}_{counts[kind]}.{end}"
     return table
 
 
-def to_automatic(state: Mapping, names: Sequence[str]) -> dict:
-    """Return a ``.pdopt`` with our keys under the names that PaddleClas's V1 has in a fresh process.
+def to_automatic(state: Mapping, network: nn.Layer) -> dict:
+    """Return a ``.pdopt`` with our keys under the names that PaddleClas's network has in a fresh process.
 
     Args:
         state: ``optimizer.state_dict()``; entries that belong to no parameter (``LR_Scheduler``) stay as they are.
-        names: as in :func:`automatic_names`.
+        network: whose parameters these are.
     """
-    table = automatic_names(names)
+    table = automatic_names(network)
 
     def rename(key: str) -> str:
-        found = _OURS.fullmatch(key)
-        return table[found[1]] + (found[2] or "") if found and found[1] in table else key
+        ends = (key[:cut] for cut in range(len(key), 0, -1) if cut == len(key) or key[cut] == "_")
+        name = next((start for start in ends if start in table), None)
+        return key if name is None else table[name] + key[len(name) :]
 
     return _renamed(state, rename)
 
 
-def from_automatic(state: Mapping, names: Sequence[str]) -> dict:
-    """Return a ``.pdopt`` of PaddleClas's V1 under our names; one that has our names already comes back as it is.
+def from_automatic(state: Mapping, network: nn.Layer) -> dict:
+    """Return a ``.pdopt`` of PaddleClas's under our names; one that has our names already comes back as it is.
 
     The numbers need not start at 0: another network may have been built first in the process that wrote the file.
 
     Args:
         state: the file's content, for example from ``read_pickle``.
-        names: as in :func:`automatic_names`.
+        network: that the state is for.
 
     Raises:
         UserError: the file holds another number of layers than the network has.
@@ -80,7 +82,7 @@ def from_automatic(state: Mapping, names: Sequence[str]) -> dict:
         numbers.setdefault(found[1], set()).add(int(found[2]))
     if not numbers:
         return dict(state)
-    ours = {automatic: name for name, automatic in automatic_names(names).items()}
+    ours = {automatic: name for name, automatic in automatic_names(network).items()}
     position = {}
     for kind, found_numbers in numbers.items():
         expected = sum(automatic.startswith(f"{kind}_") and automatic.endswith("w_0") for automatic in ours)

@@ -19,7 +19,7 @@ def found():
 
 def test_every_published_network_is_there_once(found):
     keys = [(c.model, c.scale, c.resolution, c.precision) for c in found]
-    assert len(keys) == len(set(keys)) == len({row[1:5] for row in published.ACCURACY})
+    assert len(keys) == len(set(keys)) == len({row[1:5] for row in published.accuracies()})
     both = next(c for c in found if (c.model, c.scale, c.resolution, c.precision) == ("MobileNetV2", 1.0, 224, "fp32"))
     # where both published, the numbers of the weights that Paddle users get
     assert (both.top1, both.source) == (72.15, published.PC)
@@ -88,7 +88,7 @@ def test_command(capsys, tmp_path):
     assert main(["choose", "--min-top1", "76", "--json"]) == 0
     assert {row["precision"] for row in json.loads(capsys.readouterr().out)} == {"fp32 SSLD"}
     assert main(["choose", "--device", "list"]) == 0
-    assert capsys.readouterr().out.splitlines() == list(published.DEVICES)
+    assert capsys.readouterr().out.splitlines() == list(published.devices())
 
 
 def test_command_says_what_is_wrong(capsys):

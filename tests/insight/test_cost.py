@@ -197,9 +197,9 @@ def test_sweep_has_the_published_accuracy():
 def test_published_rows_are_ours_to_look_up():
     assert published.latency("MobileNetV2", 1.0, 224, "fp32", "Snapdragon 855 armv8", 4) == 8.1
     assert published.latency("MobileNetV2", 1.0, 224, "fp32", "Pixel 1, TF Lite", 4) is None
-    for row in published.ACCURACY:
-        assert row.family in cost.ALPHAS and 30 < row.top1 < row.top5 < 100
-    keys = [row[:5] for row in published.ACCURACY] + [row[:6] for row in published.LATENCY]
+    for row in published.accuracies():
+        assert row.family in list_models() and 30 < row.top1 < row.top5 < 100
+    keys = [row[:5] for row in published.accuracies()] + [row[:6] for row in published.latencies()]
     assert len(keys) == len(set(keys))
 
 

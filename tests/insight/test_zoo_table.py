@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.insight import published, zoo_table
+from ppmobilenet.insight import zoo_table
 from ppmobilenet.weights import catalog
 
 
 def test_one_row_a_published_file():
     lines = zoo_table.zoo_table().splitlines()
-    assert len(lines) == 2 + len(catalog.ROWS)
+    assert len(lines) == 2 + len(catalog.rows())
     v2 = next(line for line in lines if "[MobileNetV2](" in line)
     for cell in (
         "3.51 M",
@@ -42,8 +42,3 @@ def test_the_table_goes_between_its_marks(tmp_path):
 
 def test_the_checkout_s_readmes_are_up_to_date(repo):
     assert zoo_table.update(repo, write=False) == 0, "python tools/make_docs.py"
-
-
-@pytest.mark.parametrize("name,scale", [("MobileNetV2", 1.0), ("MobileNetV1_x0_25", 0.25), ("MobileNetV2_x2_0", 2.0)])
-def test_scale_of_a_name(name, scale):
-    assert published.scale_of(name) == scale

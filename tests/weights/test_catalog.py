@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.weights import catalog
+from ppmobilenet.weights import catalog, layouts
 
 pytest.importorskip("paddle")
+ROWS = tuple(catalog.rows().values())
 
 
 def batch_norm_values(model, cost) -> int:
@@ -15,7 +16,7 @@ def batch_norm_values(model, cost) -> int:
     return sum(c * h * w for c, h, w in (x.output_shape for x in cost.layers if x.kind != "fc"))
 
 
-@pytest.mark.parametrize("model", sorted({row.model for row in catalog.ROWS}))
+@pytest.mark.parametrize("model", sorted({row.model for row in ROWS}))
 def test_exact_and_published_figures(model):
     from ppmobilenet.insight.cost import measure
     from ppmobilenet.models.zoo import create_model
@@ -23,11 +24,11 @@ def test_exact_and_published_figures(model):
     network = create_model(model)
     cost = measure(network, 224)
     counted = {
-        catalog.AS_BUILT: cost.madds,
-        catalog.AS_PAPER: cost.paper_madds,
-        catalog.WITH_NORM: cost.madds + 2 * batch_norm_values(network, cost),
+        layouts.AS_BUILT: cost.madds,
+        layouts.AS_PAPER: cost.paper_madds,
+        layouts.WITH_NORM: cost.madds + 2 * batch_norm_values(network, cost),
     }
-    rows = [row for row in catalog.ROWS if row.model == model]
+    rows = [row for row in ROWS if row.model == model]
     assert rows
     for row in rows:
         assert (row.parameters, row.madds) == (cost.parameters, cost.madds)
@@ -38,9 +39,9 @@ def test_exact_and_published_figures(model):
 def test_rows_cover_every_published_model_and_point_to_files():
     from ppmobilenet.models.zoo import list_models
 
-    assert [row.model for row in catalog.ROWS if not row.ssld] == list_models("MobileNetV[12]*")
-    assert len({row.url for row in catalog.ROWS}) == len(catalog.ROWS) == 12
-    for row in catalog.ROWS:
+    assert [row.model for row in ROWS if not row.ssld] == list_models("MobileNetV[12]*")
+    assert len({row.url for row in ROWS}) == len(ROWS) == 12
+    for row in ROWS:
         assert row.url.startswith("https://") and row.url.endswith(f"/{row.name}_pretrained.pdparams")
         assert 50 < row.top1 < row.top5 < 100
         assert row.status == "unverified" or row.sha256
@@ -51,7 +52,7 @@ def test_recipes_exist_and_evaluate_with_the_rows_preprocessing(repo):
 
     if not (repo / "configs" / "ImageNet").is_dir():
         pytest.skip("configs/ImageNet has not landed yet")
-    for row in catalog.ROWS:
+    for row in ROWS:
         recipe = yaml.safe_load((repo / row.recipe).read_text(encoding="utf-8"))
         assert recipe["Arch"]["name"] == row.model
         ops = {k: v for op in recipe["DataLoader"]["Eval"]["dataset"]["transform_ops"] for k, v in op.items()}
@@ -72,4 +73,4 @@ def test_find_knows_ssld_and_what_there_is_not():
 
 def test_peer_addresses_are_these(peer):
     theirs = {**peer.v1.MODEL_URLS, **peer.v2.MODEL_URLS}
-    assert {row.model: row.url for row in catalog.ROWS if not row.ssld} == theirs
+    assert {row.model: row.url for row in ROWS if not row.ssld} == theirs

@@ -148,7 +148,7 @@ def test_the_ppocr_trunk_is_known_as_v3_and_refused_in_one_line(weights, name):
     with pytest.raises(UserError) as caught:
         load_weights(create_model(name), weights / "MobileNetV3_large_x0_5_ppocr_pretrained")
     assert "these are the weights of MobileNetV3" in str(caught.value)
-    assert "not of a MobileNetV1 or V2" in str(caught.value) and "\n" not in str(caught.value)
+    assert "not of a MobileNetV1 or MobileNetV2" in str(caught.value) and "\n" not in str(caught.value)
     assert inspect_weights(weights / "MobileNetV3_large_x0_5_ppocr_pretrained.pdparams").scheme is None
 
 

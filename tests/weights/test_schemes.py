@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.weights.convert import architecture_of, convert_weights, to_torchvision
+from ppmobilenet.weights.convert import architecture_of, convert_weights, renamed
 from ppmobilenet.weights.files import read_weights
 from ppmobilenet.weights.inspecting import inspect_weights
 from ppmobilenet.weights.loading import load_weights
@@ -305,9 +305,9 @@ def test_back_to_torchvision(tmp_path, nets):
 
 def test_what_cannot_go_back_to_torchvision_says_why(v1, v2):
     with pytest.raises(UserError, match="trained expand convolution"):
-        to_torchvision(state_of(v2))
+        renamed(state_of(v2), "torchvision")
     with pytest.raises(UserError, match="torchvision has no MobileNetV1"):
-        to_torchvision(state_of(v1))
+        renamed(state_of(v1), "torchvision")
 
 
 def test_a_scheme_can_be_forced_and_must_fit(tmp_path, v2):

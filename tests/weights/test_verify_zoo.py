@@ -39,8 +39,8 @@ def test_downloads_loads_evaluates_and_records(server, imagenet, tmp_path, repo,
     printed = capsys.readouterr().out
     assert "137 of 137 tensors loaded" in printed and "PUBLISHED 51.4 / 75.5" in printed
     monkeypatch.setattr(catalog, "VERIFIED", output)
-    assert catalog.CATALOG[NAME].status == f"loads, top-1 {entry['top1']:.2f} %"
-    assert catalog.CATALOG[NAME].sha256 == entry["sha256"]
+    assert catalog.rows()[NAME].status == f"loads, top-1 {entry['top1']:.2f} %"
+    assert catalog.rows()[NAME].sha256 == entry["sha256"]
 
 
 def test_a_failed_row_is_said_and_the_others_go_on(server, tmp_path, capsys):  # noqa: F811
