@@ -228,7 +228,7 @@ def _machine() -> str:
 
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("model name", "Model")):
                 cpu = line.partition(":")[2].strip()
                 break
@@ -247,7 +247,7 @@ def _model_key(package: Package, names: Sequence[str], threads: int, precision: 
 
 def _read_choices(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -332,5 +332,5 @@ def remember_choice(package: Package, threads: int, precision: str, seconds: Map
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(choices, indent=1))
+        partial.write_text(json.dumps(choices, indent=1), encoding="utf-8")
         os.replace(partial, path)
