@@ -5,9 +5,10 @@ Nothing here imports paddle: with the ONNX backend a board needs only numpy, Ope
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,21 @@ class Classifier:
         return self._top(self.probabilities(tensor[None])[0], self.labels, name)
 
 
+def _open(package: Package, backend: str, threads: int, precision: str) -> Engine:
+    return open_backend(package, backend, threads, precision)[2]
+
+
+def _lane_backend(package: Package, asked: str, wide: Engine, precision: str) -> str | None:
+    """Return the engine that is opened several times, with one thread each; None if it would bring nothing.
+
+    The OpenVINO engine runs one call at a time in a process, so with ``"auto"`` ONNX Runtime takes that part where it
+    can: the second fastest on each of N processors is faster than the fastest that uses all N for one photo.
+    """
+    if asked == "auto" and wide.backend != "lite" and wide.threads > 1 and "onnxruntime" in usable(package, precision):
+        return "onnxruntime"
+    return None if wide.alone else wide.backend
+
+
 class Predictor(Classifier):
     """An exported package, ready to answer, from any number of threads.
 
@@ -248,8 +264,6 @@ class Predictor(Classifier):
 
     Attributes:
         package: the opened :class:`Package`.
-        backend: the name of the backend in use.
-        form: the package's form that it runs.
 
     Raises:
         UserError: no such folder, backend or form; an engine that is not installed or does not start.
@@ -272,18 +286,16 @@ class Predictor(Classifier):
         _check_positive(threads=threads, topk=topk)
         check_channels(channels)
         self.package = package if isinstance(package, Package) else open_package(Path(package))
-        self.threads, self._asked, self._precision = threads or usable_cores(), backend, precision
-        engine = self._open_wide()
+        self.threads = threads or usable_cores()
+        # of the package and not of the predictor, which would hold itself alive
+        open_wide = functools.partial(_open, self.package, backend, self.threads, precision)
+        engine = open_wide()
+        lane = _lane_backend(self.package, backend, engine, precision)
+        open_lane = functools.partial(_open, self.package, lane, 1, precision) if lane else None
+        self.engines = EnginePool(engine, open_wide, open_lane, limit=max(self.threads, usable_cores()))
         if missing := self.package.missing():
             others = f" and {len(missing) - 1} more" if missing[1:] else ""
             log.warning("%s: %s%s missing; answers come from %s", package, missing[0], others, self.form["name"])
-        lane = self._lane_backend()
-        opened = [engine]  # the pool's first; it opens others itself, in a forked child
-        self.engines = EnginePool(
-            lambda: opened.pop() if opened else self._open_wide(),
-            (lambda: open_backend(self.package, lane, 1, precision)[2]) if lane else None,
-            limit=max(self.threads, usable_cores()),
-        )
         meta = self.package.meta
         kind = meta["output"]["kind"]
         if kind == "unknown":  # PaddleClas exports with softmax inside unless told otherwise: noise tells
@@ -292,20 +304,15 @@ class Predictor(Classifier):
             kind = "probabilities" if is_share else "logits"
         super().__init__(self.package.ops, self.engines, meta["labels"], kind, topk or meta["topk"], channels)
 
-    def _open_wide(self) -> Engine:
-        self.backend, self.form, engine = open_backend(self.package, self._asked, self.threads, self._precision)
-        return engine
+    @property
+    def backend(self) -> str:
+        """The name of the backend in use."""
+        return self.engines.wide.backend
 
-    def _lane_backend(self) -> str | None:
-        """Return the engine that is opened several times, with one thread each; None if it would bring nothing.
-
-        The OpenVINO engine runs one call at a time in a process, so with ``"auto"`` ONNX Runtime takes that part where
-        it can: the second fastest on each of N processors is faster than the fastest that uses all N for one photo.
-        """
-        if self._asked == "auto" and self.backend != "lite" and self.threads > 1:
-            if "onnxruntime" in usable(self.package, self._precision):
-                return "onnxruntime"
-        return None if self.backend == "openvino" else self.backend
+    @property
+    def form(self) -> Mapping:
+        """The package's form that it runs."""
+        return self.engines.wide.form
 
     def stream(
         self,

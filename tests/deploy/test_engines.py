@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import cv2
@@ -147,7 +149,7 @@ class Counting:
 
 def test_a_lone_caller_keeps_the_wide_engine_and_several_get_lanes():
     wide, lanes = Counting(0.002), []
-    pool = EnginePool(lambda: wide, lambda: Counting(0.002, lanes), limit=3)
+    pool = EnginePool(wide, lambda: wide, lambda: Counting(0.002, lanes), limit=3)
     for number in range(20):
         pool(number)
     assert wide.calls == 20 and not lanes
@@ -156,12 +158,23 @@ def test_a_lone_caller_keeps_the_wide_engine_and_several_get_lanes():
     assert wide.calls + sum(lane.calls for lane in lanes) == 20 + 160
 
 
+def test_a_predictor_goes_with_its_last_reference(package):
+    predictor = Predictor(package, "onnxruntime")
+    engine = weakref.ref(predictor.engines.wide)
+    gc.disable()
+    try:
+        del predictor
+        assert engine() is None
+    finally:
+        gc.enable()
+
+
 def test_a_lane_that_does_not_open_leaves_the_others_to_answer(caplog):
     def refuse():
         raise UserError("no memory")
 
     wide = Counting(0.001)
-    pool = EnginePool(lambda: wide, refuse, limit=4)
+    pool = EnginePool(wide, lambda: wide, refuse, limit=4)
     in_threads(4, lambda number: [pool(number) for _ in range(10)])
     assert wide.calls == 40 and "no memory" in caplog.text
 

@@ -29,28 +29,35 @@ class EnginePool:
     finds none free waits for the next. A process that is forked opens its engines anew at its first call.
 
     Args:
-        open_wide: opens the engine of a caller that is alone.
+        wide: the engine of a caller that is alone.
+        open_wide: opens it anew in a forked child.
         open_lane: opens an engine of one thread; None: all calls go through the wide one, one after the other.
         limit: lanes at most.
-
-    Attributes:
-        wide: the engine of a caller that is alone.
     """
 
-    def __init__(self, open_wide: Callable[[], Engine], open_lane: Callable[[], Engine] | None, limit: int):
+    def __init__(
+        self, wide: Engine, open_wide: Callable[[], Engine], open_lane: Callable[[], Engine] | None, limit: int
+    ):
         self._open_wide, self._open_lane, self._wanted = open_wide, open_lane, limit
-        self._reset()
-        self.wide = open_wide()
+        self._reset(wide)
         _POOLS.add(self)
 
-    def _reset(self) -> None:
-        self.wide: Engine | None = None
+    def _reset(self, wide: Engine | None) -> None:
+        self._wide = wide
         self._changed = threading.Condition()
         self._wide_free, self._opening = True, False
         self._lanes, self._first = 0, None
         self._free: list[Engine] = []
         self._limit = self._wanted if self._open_lane else 0
         self._inside, self._met = 0, -MEETING
+
+    @property
+    def wide(self) -> Engine:
+        """The engine of a caller that is alone."""
+        with self._changed:
+            if self._wide is None:  # a forked child
+                self._wide = self._open_wide()
+            return self._wide
 
     @property
     def has_lanes(self) -> bool:
@@ -74,8 +81,7 @@ class EnginePool:
     def _take(self, lane: bool) -> tuple[Engine, bool]:
         """Return an engine for one call, and whether it is the wide one."""
         with self._changed:
-            if self.wide is None:  # a forked child
-                self.wide = self._open_wide()
+            wide = self.wide
             now = time.monotonic()
             if self._inside:
                 self._met = now
@@ -90,7 +96,7 @@ class EnginePool:
                 # who waits for a lane that is being opened need not stand idle
                 if self._wide_free and (not lane or self._opening):
                     self._wide_free = False
-                    return self.wide, True
+                    return wide, True
                 self._changed.wait()
                 lane = lane and self._limit > 0
         engine = self._new_lane()
@@ -118,9 +124,9 @@ class EnginePool:
     def _forked(self) -> None:
         # Their libraries' threads, and Lite's pipe, are the parent's: nothing here may run or close them.
         # An engine that was in use at the fork is held by a thread that is not there any more.
-        for engine in (self.wide, self._first, *self._free):
+        for engine in (self._wide, self._first, *self._free):
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
-        self._reset()
+        self._reset(None)
 
 
 _POOLS: weakref.WeakSet[EnginePool] = weakref.WeakSet()
