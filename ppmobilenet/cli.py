@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import importlib
 import json
 import math
@@ -19,7 +20,7 @@ import warnings
 from collections.abc import Mapping
 from typing import NoReturn
 
-from ppmobilenet import __version__
+from ppmobilenet import __version__, console
 from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_you_mean, missing_package, nearest
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
@@ -144,7 +145,9 @@ def _carry_out(module, args: argparse.Namespace) -> int:
     if args.json != "-" and outcome.text:
         print(outcome.text)
     if args.json and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":  # of several processes the first one writes
-        text = json.dumps(_plain(outcome.data), indent=1, ensure_ascii=False) + "\n"
+        # Python's escapes (\U0001f600) are not JSON's: where the console has not every letter, JSON spells them itself
+        own_escapes = args.json == "-" and not console.is_utf8(sys.stdout)
+        text = json.dumps(_plain(outcome.data), indent=1, ensure_ascii=own_escapes) + "\n"
         if args.json == "-":
             print(text, end="")
         else:
@@ -196,6 +199,7 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the words after the program's name; default ``sys.argv[1:]``.
     """
+    console.open_door()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
@@ -210,7 +214,9 @@ def main(argv: list[str] | None = None) -> int:
         if argv[0] not in COMMANDS:
             raise UserError(f"unknown command {argv[0]!r}", hint=did_you_mean(argv[0], COMMANDS))
         parser, module = build_parser(argv[0])
-        return _carry_out(module, parser.parse_args(argv[1:]))
+        code = _carry_out(module, parser.parse_args(argv[1:]))
+        sys.stdout.flush()  # what it cannot take is to be told here, not by the interpreter's end
+        return code
     except UserError as error:
         if debug:
             raise
@@ -227,15 +233,18 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_SIGINT
     except BrokenPipeError:
         # the reader of our output went away (`| head`): not an error, and nothing more can be written
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.give_up(sys.stdout)
         return EXIT_OK
     except OSError as error:
         # a disk that is full, a right that is missing, a path that cannot be: for the user to mend, not for us
-        if debug or error.filename is None:
+        if debug or (error.filename is None and error.errno != errno.ENOSPC):
             raise
         blocked = isinstance(error, (FileExistsError, NotADirectoryError))
         said = "is a file, and a folder is needed there" if blocked else error.strerror
-        print(f"error: {error.filename}: {said}\n  what to do: --debug shows what was done", file=sys.stderr)
+        where = error.filename if error.filename is not None else "standard output, or a file that was being written"
+        print(f"error: {UserError(said, where=where, hint='--debug shows what was done')}", file=sys.stderr)
+        if error.filename is None:
+            console.give_up(sys.stdout)
         return EXIT_USER
 
 

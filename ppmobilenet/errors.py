@@ -7,6 +7,7 @@ and leaves with its exit code. A message says what was found and where, what is 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 EXIT_OK = 0
@@ -29,6 +30,26 @@ EXTRAS = {
 }
 
 
+# What a user typed stands in messages as it was found, and it may be a whole photo in base64: a word and a text keep
+# their beginning and their end. Paths and lists of names are shorter.
+LONGEST_WORD = 500
+LONGEST_TEXT = 4000
+
+
+def bounded(text: object) -> str:
+    """Return a text for people: long words and long texts without their middle, control characters spelled out."""
+    shown = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: _without_middle(word[0], LONGEST_WORD), str(text))
+    shown = _without_middle(shown, LONGEST_TEXT)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", lambda found: f"\\x{ord(found[0]):02x}", shown)
+
+
+def _without_middle(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    head, tail = longest * 3 // 5, longest * 3 // 10
+    return f"{text[:head]}...({len(text) - head - tail} characters)...{text[-tail:]}"
+
+
 class UserError(Exception):
     """The user's input cannot be used (exit code 2).
 
@@ -45,12 +66,13 @@ class UserError(Exception):
     def __init__(
         self, message: str, *, where: object | None = None, allowed: str | None = None, hint: str | None = None
     ):
-        self.message, self.where, self.allowed, self.hint = message, where, allowed, hint
-        text = f"{where}: {message}" if where is not None else message
+        self.message, self.where = bounded(message), where
+        self.allowed, self.hint = allowed and bounded(allowed), hint and bounded(hint)
+        text = f"{bounded(where)}: {self.message}" if where is not None else self.message
         if allowed:
-            text += f"\n  allowed: {allowed}"
+            text += f"\n  allowed: {self.allowed}"
         if hint:
-            text += f"\n  what to do: {hint}"
+            text += f"\n  what to do: {self.hint}"
         super().__init__(text)
 
 

@@ -205,3 +205,59 @@ def test_a_place_where_nothing_can_be_written_is_said(capsys, repo):
     assert "/proc/nowhere" in capsys.readouterr().err
     assert main(["train", *words]) in (2, 3)
     assert "/proc/nowhere" in (error := capsys.readouterr().err) and "Traceback" not in error
+
+
+BASE64 = "iVBORw0KGgo" * 4500
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [BASE64],
+        ["infer", "-m", BASE64, "-i", "README.md"],
+        ["infer", "-m", "x", "-i", BASE64],
+        ["infer", "--" + BASE64],
+        ["eval", "-c", BASE64],
+        ["eval", "-c", "configs/quick_start/MobileNetV2_x0_25_digits.yaml", "-o", f"Global.{BASE64}=1"],
+        ["cost", BASE64],
+        ["export", "-c", "configs/quick_start/MobileNetV2_x0_25_digits.yaml", "--to", BASE64],
+        ["infer", "-m", "x", "-i", "x", "--precision", BASE64],
+        ["cost", "MobileNetV2", "--json", BASE64],
+    ],
+)
+def test_a_whole_photo_in_a_message_is_shown_by_its_ends(words, capfd, monkeypatch, repo):
+    monkeypatch.chdir(repo)
+    assert main(words) in (2, 3)
+    shown = capfd.readouterr().err
+    assert len(shown) < 6000 and "Traceback" not in shown
+    assert BASE64[:20] in shown and "characters)..." in shown
+
+
+def test_messages_keep_both_ends_and_no_control_characters():
+    from ppmobilenet.errors import LONGEST_TEXT, UserError
+
+    error = UserError(
+        "is not \x1b[31mred " + "x " * 9000 + "the reason", where="a" * 900 + "/photo.jpg", hint="do that"
+    )
+    text = str(error)
+    assert len(text) < 2 * LONGEST_TEXT and text.startswith("aaa") and "/photo.jpg: is not \\x1b[31mred" in text
+    assert "the reason\n  what to do: do that" in text and len(error.message) < LONGEST_TEXT + 100
+    path = "/" + "/".join(["folder"] * 40) + "/photo.jpg"
+    assert str(UserError("does not exist", where=path)) == f"{path}: does not exist"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device here")
+def test_a_full_disk_behind_standard_output_is_said(repo):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ppmobilenet", "cost", "--list"], stdout=full, stderr=subprocess.PIPE
+        )
+    error = done.stderr.decode()
+    assert done.returncode == 2 and "No space left on device" in error and "Traceback" not in error
+
+
+def test_closed_streams_end_no_command(repo):
+    code = (
+        "import sys; sys.stdout = sys.stderr = None; from ppmobilenet.cli import main; raise SystemExit(main(['-h']))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -7,136 +7,26 @@ imported before a backend is opened, so a board with only ONNX Runtime never nee
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import hashlib
 import importlib.util
 import json
+import logging
 import os
 import platform
-import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ppmobilenet.deploy.engines import lite_runtime, onnx_runtime, paddle_inference
+from ppmobilenet.deploy.engines.base import Engine
 from ppmobilenet.deploy.package import Package
-from ppmobilenet.errors import EXTRAS, UserError, did_you_mean
+from ppmobilenet.errors import EXTRAS, DamagedFileError, UserError, did_you_mean
 from ppmobilenet.machine import cache_folder, usable_cores
 
+log = logging.getLogger(__name__)
 Run = Callable[[np.ndarray], np.ndarray]
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Paddle's int8 passes print two dozen lines past Python and past its own log settings."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved, null = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        yield
-    finally:
-        ctypes.CDLL(None).fflush(None)  # what C++ has not written yet belongs to the silence, too
-        for number, descriptor in enumerate(saved, 1):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-        os.close(null)
-
-
-def _openvino_place(model: Path, parameters: Path) -> tuple[Path, Path, Path]:
-    """Return a folder for compiled models, and links to a model's two files under one name.
-
-    Paddle's OpenVINO engine looks for ``<model>.pdiparams`` whatever it is told, keeps compiled models by their path,
-    and would put them into a folder ``__cache__`` of the working directory.
-    """
-    compiled = cache_folder("openvino")
-    try:
-        compiled.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        compiled = Path(tempfile.mkdtemp(prefix="ppmobilenet-openvino-"))
-    if model.stem == parameters.stem:
-        return compiled, model, parameters
-    # by content's age as well as by place, so that a package exported anew into its folder is compiled anew
-    known = [(str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in (model, parameters)]
-    links = compiled / hashlib.sha256(repr(known).encode()).hexdigest()[:16]
-    links.mkdir(exist_ok=True)
-    for file in (model, parameters):
-        new = links / f"{os.getpid()}{file.suffix}"
-        new.unlink(missing_ok=True)
-        new.symlink_to(file.resolve())
-        os.replace(new, links / f"model{file.suffix}")
-    return compiled, links / "model.pdmodel", links / "model.pdiparams"
-
-
-def _paddle_run(package: Package, form: Mapping, threads: int, openvino: bool) -> Run:
-    # Paddle Inference alone is enough; importing it imports all of paddle, which takes a second or two
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No ccache found")
-        from paddle import inference
-
-    model, parameters = package.files_of(form)[:2]
-    if openvino:
-        compiled, model, parameters = _openvino_place(model, parameters)
-    config = inference.Config(str(model), str(parameters))
-    config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(threads)
-    if model.suffix == ".json":
-        config.enable_new_ir(True)
-        config.enable_new_executor(True)  # without it, enable_memory_optim raises for this kind
-    config.enable_memory_optim()
-    if openvino:
-        config.set_optim_cache_dir(str(compiled))
-        config.enable_openvino_engine(inference.PrecisionType.Float32)
-    elif form["precision"] == "int8":
-        config.enable_mkldnn()
-        if hasattr(config, "enable_mkldnn_int8"):
-            config.enable_mkldnn_int8()
-    else:
-        config.enable_mkldnn()
-    with _silent() if form["precision"] == "int8" else contextlib.nullcontext():
-        predictor = inference.create_predictor(config)
-    given = predictor.get_input_handle(predictor.get_input_names()[0])
-    answer = predictor.get_output_handle(predictor.get_output_names()[0])
-
-    def run(batch: np.ndarray) -> np.ndarray:
-        given.copy_from_cpu(batch)
-        predictor.run()
-        return answer.copy_to_cpu()
-
-    if form.get("batch") == 1:
-        return lambda batch: run(batch) if len(batch) == 1 else np.concatenate([run(row[None]) for row in batch])
-    return run
-
-
-def _open_paddle(package: Package, form: Mapping, threads: int) -> Run:
-    return _paddle_run(package, form, threads, openvino=False)
-
-
-def _open_openvino(package: Package, form: Mapping, threads: int) -> Run:
-    return _paddle_run(package, form, threads, openvino=True)
-
-
-def _open_onnxruntime(package: Package, form: Mapping, threads: int) -> Run:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(package.files_of(form)[0]), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
-
-
-def _open_lite(package: Package, form: Mapping, threads: int) -> Run:
-    from ppmobilenet.deploy import lite
-
-    return lite.open_runtime(package, form, threads)
 
 
 @dataclass(frozen=True)
@@ -147,21 +37,29 @@ class Backend:
         module: the Python package it needs, None if none.
         engine: which forms of a package it runs (their ``engine``).
         prefer: form names it takes first, best first; a form it cannot run is left out.
-        open: ``open(package, form, threads) -> run``.
+        open: ``open(package, form, threads) -> engine``.
+        why_not_here: returns why it cannot run in this process; None: it always can.
     """
 
     module: str | None
     engine: str
     prefer: tuple[str, ...]
-    open: Callable[[Package, Mapping, int], Run]
+    open: Callable[[Package, Mapping, int], Engine]
+    why_not_here: Callable[[], str | None] = lambda: None
 
 
 BACKENDS = {
     # Paddle's OpenVINO engine reads the legacy program; with .json it was seen not to engage
-    "openvino": Backend("paddle", "paddle", ("pdmodel-b1", "pdmodel"), _open_openvino),
-    "paddle": Backend("paddle", "paddle", ("inference", "pdmodel", "pdmodel-int8"), _open_paddle),
-    "onnxruntime": Backend("onnxruntime", "onnxruntime", ("onnx", "onnx-int8"), _open_onnxruntime),
-    "lite": Backend(None, "lite", ("lite-x86-fp32",), _open_lite),
+    "openvino": Backend(
+        "paddle",
+        "paddle",
+        ("pdmodel-b1", "pdmodel"),
+        paddle_inference.OpenVino.shared,
+        lambda: _no_openvino() or paddle_inference.OpenVino.why_not_here(),
+    ),
+    "paddle": Backend("paddle", "paddle", ("inference", "pdmodel", "pdmodel-int8"), paddle_inference.PaddleInference),
+    "onnxruntime": Backend("onnxruntime", "onnxruntime", ("onnx", "onnx-int8"), onnx_runtime.OnnxRuntime),
+    "lite": Backend(None, "lite", ("lite-x86-fp32",), lite_runtime.PaddleLite, lite_runtime.why_not_here),
 }
 
 
@@ -184,62 +82,74 @@ def _paddle_can(form: Mapping) -> bool:
     return _paddle_version() >= 3 or not any(file.endswith(".json") for file in form["files"])
 
 
+def _no_openvino() -> str | None:
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return "Paddle's OpenVINO engine exists on x86 only"
+    return "Paddle has an OpenVINO engine from version 3 on" if _paddle_version() < 3 else None
+
+
 def choose_form(package: Package, backend: str, precision: str = "fp32") -> Mapping | None:
-    """Return the form that the backend would run, or None if the package has none for it."""
+    """Return the form that the backend would run, or None if the package has none for it.
+
+    A form whose files were not copied along is taken only where there is no other.
+    """
     row = BACKENDS[backend]
     forms = {form["name"]: form for form in package.forms(row.engine, precision)}
-    for name in row.prefer:
-        if name in forms and (row.engine != "paddle" or _paddle_can(forms[name])):
-            return forms[name]
-    return None
+    usable_ones = [
+        forms[name] for name in row.prefer if name in forms and (row.engine != "paddle" or _paddle_can(forms[name]))
+    ]
+    return next((form for form in usable_ones if not absent(package, form)), next(iter(usable_ones), None))
+
+
+def absent(package: Package, form: Mapping) -> list[str]:
+    """Return the files of a form that are not there: a package may be copied without the forms that nobody runs."""
+    return [file for file in form["files"] if not (package.folder / file).is_file()]
 
 
 def why_not(package: Package, backend: str, precision: str = "fp32") -> str | None:
     """Return why the backend cannot run the package here, or None if it can be tried."""
     row = BACKENDS[backend]
-    if choose_form(package, backend, precision) is None:
+    form = choose_form(package, backend, precision)
+    if form is None:
         have = ", ".join(form["name"] for form in package.meta["forms"])
         more = "; export --to pdmodel makes one" if backend == "openvino" and precision == "fp32" else ""
         return f"the package has no {precision} form for it (it has: {have}{more})"
     if not _installed(row.module):
         return f"the Python package {row.module!r} is not installed (pip install 'ppmobilenet[{EXTRAS[row.module]}]')"
-    if backend == "openvino":
-        if platform.machine().lower() not in ("x86_64", "amd64"):
-            return "Paddle's OpenVINO engine exists on x86 only"
-        if _paddle_version() < 3:
-            return "Paddle has an OpenVINO engine from version 3 on"
-    if backend == "lite":
-        from ppmobilenet.deploy import lite
-
-        return lite.why_no_runtime()
-    return None
+    return row.why_not_here()
 
 
 def usable(package: Package, precision: str = "fp32") -> list[str]:
-    """Return the backends that can be tried here, in the table's order."""
-    return [name for name in BACKENDS if why_not(package, name, precision) is None]
+    """Return the backends that can be tried here, in the table's order, and whose files are there."""
+    return [
+        name
+        for name in BACKENDS
+        if why_not(package, name, precision) is None and not absent(package, choose_form(package, name, precision))
+    ]
 
 
 def open_backend(
     package: Package, backend: str = "auto", threads: int | None = None, precision: str = "fp32"
-) -> tuple[str, Mapping, Run]:
+) -> tuple[str, Mapping, Engine]:
     """Open a backend.
 
     Args:
         package: an opened package.
-        backend: a name of :data:`BACKENDS`, or ``"auto"``: the fastest measured here (:func:`fastest`).
+        backend: a name of :data:`BACKENDS`, or ``"auto"``: the fastest measured here (:func:`fastest`), and the next
+            one where that does not start.
         threads: threads for one inference; default all processors of this process.
         precision: ``"fp32"`` or ``"int8"``.
 
     Returns:
-        The backend's name, the form it runs, and ``run(batch) -> output``.
+        The backend's name, the form it runs, and the engine: ``engine(batch) -> output``, one call at a time.
 
     Raises:
-        UserError: unknown name, nothing installed, or no form for it.
+        UserError: unknown name, nothing installed, no form for it, or the engine does not start.
+        DamagedFileError: a file of the form is missing or was changed.
     """
     threads = threads or usable_cores()
     if backend == "auto":
-        backend = fastest(package, threads, precision)
+        return _open_auto(package, threads, precision)
     if backend not in BACKENDS:
         raise UserError(f"unknown backend {backend!r}", hint=did_you_mean(backend, ["auto", *BACKENDS]))
     reason = why_not(package, backend, precision)
@@ -249,6 +159,22 @@ def open_backend(
     return backend, form, BACKENDS[backend].open(package, form, threads)
 
 
+def _open_auto(package: Package, threads: int, precision: str) -> tuple[str, Mapping, Engine]:
+    first, reasons = fastest(package, threads, precision), []
+    for name in sorted(usable(package, precision), key=lambda name: (name != first, name == "lite")):
+        try:
+            opened = open_backend(package, name, threads, precision)
+        except DamagedFileError:
+            raise  # another form would hide that the package is not what was exported
+        except UserError as error:
+            reasons.append(f"{name}: {error}")
+            continue
+        for reason in reasons:
+            log.warning("%s answers, because a faster engine does not start: %s", name, reason)
+        return opened
+    raise UserError("no backend starts:\n    " + "\n    ".join(reasons), where=package.folder)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # the fastest
 
@@ -256,7 +182,7 @@ def open_backend(
 def sample_input(package: Package, batch: int = 1) -> np.ndarray:
     """Return a batch to run: the golden tensor where there is one, else noise of the declared shape."""
     given = package.meta["input"]
-    if "golden" in package.meta:
+    if "golden" in package.meta and (package.folder / package.meta["golden"]["tensor"]).is_file():
         return np.ascontiguousarray(np.repeat(package.golden("tensor"), batch, axis=0))
     shape = (batch, *given["shape"][1:])
     return np.random.default_rng(0).standard_normal(shape).astype(given["dtype"])
@@ -302,7 +228,7 @@ def _machine() -> str:
 
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("model name", "Model")):
                 cpu = line.partition(":")[2].strip()
                 break
@@ -321,7 +247,7 @@ def _model_key(package: Package, names: Sequence[str], threads: int, precision: 
 
 def _read_choices(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -337,12 +263,10 @@ def fastest(package: Package, threads: int, precision: str = "fp32", remember: b
     Raises:
         UserError: no backend can run the package here; names each with the reason.
     """
-    names = [name for name in usable(package, precision) if name != "lite"]  # a process of its own: never the fastest
-    if not names and "lite" in usable(package, precision):
-        return "lite"
+    tried = usable(package, precision)
+    names = [name for name in tried if name != "lite"] or tried  # a process of its own: never the fastest
     if not names:
-        reasons = "\n    ".join(f"{name}: {why_not(package, name, precision)}" for name in BACKENDS)
-        raise UserError(f"no backend can run this {precision} package here:\n    {reasons}", where=package.folder)
+        raise _nothing_usable(package, precision)
     if len(names) == 1:
         return names[0]
     path = cache_folder("backends.json")
@@ -353,18 +277,34 @@ def fastest(package: Package, threads: int, precision: str = "fp32", remember: b
             return known["backend"]
     runs = {}
     for name in names:
-        form = choose_form(package, name, precision)
         try:
-            runs[name] = BACKENDS[name].open(package, form, threads)
-            runs[name](sample_input(package))
-        except (RuntimeError, NotImplementedError):  # an engine may refuse one operator: it is then no candidate
-            runs.pop(name, None)
+            engine = open_backend(package, name, threads, precision)[2]
+            engine(sample_input(package))
+        except DamagedFileError:
+            raise
+        except UserError:  # an engine may refuse one operator, or not start: it is then no candidate
+            continue
+        runs[name] = engine
     if not runs:
-        raise UserError(f"none of {', '.join(names)} could open the package", where=package.folder)
+        return names[0]  # to open it says why it does not start
     seconds = {name: undisturbed(times) for name, times in measure(runs, sample_input(package)).items()}
     if remember:
         remember_choice(package, threads, precision, seconds)
     return min(seconds, key=seconds.__getitem__)
+
+
+def _nothing_usable(package: Package, precision: str) -> UserError:
+    reasons, missing = [], []
+    for name in BACKENDS:
+        reason = why_not(package, name, precision)
+        if reason is None:
+            lost = absent(package, choose_form(package, name, precision))
+            missing += lost
+            reason = f"{', '.join(lost)} missing from the package"
+        reasons.append(f"{name}: {reason}")
+    kind, hint = (DamagedFileError, "copy the package again, whole, or export again") if missing else (UserError, None)
+    said = "\n    ".join(reasons)
+    return kind(f"no backend can run this {precision} package here:\n    {said}", where=package.folder, hint=hint)
 
 
 def undisturbed(times: Sequence[float]) -> float:
@@ -392,5 +332,5 @@ def remember_choice(package: Package, threads: int, precision: str, seconds: Map
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(choices, indent=1))
+        partial.write_text(json.dumps(choices, indent=1), encoding="utf-8")
         os.replace(partial, path)

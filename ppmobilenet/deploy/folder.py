@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ppmobilenet.deploy.package import read_json
 from ppmobilenet.errors import UserError
+from ppmobilenet.machine import process_lives
 
 _CANNOT_WRITE = {
     getattr(errno, name)
@@ -81,16 +82,6 @@ def _exchange(first: Path, second: Path) -> bool:
     return call(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), exchange) == 0
 
 
-def _process_lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
 @contextmanager
 def replacing(target: str | Path) -> Iterator[Path]:
     """Give a new folder to write into; when the block ends well it becomes ``target``, in one step.
@@ -107,7 +98,7 @@ def replacing(target: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         for left in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
             pid = left.name.rpartition("partial-")[2].split("-")[0]
-            if pid.isdigit() and not _process_lives(int(pid)):
+            if pid.isdigit() and not process_lives(int(pid)):
                 shutil.rmtree(left, ignore_errors=True)
         if target.is_dir() and not os.access(target, os.W_OK):
             raise PermissionError(13, "Permission denied")

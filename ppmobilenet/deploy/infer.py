@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import os
 import sys
@@ -15,6 +14,7 @@ from typing import TextIO
 
 import numpy as np
 
+from ppmobilenet.console import give_up
 from ppmobilenet.deploy import shares
 from ppmobilenet.deploy.predictor import Classifier, Failure, Prediction, Predictor, list_photos
 from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
@@ -143,7 +143,9 @@ def _saving(path: str | None, append: bool = False) -> Iterator[Callable[[Predic
     partial = _partial(path)
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
-        file = open(partial, "a" if append else "w", encoding="utf-8", newline="" if suffix == ".csv" else None)
+        # a name that is not UTF-8 keeps its odd bytes as escapes, which are JSON's as well
+        newline = "" if suffix == ".csv" else None
+        file = open(partial, "a" if append else "w", encoding="utf-8", errors="backslashreplace", newline=newline)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}", where="--save") from error
     try:
@@ -221,23 +223,37 @@ def _share_of(job: Job, rank: int, world: int) -> Job:
     return Job(job.classifier, photos, job.batch_size, save and str(save), job.resume)
 
 
+def _show(answer: Prediction | Failure, stream: TextIO, keeps: bool) -> bool:
+    """Print a line; return whether the stream took it. Where answers are kept, that is no reason to end."""
+    try:
+        print(answer, file=stream)
+        stream.flush()
+        return True
+    except OSError:  # the reader went away, or the disk behind `>` is full
+        if not keeps:
+            raise
+        give_up(stream)
+        return False
+
+
 def _answer(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) -> int:
     """Predict and save; return how many photos could not be used."""
     from tqdm import tqdm
 
     failed, done = 0, _answered(job)
-    answers = job.classifier.stream(itertools.islice(job.photos, done, None), job.batch_size)
+    answers = job.classifier.stream(list(job.photos[done:]), job.batch_size)
     # the bar and the lines share the terminal: with the lines on it, they are progress enough
     bar = tqdm(
         total=len(job.photos), initial=done, unit="photo", disable=out.isatty() or not sys.stderr.isatty(), leave=False
     )
+    shows, keeps = True, job.save or collect
     with bar, _saving(job.save, append=done > 0) as save:
         for answer in answers:
             failed += isinstance(answer, Failure)
-            print(answer, file=sys.stderr if isinstance(answer, Failure) else out)
             save(answer)
             if collect:
                 collect(answer.to_dict())
+            shows = shows and _show(answer, sys.stderr if isinstance(answer, Failure) else out, bool(keeps))
             bar.update()
     if job.save:
         print(f"{len(job.photos)} answers written to {job.save}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Paddle's legacy program -> Paddle Lite ``.nb`` files, and the x86 runtime that can prove the fp32 ones here.
+"""Paddle's legacy program -> Paddle Lite ``.nb`` files. ``engines/lite_runtime.py`` runs the x86 ones.
 
 What is known of version 2.13-rc: an ``.nb`` for ARM that the x86 runtime loads raises nothing and answers zeros, and
 int8 on x86 answers garbage, so only ``x86_fp32.nb`` is run and compared here. Whether the int8 model is right is proven
@@ -7,19 +7,13 @@ with Paddle Inference; the ARM files on the board, by ``classify --self-test``.
 
 from __future__ import annotations
 
-import platform
 import signal
 import subprocess
-import sys
 import tempfile
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from ppmobilenet.deploy import lite_env
-from ppmobilenet.deploy.package import Package
 from ppmobilenet.errors import DamagedFileError, UserError
 
 TARGETS = {"armv8": "arm", "armv7": "arm", "x86": "x86"}  # our name -> opt's; the arm file's kernels fit both
@@ -157,80 +151,3 @@ def check_converted(path: Path, at_least: int) -> str:
         file.seek(len(HEADER_META))
         file.write(version.encode().ljust(VERSION_BYTES, b"\0"))
     return version
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# the x86 runtime
-
-
-def why_no_runtime() -> str | None:
-    """Return why an x86 ``.nb`` cannot run here, None if it can. Makes no environment."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return "the Python runtime of Paddle Lite is for x86-64; on ARM the C++ runner in deploy/board runs .nb files"
-    if lite_env.existing() is None:
-        return f"Paddle Lite's environment was not made yet (--to lite-x86 makes it, or set {lite_env.VARIABLE})"
-    return None
-
-
-class _Runtime:
-    """A process that holds the model; closed with the last reference to it."""
-
-    def __init__(self, python: Path, model: Path):
-        self.model = model
-        self._log = tempfile.TemporaryFile("w+", errors="replace")
-        worker = Path(__file__).with_name("lite_worker.py")
-        self._process = subprocess.Popen(
-            [str(python), str(worker), "run", str(model)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-        )
-        weakref.finalize(self, _close, self._process)
-
-    def _failed(self) -> UserError:
-        self._process.wait(timeout=30)
-        self._log.seek(0)
-        tail = "\n    ".join(self._log.read().strip().splitlines()[-8:])
-        return UserError(
-            f"the Paddle Lite runtime ended ({self._process.returncode}):\n    {tail or '(it said nothing)'}",
-            where=self.model,
-            hint="the .nb is damaged or made for another machine: export again",
-        )
-
-    def _one(self, values: np.ndarray) -> np.ndarray:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        try:
-            stdin.write((" ".join([values.dtype.name, *map(str, values.shape)]) + "\n").encode())
-            stdin.write(np.ascontiguousarray(values).tobytes())
-            stdin.flush()
-        except BrokenPipeError:
-            raise self._failed() from None
-        head = stdout.readline().split()
-        if not head:
-            raise self._failed()
-        shape = [int(n) for n in head[1:]]
-        return np.frombuffer(stdout.read(int(np.prod(shape)) * 4), np.float32).reshape(shape)
-
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        # one photo a run, as on the board
-        return np.concatenate([self._one(batch[i : i + 1]) for i in range(len(batch))])
-
-
-def _close(process: subprocess.Popen) -> None:
-    process.stdin.close()
-    try:
-        process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-def open_runtime(package: Package, form: Mapping, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Open an x86 ``.nb`` (its Python runtime always uses one thread).
-
-    Raises:
-        UserError: another opt version, or the runtime's process failed.
-    """
-    (path,) = package.files_of(form)
-    read_version(path)
-    return _Runtime(lite_env.lite_python(log=lambda line: print(line, file=sys.stderr)), path)

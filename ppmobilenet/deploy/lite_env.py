@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.machine import cache_folder
+from ppmobilenet.machine import cache_folder, writable_folder
 
 LITE_VERSION = "v2.13-rc"
 REQUIREMENTS = ("paddlelite==2.13rc0", "numpy==1.26.4")
 # numpy 1.26 ended support for 3.8; 1.24 is as good there
 REQUIREMENTS_38 = ("paddlelite==2.13rc0", "numpy==1.24.4")
 VARIABLE = "PPMOBILENET_LITE_PYTHON"
+NAME = "lite-2.13rc0"  # in the cache
 SUPPORTED = ((3, 10), (3, 9), (3, 8))
 
 
@@ -85,17 +86,14 @@ def find_interpreter() -> Path | None:
     return None
 
 
-def _folder() -> Path:
-    return cache_folder("lite-2.13rc0")
-
-
-def existing() -> Path | None:
+def existing(folder: Path | None = None) -> Path | None:
     """Return the environment's interpreter if it is ready: named by ``PPMOBILENET_LITE_PYTHON``, or made earlier."""
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named).expanduser()
-    python = _folder() / "bin/python"
-    return python if (_folder() / "complete").is_file() and python.exists() else None
+    folder = folder or cache_folder(NAME)
+    python = folder / "bin/python"
+    return python if (folder / "complete").is_file() and python.exists() else None
 
 
 @contextmanager
@@ -129,9 +127,12 @@ def lite_python(log: Callable[[str], None] = print) -> Path:
             f"{platform.machine()}",
             hint="convert on a PC and copy the package here",
         )
-    folder = _folder()
-    with _locked(folder.with_name(folder.name + ".lock")):
-        ready = existing()
+    ready = existing()
+    if ready:
+        return ready
+    folder = writable_folder("") / NAME
+    with _locked(folder.with_name(NAME + ".lock")):
+        ready = existing(folder)
         if ready:
             return ready
         interpreter = find_interpreter()

@@ -47,7 +47,7 @@ def join(path: str | os.PathLike, world: int) -> None:
             )
     partial = Path(path).with_name(f".{Path(path).name}.joining-{os.getpid()}")
     try:
-        with open(partial, "w", encoding="utf-8", newline="") as file:
+        with open(partial, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
             _WRITERS[Path(path).suffix](shares, file)
         os.replace(partial, path)
     except OSError as error:

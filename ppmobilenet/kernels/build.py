@@ -20,7 +20,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ppmobilenet.machine import cache_folder
+from ppmobilenet.errors import UserError
+from ppmobilenet.machine import cache_folder, writable_folder
 
 SOURCES = Path(__file__).parent / "src"
 COMMON = ("-std=c++17", "-fPIC", "-pthread", "-O3", "-ffp-contract=fast")
@@ -107,13 +108,15 @@ def load_library(say: Callable[[str], None] = print) -> ctypes.CDLL:
     digest = hashlib.sha256("\n".join([*compiler, version, *COMMON, str(INSTRUCTION_SETS)]).encode())
     for source in sorted(SOURCES.iterdir()):
         digest.update(source.read_bytes())
+    name = f"{platform.machine()}-{digest.hexdigest()[:16]}.so"
     folder = cache_folder("kernels")
-    target = folder / f"{platform.machine()}-{digest.hexdigest()[:16]}.so"
+    target = folder / name
     try:
         if not target.exists():
             import fcntl
 
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder = writable_folder("kernels", mode=0o700)
+            target = folder / name
             with open(folder / "lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that start together one compiles
                 if not target.exists():
@@ -122,7 +125,7 @@ def load_library(say: Callable[[str], None] = print) -> ctypes.CDLL:
                     compile_library(fresh, compiler)
                     os.replace(fresh, target)
         library = ctypes.CDLL(str(target))
-    except OSError as error:
+    except (OSError, UserError) as error:
         raise Unavailable(f"cannot build into {folder}: {error}") from error
     for name in ("ppm_sizes", "ppm_forward", "ppm_backward"):
         getattr(library, name).restype = None

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ppmobilenet import __version__
 from ppmobilenet.errors import DamagedFileError, UserError
-from ppmobilenet.machine import cache_folder
+from ppmobilenet.machine import cache_folder, writable_folder
 from ppmobilenet.weights import naming
 from ppmobilenet.weights.catalog import Published, find
 from ppmobilenet.weights.files import read_weights
@@ -111,10 +111,12 @@ def download(
         UserError: it cannot be had; the message says why and what to do.
         DamagedFileError: what came, or what is in the cache, is not the file.
     """
-    folder = cache_folder("weights")
+    folder, kept = writable_folder("weights"), cache_folder("weights") / name
+    if folder != kept.parent and kept.is_file():  # a cache that came with an image, and cannot be written
+        _check_cached(kept, sha256, check, record=False)
+        return kept
     target = folder / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock = open(folder / f".{name}.lock", "a+b")
     except OSError as error:
         raise UserError(
@@ -171,12 +173,15 @@ def _recorded(target: Path) -> Path:
     return target.with_name(f"{target.name}.sha256")
 
 
-def _check_cached(target: Path, sha256: str | None, check: Callable[[Path], None]) -> None:
+def _check_cached(target: Path, sha256: str | None, check: Callable[[Path], None], record: bool = True) -> None:
     found = digest(target)
     if not _recorded(target).is_file():  # put there by hand: this is its first use
         check(target)
-        _record(target, found)
-    expected = sha256 or _recorded(target).read_text(encoding="ascii", errors="replace").partition(" ")[0]
+        if record:
+            _record(target, found)
+    recorded = _recorded(target)
+    known = recorded.read_text(encoding="ascii", errors="replace").partition(" ")[0] if recorded.is_file() else found
+    expected = sha256 or known
     if found != expected:
         raise DamagedFileError(
             f"its sha256 is {found}, but {expected} is " + ("published" if sha256 else "what it was when it came"),

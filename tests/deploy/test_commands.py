@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -49,7 +52,7 @@ def place(tmp_path_factory):
     for name in ("a.jpg", "ü b.jpg"):
         cv2.imencode(".jpg", rng.integers(0, 255, (50, 60, 3), np.uint8))[1].tofile(folder / "photos" / name)
     (folder / "list.txt").write_text("photos/a.jpg 0\nphotos/ü b.jpg 2\n", encoding="utf-8")
-    (folder / "labels.txt").write_text("0 cat\n1 dog\n2 Kätzchen\n", encoding="utf-8")
+    (folder / "labels.txt").write_text("0 cat 🐱\n1 dog 犬\n2 Kätzchen\n", encoding="utf-8")
     (folder / "config.yaml").write_text(CONFIG.format(folder=folder))
     assert main(["export", "-c", str(folder / "config.yaml"), "--random-init"]) == 0
     (folder / "photos" / "z.jpg").write_bytes(b"<html></html>")
@@ -94,7 +97,7 @@ def test_infer_from_the_package_answers_the_good_and_names_the_bad(place, capsys
     words = ["infer", "-m", str(place / "inference"), "-i", str(place / "photos"), "--backend", "paddle"]
     assert main([*words, "--save", str(saved)]) == 3
     out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 2 and "ü b.jpg" in out and "Kätzchen" in out
+    assert len(out.splitlines()) == 2 and "ü b.jpg" in out and "Kätzchen" in out and "cat 🐱" in out
     assert "z.jpg" in err and "1 of 3 photos could not be used" in err and "Traceback" not in err
     lines = [json.loads(line) for line in saved.read_text(encoding="utf-8").splitlines()]
     keys = {line["file_name"].rpartition("/")[2]: sorted(line) for line in lines}
@@ -116,7 +119,40 @@ def test_infer_by_a_list_into_a_table(place, capsys):
     with open(saved, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["file_name"] for row in rows] == [f"{place}/photos/a.jpg", f"{place}/photos/ü b.jpg"]
-    assert rows[0]["label_name"] in ("cat", "dog", "Kätzchen") and 0 <= float(rows[0]["score"]) <= 1
+    assert rows[0]["label_name"] in ("cat 🐱", "dog 犬", "Kätzchen") and 0 <= float(rows[0]["score"]) <= 1
+
+
+CONSOLES = {
+    "cp1252": {"PYTHONIOENCODING": "cp1252"},
+    "ASCII": {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
+
+@pytest.mark.parametrize("console", CONSOLES)
+def test_a_label_that_the_console_cannot_show_costs_nothing(place, console, tmp_path):
+    """Under ASCII the file's own name cannot be shown either, and comes with odd bytes in it."""
+    command = [sys.executable, "-m", "ppmobilenet", "infer", "-m", place / "inference", "-i", place / "photos"]
+    command += ["--backend", "paddle", "--topk", "3", "--save", tmp_path / "a.jsonl", "--json"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, **CONSOLES[console]})
+    error = done.stderr.decode("ascii", "replace")
+    assert done.returncode == 3 and "Traceback" not in error and "UnicodeEncodeError" not in error
+    assert "dog \\u72ac" in error, "with --json the lines for people stand there"
+    shown = json.loads(done.stdout.decode({"cp1252": "cp1252", "ASCII": "ascii"}[console]))
+    saved = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert shown == saved and len(saved) == 3
+    assert {"cat 🐱", "dog 犬", "Kätzchen"} == set(saved[0]["label_names"])
+    names = {os.fsencode(line["file_name"].encode("utf-8", "surrogateescape")) for line in saved}
+    assert os.fsencode(place / "photos/ü b.jpg") in names
+
+
+def test_a_reader_that_goes_away_costs_no_answer(place, tmp_path):
+    command = [sys.executable, "-m", "ppmobilenet", "infer", "-m", place / "inference", "-i", place / "photos"]
+    command += ["--backend", "paddle", "--save", tmp_path / "a.csv"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    error = process.stderr.read().decode()
+    assert process.wait() == 3 and "Traceback" not in error and "Broken" not in error
+    assert len((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 3 + 1
 
 
 @pytest.mark.parametrize(

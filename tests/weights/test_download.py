@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import http.server
-import os
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
+from ppmobilenet import machine
 from ppmobilenet.errors import DamagedFileError, UserError
 from ppmobilenet.weights import catalog, download
 from ppmobilenet.weights.files import read_weights
@@ -240,6 +239,23 @@ def test_a_file_put_there_by_hand_is_checked_at_its_first_use(server, content):
     assert not server.requests and f"{NAME}_pretrained.pdparams.sha256" in leftovers()
 
 
+def test_a_cache_that_cannot_be_written_is_read_and_done_without(server, content, tmp_path, monkeypatch):
+    path = download.published_file(NAME)
+    monkeypatch.setattr(
+        machine.os, "access", lambda folder, mode: False
+    )  # as on a read-only disk, for the superuser too
+    assert download.published_file(NAME) == path and len(server.requests) == 1
+    (path.parent / f"{path.name}.sha256").unlink()
+    assert download.published_file(NAME) == path, "a file that came without its sum is checked, not recorded"
+    path.write_bytes(content[:-10])
+    with pytest.raises(DamagedFileError):
+        download.published_file(NAME)
+    path.unlink()
+    elsewhere = download.published_file(NAME)
+    assert elsewhere.parent != path.parent and elsewhere.read_bytes() == content and len(server.requests) == 2
+    assert download.published_file(NAME) == elsewhere and len(server.requests) == 2
+
+
 def test_several_processes_download_once(server, repo):
     server.faults = ["slow"]
     code = "import sys; from ppmobilenet.weights.download import published_file; published_file(sys.argv[1])"
@@ -248,14 +264,11 @@ def test_several_processes_download_once(server, repo):
     assert len(server.requests) == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
-def test_a_cache_that_cannot_be_written(server, tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="PPMOBILENET_HOME"):
-        download.published_file(NAME)
-
-
-def test_a_cache_that_is_a_file(server, tmp_path):
-    Path(tmp_path / "home").write_text("x")
-    with pytest.raises(UserError, match="PPMOBILENET_HOME"):
+def test_where_nothing_can_be_written_it_is_said(server, tmp_path, monkeypatch):
+    (tmp_path / "home").write_text("a file in the cache's place")
+    elsewhere = download.published_file(NAME)
+    assert tmp_path not in elsewhere.parents and elsewhere.is_file()
+    monkeypatch.setattr(machine, "_temporary_folder", machine._temporary_folder.__wrapped__)
+    monkeypatch.setattr(machine.tempfile, "tempdir", str(tmp_path / "home"))
+    with pytest.raises(UserError, match="neither the cache(.|\n)*PPMOBILENET_HOME or TMPDIR"):
         download.published_file(NAME)
