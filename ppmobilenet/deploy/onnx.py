@@ -104,7 +104,7 @@ def tidy(path: Path) -> dict[str, str | int]:
     model = onnx.load(str(path))
     graph = model.graph
     _rename(graph, graph.output[0].name, OUTPUT)
-    used = {_domain(node.domain) for node in _nodes(graph)}
+    used = {_domain(node.domain) for inner in _graphs(graph) for node in inner.node}
     kept = [entry for entry in model.opset_import if _domain(entry.domain) in used]
     del model.opset_import[:]
     model.opset_import.extend(kept)
@@ -119,20 +119,21 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node, those inside of control flow too."""
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and every one inside of its control flow."""
+    yield graph
     for node in graph.node:
-        yield node
         for attribute in node.attribute:
             for inner in [attribute.g, *attribute.graphs]:
-                yield from _nodes(inner)
+                yield from _graphs(inner)
 
 
 def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
     """Give a tensor another name; one that has this name already steps aside."""
     names = {new: f"{new}_inside", old: new}
-    for node in _nodes(graph):
-        for listed in (node.input, node.output):
-            listed[:] = [names.get(name, name) for name in listed]
-    for entry in [*graph.output, *graph.value_info, *graph.initializer]:
-        entry.name = names.get(entry.name, entry.name)
+    for inner in _graphs(graph):
+        for node in inner.node:
+            for listed in (node.input, node.output):
+                listed[:] = [names.get(name, name) for name in listed]
+        for entry in [*inner.input, *inner.output, *inner.value_info, *inner.initializer]:
+            entry.name = names.get(entry.name, entry.name)
