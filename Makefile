@@ -3,16 +3,23 @@
 PYTHON ?= python3.11
 VENV   := .venv
 OLD    := .venv-old
+MIN    := .venv-min
+PADDLEX := .venv-paddlex
+# the oldest Python that is promised; PyYAML 5.4 has no wheel for a newer one
+MIN_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.9.*/bin/python) python3.9)
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 PAPER_PEER := paddleclas==2.6.0
+PADDLEX_PEER := 'paddlex[cv]==3.7.2' paddlepaddle==3.3.1 onnxruntime==1.32.0
 
-.PHONY: help demo test test-old slow fuzz chaos verify-zoo docs venv peers lint format clean
+.PHONY: help demo test test-old test-min programs slow fuzz chaos verify-zoo docs venv peers lint format clean
 
 help:
 	@echo "make demo       train, evaluate, export and predict handwritten digits on this machine's CPU (minutes)"
 	@echo "make test       the test suite (under ten minutes on two cores)"
 	@echo "make test-old   the core tests on paddlepaddle 2.6.2"
+	@echo "make test-min   prediction in the field on the lowest versions that setup.py promises, without Paddle"
+	@echo "make programs   PaddleX's and PaddleClas's own predictors on our packages (PaddleX in .venv-paddlex)"
 	@echo "make slow       the long tests: README's slow commands, campaigns"
 	@echo "make fuzz       an hour of made-up input for every reader"
 	@echo "make chaos      200 kills and a fault at every system call of a save"
@@ -40,6 +47,18 @@ $(OLD)/.ready: setup.py constraints-old.txt
 	$(OLD)/bin/python -m pip --disable-pip-version-check -q install --no-deps $(PAPER_PEER)
 	@touch $@
 
+# no Paddle in it
+$(MIN)/.ready: setup.py constraints-min.txt
+	$(MIN_PYTHON) -m venv $(MIN)
+	$(MIN)/bin/python -m pip --disable-pip-version-check -q install -c constraints-min.txt -e '.[onnx]' pytest
+	@touch $@
+
+# PaddleX's dependencies are not ours
+$(PADDLEX)/.ready:
+	$(PYTHON) -m venv $(PADDLEX)
+	$(PADDLEX)/bin/python -m pip --disable-pip-version-check -q install $(PADDLEX_PEER)
+	@touch $@
+
 venv: $(VENV)/.dev
 
 docs: $(VENV)/.dev
@@ -57,6 +76,17 @@ test: $(VENV)/.dev
 test-old: $(OLD)/.ready
 	$(OLD)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not board" \
 		tests/config tests/models tests/weights tests/data tests/training tests/test_cli.py tests/test_machine.py
+
+# the packages are made by the full environment
+test-min: $(MIN)/.ready $(VENV)/.dev
+	rm -rf $(MIN)/field
+	$(BIN)/python tests/field/make_package.py $(MIN)/field --int8
+	PPMOBILENET_FIELD=$(MIN)/field $(MIN)/bin/python -m pytest -p no:cacheprovider tests/field tests/test_machine.py \
+		tests/test_nothing_runs_code.py tests/deploy/test_package.py tests/deploy/test_shares.py \
+		tests/data/test_pixels.py tests/data/test_pictures.py
+
+programs: $(PADDLEX)/.ready $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow tests/deploy/test_programs.py
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow
@@ -79,4 +109,4 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLD) demo
+	rm -rf $(VENV) $(OLD) $(MIN) $(PADDLEX) demo

@@ -41,7 +41,7 @@ setup(
     packages=find_packages(include=["ppmobilenet", "ppmobilenet.*"]),
     include_package_data=True,
     package_data={"ppmobilenet": ["**/*.txt", "**/*.csv", "**/*.json", "**/*.cc", "**/*.cpp", "**/*.h", "**/*.html"]},
-    install_requires=[NUMPY, "opencv-python-headless>=4.6", "PyYAML>=5.4", "tqdm>=4.60", "Pillow>=9.1"],
+    install_requires=[NUMPY, "opencv-python-headless>=4.11", "PyYAML>=5.4", "tqdm>=4.60", "Pillow>=9.1"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["ppmobilenet = ppmobilenet.cli:main"]},
     classifiers=[

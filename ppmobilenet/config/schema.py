@@ -209,7 +209,7 @@ IGNORED: dict[str, str] = {
     "Global.print_mem_info": "GPU memory is not logged",
     "Global.infer_config_path": "export writes inference.yml by itself",
     "Global.export_for_fd": "export writes what FastDeploy reads anyway",
-    "Global.pdx_model_name": "inference.yml names the model by Arch.name",
+    "Global.pdx_model_name": "inference.yml has PaddleX's name for Arch.name",
     "Global.hpi_config_path": "there is no high-performance plug-in",
     "Global.distributed": "the launcher says how many processes there are",
     "Optimizer.lr.step_each_epoch": "counted from the training list",

@@ -11,7 +11,7 @@ from paddle import nn
 
 from ppmobilenet import __version__
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.deploy import golden, lite, lite_env, onnx, package
+from ppmobilenet.deploy import golden, inference_yml, lite, lite_env, onnx, package
 from ppmobilenet.deploy.folder import replacing
 from ppmobilenet.deploy.predictor import softmax
 from ppmobilenet.deploy.preprocessing import Ops, as_transform_ops, deployment_ops, spell_out
@@ -178,6 +178,8 @@ def export_layer(
             "labels": list(labels),
         }
         package.write_package(folder, {**meta, "forms": forms}, inner_ops)
+        for program, reason in inference_yml.why_not(name, inner_ops).items():
+            log(f"inference.yml: not for {program}'s own predictor: {reason}")
         prove(folder, lambda batch: _eager(layer, batch)[0], photos, log)
         if measure is not None:
             written = package.open_package(folder)

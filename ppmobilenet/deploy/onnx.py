@@ -7,13 +7,18 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ppmobilenet.deploy.program import read_program
 from ppmobilenet.errors import UserError
 
+if TYPE_CHECKING:
+    import onnx
+
 OPSET = 13  # the first with per-channel QuantizeLinear, which the int8 form needs
+OUTPUT = "output"
 
 
 def convert(folder: Path, log: Callable[[str], None] = print) -> Mapping:
@@ -52,7 +57,7 @@ def convert(folder: Path, log: Callable[[str], None] = print) -> Mapping:
         tail = "\n    ".join((done.stdout + done.stderr).strip().splitlines()[-8:])
         raise UserError(f"paddle2onnx failed (exit code {done.returncode}):\n    {tail}", where="--to onnx")
     _fold(target, log)
-    return {"name": "onnx", "engine": "onnxruntime", "precision": "fp32", "files": [target.name]}
+    return {"name": "onnx", "engine": "onnxruntime", "precision": "fp32", "files": [target.name], **tidy(target)}
 
 
 def _unsupported(model: Path) -> list[str]:
@@ -81,3 +86,54 @@ def _fold(path: Path, log: Callable[[str], None]) -> None:
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     with contextlib.suppress(FileNotFoundError):
         os.replace(folded, path)
+
+
+def tidy(path: Path) -> dict[str, str | int]:
+    """Make a converter's file one that any runtime of its operators opens: rewrite it in place.
+
+    ONNX Runtime stamps every operator domain that it knows on what it writes, and a runtime refuses a file with a
+    domain newer than its own, used or not. Only the domains of the nodes stay, with the oldest file format (IR version)
+    that holds their operators, and the output is called ``output``.
+
+    Returns:
+        What the form's entry in package.json says of the file: ``input``, ``output`` (names), ``opset``,
+        ``ir_version``.
+    """
+    import onnx
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    _rename(graph, graph.output[0].name, OUTPUT)
+    used = {_domain(node.domain) for inner in _graphs(graph) for node in inner.node}
+    kept = [entry for entry in model.opset_import if _domain(entry.domain) in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    model.ir_version = onnx.helper.find_min_ir_version_for(kept, ignore_unknown=True)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+    opset = next(entry.version for entry in kept if not _domain(entry.domain))
+    return {"input": graph.input[0].name, "output": OUTPUT, "opset": opset, "ir_version": model.ir_version}
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and every one inside of its control flow."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                yield from _graphs(inner)
+
+
+def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Give a tensor another name; one that has this name already steps aside."""
+    names = {new: f"{new}_inside", old: new}
+    for inner in _graphs(graph):
+        for node in inner.node:
+            for listed in (node.input, node.output):
+                listed[:] = [names.get(name, name) for name in listed]
+        for entry in [*inner.input, *inner.output, *inner.value_info, *inner.initializer]:
+            entry.name = names.get(entry.name, entry.name)

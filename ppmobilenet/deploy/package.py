@@ -3,7 +3,8 @@
 Layout (only the forms that were asked for are there)::
 
     package.json            this format; everything below is named in it
-    inference.yml           preprocessing and labels for PaddleClas's and PaddleX's own predictors
+    inference.yml           preprocessing and labels for PaddleClas's and PaddleX's own predictors; absent if neither
+                            can do it
     inference.json          Paddle Inference, Paddle 3 (parameters in inference.pdiparams)
     inference.pdmodel       Paddle Inference, Paddle 2 and tools such as Paddle Lite's opt (the same parameters file)
     inference_b1.pdmodel    the same for one photo a run, which Paddle's OpenVINO engine runs faster
@@ -41,8 +42,9 @@ integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads 
 * ``forms``: a list; each has ``name`` (``"inference"``, ``"pdmodel"``, ``"pdmodel-b1"``, ``"onnx"``,
   ``"lite-armv8-fp32"``, ``"pdmodel-int8"``, ``"onnx-int8"``, ...), ``engine`` (``"paddle"``, ``"onnxruntime"``,
   ``"lite"``), ``precision`` (``"fp32"``, ``"fp16"``, ``"int8"``), ``files``; for Lite ``target`` (``"armv8"``,
-  ``"armv7"``, ``"x86"``) and ``opt_version``; ``batch`` where it is fixed; ``compared`` tells whether it was run
-  against the model at export, then ``max_difference``.
+  ``"armv7"``, ``"x86"``) and ``opt_version``; for ONNX ``input`` and ``output`` (the names in the file), ``opset`` and
+  ``ir_version`` (older packages lack these four: take the file's only input and output); ``batch`` where it is fixed;
+  ``compared`` tells whether it was run against the model at export, then ``max_difference``.
 * ``files``: a list of ``path``, ``bytes``, ``sha256`` of every file but package.json.
 * ``golden``: ``image`` (a JPEG or PNG file), ``decode``, ``resize``, ``crop`` (PNG files, the pixels after that stage;
   a stage that the preprocessing does not have is left out; they show true colours, so ``cv::imread`` gives BGR, to be
@@ -143,10 +145,10 @@ def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
             preprocess, files, bounds, sha256.
         ops: the deployment transform list.
     """
-    text = yaml.safe_dump(
-        inference_yml.content(meta["name"], ops, meta["labels"], meta["topk"]), sort_keys=False, allow_unicode=True
-    )
-    (folder / "inference.yml").write_text(text, encoding="utf-8")
+    theirs = inference_yml.content(meta["name"], ops, meta["labels"], meta["topk"])
+    if theirs is not None:
+        text = yaml.safe_dump(theirs, sort_keys=False, allow_unicode=True)
+        (folder / "inference.yml").write_text(text, encoding="utf-8")
     full = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

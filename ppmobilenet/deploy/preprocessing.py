@@ -48,6 +48,9 @@ def spell_out(ops: Ops) -> list[dict]:
             op["size"] = [int(op["size"])] * 2
         if name == "ResizeImage":
             op.pop("return_numpy", None)
+            op.update(interpolation=op["interpolation"].lower(), backend=op["backend"].lower())
+            if op["interpolation"] == "random":  # which evaluation, without a generator, takes for bilinear
+                op["interpolation"] = "bilinear"
             if op.get("resize_short"):
                 op.pop("size", None)
             else:

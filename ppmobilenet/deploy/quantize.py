@@ -469,6 +469,7 @@ def write_forms(
         NumericsError: nothing was quantized.
     """
     from ppmobilenet.deploy import lite, lite_env
+    from ppmobilenet.deploy.onnx import tidy
 
     names = [name for name, _ in quantizable_layers(network)] or [e.layer for e in plan.errors]
     weights = {e.layer: e.weight for e in plan.errors}
@@ -531,6 +532,7 @@ def write_forms(
                 "precision": "int8",
                 "files": ["int8/inference.onnx"],
                 "quantized_layers": done,
+                **tidy(out / "inference.onnx"),
             }
         )
     return forms

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from ppmobilenet.deploy import package
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.deploy import inference_yml, package
 from ppmobilenet.deploy.folder import replacing
 from ppmobilenet.deploy.labels import IMAGENET_LABELS, find_label_file, label_names, read_labels
 from ppmobilenet.deploy.preprocessing import deployment_ops, spell_out
@@ -35,7 +36,7 @@ OPS = [
 LABELS = ["dress", "Größe 中", 'a "quoted" \\ name']
 
 
-def write(folder):
+def write(folder, ops=OPS):
     """A package whose model is a few bytes: everything but inference works on it."""
     (folder / "inference.onnx").write_bytes(b"model" * 10)
     meta = {
@@ -49,7 +50,7 @@ def write(folder):
         "accuracy": [],
         "forms": [{"name": "onnx", "engine": "onnxruntime", "precision": "fp32", "files": ["inference.onnx"]}],
     }
-    package.write_package(folder, meta, deployment_ops(OPS))
+    package.write_package(folder, meta, deployment_ops(ops))
 
 
 @pytest.fixture
@@ -102,6 +103,95 @@ def test_inference_yml_has_the_keys_that_paddleclas_and_paddlex_read(written):
     assert ops[0] == {"ResizeImage": {"resize_short": 40}} and ops[1] == {"CropImage": {"size": 32}}
     assert ops[2]["NormalizeImage"]["order"] == "" and ops[2]["NormalizeImage"]["channel_num"] == 3
     assert content["PostProcess"] == {"Topk": {"topk": 2, "label_list": LABELS}}
+
+
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        ("MobileNetV1", "MobileNetV1_x1_0"),
+        ("MobileNetV1_x0_25", "MobileNetV1_x0_25"),
+        ("MobileNetV2_x0_75", "MobileNetV2_x1_0"),
+        ("MobileNetV2_x2_0", "MobileNetV2_x2_0"),
+        ("MobileNetV3_large_x1_25", "MobileNetV3_large_x1_25"),
+        ("MobileNetV3_small_x0_6", "MobileNetV3_small_x1_0"),
+        ("MobileNetV4_hybrid_large", "MobileNetV4_hybrid_large"),
+        ("MobileNetV30", None),
+        ("MobileNet", None),
+        ("x", None),
+    ],
+)
+def test_networks_go_by_paddlexs_names(ours, theirs):
+    assert inference_yml.paddlex_name(ours) == theirs
+    content = inference_yml.content(ours, deployment_ops(OPS), ["a"], 5)
+    assert content["Global"]["model_name"] == (theirs or ours)
+    assert ("PaddleX" in inference_yml.why_not(ours, deployment_ops(OPS))) == (theirs is None)
+
+
+NORMALISE = {"scale": 1 / 255, "mean": [0.5] * 3, "std": [0.5] * 3}
+
+
+@pytest.mark.parametrize(
+    "resize, written_as",
+    [
+        ({"size": 32}, {"size": 32}),
+        ({"size": [40, 32]}, {"size": [40, 32]}),
+        ({"resize_short": 40, "backend": "cv2", "interpolation": "random"}, {"resize_short": 40}),
+        ({"size": 32, "backend": "PIL"}, {"size": 32, "backend": "pil", "interpolation": "bilinear"}),
+        (
+            {"size": 32, "backend": "pil", "interpolation": "BICUBIC"},
+            {"size": 32, "backend": "pil", "interpolation": "bicubic"},
+        ),
+        ({"size": 32, "interpolation": "area"}, {"size": 32, "backend": "cv2", "interpolation": "area"}),
+    ],
+)
+def test_resizing_is_written_in_words_that_both_programs_know(resize, written_as):
+    ops = deployment_ops([{"ResizeImage": resize}, {"NormalizeImage": {**NORMALISE, "order": ""}}])
+    assert inference_yml.why_not("MobileNetV2", ops) == {}
+    listed = inference_yml.content("MobileNetV2", ops, ["a"], 1)["PreProcess"]["transform_ops"]
+    assert listed[0] == {"ResizeImage": written_as}
+
+
+def test_normalisation_of_chw_is_written_as_that_of_hwc():
+    ops = deployment_ops([{"ResizeImage": {"size": 32}}, {"ToCHWImage": None}, {"NormalizeImage": NORMALISE}])
+    assert inference_yml.why_not("MobileNetV1", ops) == {}
+    listed = inference_yml.content("MobileNetV1", ops, ["a"], 1)["PreProcess"]["transform_ops"]
+    assert [next(iter(op)) for op in listed] == ["ResizeImage", "NormalizeImage", "ToCHWImage"]
+    photo = np.random.default_rng(0).integers(0, 255, (50, 60, 3), np.uint8)
+    listed[1]["NormalizeImage"].pop("channel_num")
+    ours, theirs = build_transforms(ops[1:])(photo), build_transforms(listed)(photo)
+    assert ours.shape == (3, 32, 32) and np.array_equal(ours, theirs)
+
+
+HWC = {"NormalizeImage": {"order": ""}}
+RESIZE, CROP = {"ResizeImage": {"size": 32}}, {"CropImage": {"size": 32}}
+
+
+@pytest.mark.parametrize(
+    "ops, reason",
+    [
+        ([{"ResizeImage": {"size": 40}}, RESIZE, HWC], "each once and in this order"),
+        ([CROP, RESIZE, HWC], "the package does CropImage, ResizeImage, NormalizeImage, ToCHWImage"),
+        ([CROP, HWC], "the package does CropImage, NormalizeImage, ToCHWImage"),
+        ([RESIZE], "the package does ResizeImage, ToCHWImage"),
+        ([{"ResizeImage": {"size": 32, "interpolation": "lanczos"}}, HWC], "cv2's 'lanczos'"),
+        ([{"ResizeImage": {"size": 32, "backend": "pil", "interpolation": "hamming"}}, HWC], "pil's 'hamming'"),
+    ],
+)
+def test_a_chain_that_paddlex_would_do_otherwise_is_kept_from_it(ops, reason):
+    """Two resizes, or a crop in front, it does wrong without a word: it must not know the name."""
+    ops = deployment_ops(ops)
+    assert reason in inference_yml.why_not("MobileNetV1_x0_25", ops)["PaddleX"]
+    for name in ("MobileNetV1_x0_25", "MobileNetV1"):
+        content = inference_yml.content(name, ops, ["a"], 1)
+        assert inference_yml.paddlex_name(content["Global"]["model_name"]) != content["Global"]["model_name"]
+        assert [next(iter(op)) for op in content["PreProcess"]["transform_ops"]] == [next(iter(op)) for op in ops[1:]]
+
+
+def test_a_package_of_bgr_has_no_inference_yml(tmp_path):
+    ops = deployment_ops([{"DecodeImage": {"to_rgb": False}}, *OPS[1:]])
+    assert set(inference_yml.why_not("MobileNetV2", ops)) == {"PaddleX", "PaddleClas"}
+    write(tmp_path, ops)
+    assert not (tmp_path / "inference.yml").exists() and package.open_package(tmp_path).labels == LABELS
 
 
 def test_a_changed_byte_a_missing_and_a_short_file_are_named(written):

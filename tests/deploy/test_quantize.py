@@ -122,6 +122,15 @@ def test_onnx_int8_is_a_quarter(package):
     assert (folder / "int8/inference.onnx").stat().st_size < 0.5 * (folder / "inference.onnx").stat().st_size
 
 
+def test_onnx_int8_asks_for_no_more_than_it_needs(package):
+    import onnx
+
+    form = open_package(package[0]).form("onnx-int8")
+    model = onnx.load(str(package[0] / form["files"][0]))
+    assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", form["opset"])] == [("", 13)]
+    assert model.graph.output[0].name == form["output"] == "output" and model.graph.input[0].name == form["input"]
+
+
 def test_layer_errors_find_the_layer_that_int8_hurts(trained):
     """One weight a thousand times the others leaves one step for the rest of its channel."""
     model, photos, _ = trained
