@@ -53,9 +53,11 @@ integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads 
   ``logits`` and ``output`` (raw little-endian float32, ``class_num`` values; ``output`` is what the forms give).
 * ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show.
 * ``versions``: of the software that wrote it, and ``lite_runtime`` (the Paddle Lite version that an ``.nb`` needs).
-* ``sha256``: of everything else in package.json, its keys sorted and without spaces (the board program does not check
-  this one).
+* ``sha256``: of everything else in package.json, its keys sorted and without spaces.
 * ``accuracy``: measured accuracies, each with ``form``, ``top1``, ``top5``, ``samples``; an empty list if none was.
+  Rows of an int8 package also have ``engine``, ``processor`` (``"armv8"``, ``"x86_64"``, ...: where these numbers
+  hold), ``computed`` (true: by the int8 program's own arithmetic, which is what an ARM board follows; false: run by
+  that engine on that processor) and ``agreement`` (the share of photos with float's top-1).
 
 A folder without package.json but with ``inference.yml`` (written by PaddleClas) opens too, without its guarantees.
 """
@@ -128,6 +130,11 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def measured_on(row: Mapping) -> str:
+    """Return where the numbers of one ``accuracy`` row hold: ``"x86_64"``, ``"armv8, computed"``, ``""`` if unknown."""
+    return row.get("processor", "") + (", computed" if row.get("computed") else "")
 
 
 def list_files(folder: Path) -> list[dict]:

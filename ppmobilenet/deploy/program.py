@@ -105,3 +105,28 @@ def _check_written(layer: nn.Layer, prefix: Path, legacy: bool) -> None:
             short = True
     if short:
         raise OSError(errno.ENOSPC, "Paddle's files were cut short (is the disk full?)")
+
+
+def read_operators(model: Path, parameters: Path) -> tuple[list[tuple[str, dict, dict, dict]], dict[str, np.ndarray]]:
+    """Return a ``.pdmodel``'s operators in running order, and its parameters by name.
+
+    Returns:
+        For each operator its type, the names of its inputs by slot, of its outputs by slot, and its attributes.
+    """
+    with static_mode() as executor:
+        program, _, _ = paddle.static.load_inference_model(
+            str(model.parent), executor, model_filename=model.name, params_filename=parameters.name
+        )
+        scope = paddle.static.global_scope()
+        stored = [value.name for value in program.list_vars() if value.persistable]
+        values = {name: np.array(scope.find_var(name).get_tensor()) for name in stored if name not in ("feed", "fetch")}
+        operators = [
+            (
+                op.type,
+                {slot: op.input(slot) for slot in op.input_names if op.input(slot)},
+                {slot: op.output(slot) for slot in op.output_names if op.output(slot)},
+                {name: op.attr(name) for name in op.attr_names if not name.startswith("op_")},
+            )
+            for op in program.global_block().ops
+        ]
+    return operators, values

@@ -13,7 +13,7 @@ from ppmobilenet.config.tree import to_yaml
 from ppmobilenet.data.pictures import pictures
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import backends
-from ppmobilenet.deploy.package import Package, open_package
+from ppmobilenet.deploy.package import Package, measured_on, open_package
 from ppmobilenet.deploy.preprocessing import deployment_ops
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.insight import cam, figures, report
@@ -99,7 +99,10 @@ def from_package(folder: Path, *, timed: bool = True) -> report.Content:
         height, width = meta["input"]["shape"][1:3]
     facts = [("input", f"{height}x{width} {meta['input']['dtype']}"), ("classes", str(meta["class_num"]))]
     for row in meta.get("accuracy", ()):
-        facts.append((f"top-1 of {row['form']}", f"{100 * row['top1']:.2f} % of {row['samples']:,} photos"))
+        where = f" on {measured_on(row)}" if measured_on(row) else ""
+        of = f" of {row['samples']:,} photos" if "samples" in row else f", {row.get('source', 'measured elsewhere')}"
+        same = f"; as float in {100 * row['agreement']:.1f} %" if "agreement" in row else ""
+        facts.append((f"top-1 of {row['form']}{where}", f"{100 * row['top1']:.2f} %{of}{same}"))
     facts += [(f"written by {name}", str(version)) for name, version in meta.get("versions", {}).items()]
     cost = None
     if meta["name"] in MODELS:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import platform
+from pathlib import Path
 
 import cv2
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 
 from ppmobilenet.cli import main
 from ppmobilenet.deploy.forms import export_layer
+from ppmobilenet.deploy.int8 import Int8Report, measure
+from ppmobilenet.deploy.int8_arithmetic import Int8Program
 from ppmobilenet.deploy.package import open_package
 from ppmobilenet.deploy.predictor import Predictor
 from ppmobilenet.deploy.quantize import Plan, count_quantized, decide, fine_tune, layer_errors, quantizable_layers
@@ -103,6 +108,75 @@ def departure(folder, photos, backend) -> float:
 def test_int8_answers_as_float(package, trained, backend):
     """The network of this test is fragile (random layers): 28 layers of int8 move its logits by some tenths."""
     assert 1e-3 < departure(package[0], trained[1], backend) < 0.35
+
+
+def computed(folder, tensors: np.ndarray) -> np.ndarray:
+    return Int8Program(folder / "int8/inference.pdmodel", folder / "int8/inference.pdiparams")(tensors)
+
+
+def as_paddle_says(folder, tensors: np.ndarray) -> np.ndarray:
+    """The int8 program as Paddle Inference runs it one operator after another, nothing fused and without oneDNN."""
+    config = paddle.inference.Config(*(str(folder / "int8" / f"inference.{end}") for end in ("pdmodel", "pdiparams")))
+    config.disable_glog_info()
+    config.switch_ir_optim(False)
+    config.disable_mkldnn()
+    predictor = paddle.inference.create_predictor(config)
+    predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(tensors)
+    predictor.run()
+    return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+
+
+class Gated(paddle.nn.Layer):
+    """What later MobileNets are made of: hard-swish, a gate over the channels, 5x5 filters, a residual."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = paddle.nn.Conv2D(3, 16, 3, stride=2, padding=1)
+        self.wide = paddle.nn.Conv2D(16, 16, 5, padding=2, groups=16)
+        self.less, self.more = paddle.nn.Conv2D(16, 8, 1), paddle.nn.Conv2D(8, 16, 1)
+        self.grouped = paddle.nn.Conv2D(16, 16, 3, padding="SAME", stride=2, groups=4)
+        self.pool, self.fc = paddle.nn.AdaptiveAvgPool2D(1), paddle.nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = F.hardswish(self.stem(x))
+        gate = F.hardsigmoid(self.more(F.relu6(self.less(self.pool(x)))), slope=0.2)
+        x = x + self.wide(x) * gate
+        return self.fc(self.pool(F.swish(self.grouped(x))).flatten(1))
+
+
+def test_the_int8_program_is_computed_by_its_own_definition(package, trained, tmp_path):
+    """Sums of whole numbers are exact, so only a rounding that is a tie to the last bit of float32 may differ."""
+    paddle.seed(5)
+    tensors = tensors_of(trained[1][:24])
+    gated = export_layer(
+        Gated(), tmp_path / "gated", name="x", ops=OPS, labels=LABELS, to=["pdmodel"], photos=[png(trained[1][0])],
+        int8=Plan(tensors), log=lambda line: None,
+    )  # fmt: skip
+    for folder in (package[0], gated):
+        mine, paddles = computed(folder, tensors), as_paddle_says(folder, tensors)
+        assert np.linalg.norm(mine - paddles) < 0.02 * np.linalg.norm(paddles)
+        assert (np.abs(mine - paddles).max(axis=1) < 1e-4).mean() > 0.5, "most photos meet no tie at all"
+
+
+def test_an_operator_without_known_arithmetic_is_named_and_nothing_is_lost(trained, tmp_path):
+    class Odd(Gated):
+        def forward(self, x):
+            return F.mish(super().forward(x))
+
+    photos = trained[1]
+    said: list[str] = []
+    paths = [(str(tmp_path / f"{number}.png"), 0) for number in range(3)]
+    for (path, _), photo in zip(paths, photos):
+        Path(path).write_bytes(png(photo))
+    folder = export_layer(
+        Odd(), tmp_path / "odd", name="x", ops=OPS, labels=LABELS, to=["pdmodel"], photos=[png(photos[0])],
+        int8=Plan(tensors_of(photos[:4])), measure=lambda written: measure(written, paths, said.append),
+        log=lambda line: None,
+    )  # fmt: skip
+    assert "the arithmetic of the operator 'mish' is not known" in said[0]
+    rows = open_package(folder).meta["accuracy"]
+    assert [row["form"] for row in rows] == ["pdmodel", "pdmodel-int8"]
+    assert "could not be computed" in Int8Report(folder, "ptq", rows, [], []).table()
 
 
 def test_what_was_asked_to_stay_float_does(package, trained):
@@ -211,6 +285,7 @@ def test_qat_learns_to_agree_and_exports(trained, tmp_path):
     assert count_quantized(folder / "int8/inference.pdmodel") == len(quantizable_layers(model)) - 1
     with paddle.no_grad():
         simulated = plan.trained(paddle.to_tensor(tensors)).numpy()
+    np.testing.assert_allclose(computed(folder, tensors), simulated, atol=0.05 * np.abs(simulated).max())
     int8 = Predictor(folder, backend="paddle", precision="int8").run(tensors)
     assert np.corrcoef(simulated.ravel(), int8.ravel())[0, 1] > 0.8, "the engine answers as the trained network does"
 
@@ -249,8 +324,14 @@ def test_the_command_reports_what_int8_costs(trained, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "of 40 photos" in out and "pdmodel-int8: top-1" in out and "worst layers" in out
     report = json.loads((tmp_path / "r.json").read_text())
-    whole, int8 = report["accuracy"]
+    whole, board, int8 = report["accuracy"]
     assert whole["agreement"] == 1.0 and whole["top1"] > 0.6 and 0.5 < int8["agreement"] <= 1.0
+    assert [row["computed"] for row in report["accuracy"]] == [False, True, False]
+    assert whole["processor"] == int8["processor"] == platform.machine() and board["processor"] == "arm"
+    answers = computed(tmp_path / "out", tensors_of(photos[:40])).argmax(axis=1)
+    assert board["top1"] == round(float((answers == labels[:40]).mean()), 5)
+    assert report["verdict"]["form"] == "int8 program" and report["verdict"]["agreement"] == board["agreement"]
+    assert f"pdmodel-int8 on {platform.machine()}: top-1" in out and "int8 program on arm, computed: top-1" in out
     assert open_package(tmp_path / "out").meta["accuracy"] == report["accuracy"]
     assert main([*words, "--keep-float", "nothing_like_it"]) == 2
     assert "no layer fits 'nothing_like_it'" in capsys.readouterr().err

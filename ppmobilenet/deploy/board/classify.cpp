@@ -9,6 +9,7 @@
 #include <functional>
 #include <iostream>
 #include <numeric>
+#include <opencv2/core.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 
@@ -121,6 +122,7 @@ int classify(const Package& package, Engine* engine, const Options& options) {
         std::printf("  %.4f %s (%d)", scores[i], name.c_str(), i);
       }
       std::printf("\n");
+      std::fflush(stdout);  // whatever happens to the next photo, this answer is out
     } catch (const Failure& failure) {
       if (failure.code != kData) throw;
       std::fprintf(stderr, "error: %s\n", failure.what());  // a bad photo loses none of the good ones
@@ -181,15 +183,17 @@ int self_test(const Package& package, Engine* engine, const Form& form) {
   bool good = true;
   bool rgb = true;
   Image image;
+  const std::string photo = package.checked(package.golden.at("image"));
   for (const Op& op : package.ops) {
     std::string stage;
     if (op.name == "DecodeImage") stage = "decode", rgb = op.to_rgb;
     if (op.name == "ResizeImage") stage = "resize";
     if (op.name == "CropImage") stage = "crop";
-    apply(op, package.path(package.golden.at("image")), &image);
+    apply(op, photo, &image);
     if (stage.empty() || !package.golden.count(stage)) continue;
-    cv::Mat recorded = cv::imread(package.path(package.golden.at(stage)), cv::IMREAD_COLOR);
-    if (recorded.empty()) throw Failure(kDamaged, package.path(package.golden.at(stage)) + " is missing or damaged");
+    const std::string picture = package.checked(package.golden.at(stage));
+    cv::Mat recorded = cv::imread(picture, cv::IMREAD_COLOR);
+    if (recorded.empty()) throw Failure(kDamaged, picture + " cannot be decoded: export the model again");
     if (rgb) cv::cvtColor(recorded, recorded, cv::COLOR_BGR2RGB);
     double difference = 255;
     if (recorded.size() == image.pixels.size()) difference = cv::norm(recorded, image.pixels, cv::NORM_INF);
@@ -199,18 +203,18 @@ int self_test(const Package& package, Engine* engine, const Form& form) {
   }
   const auto& shape = package.input_shape;
   const size_t count = static_cast<size_t>(shape[1] * shape[2] * shape[3]);
-  Image tensor = finish(package, package.golden.at("image"), image);
+  Image tensor = finish(package, photo, image);
   if (package.input_dtype == "float32") {
-    std::vector<float> recorded = read_values<float>(package.path(package.golden.at("tensor")), count);
+    std::vector<float> recorded = read_values<float>(package, package.golden.at("tensor"), count);
     good &= report("tensor", largest_difference(recorded.data(), tensor.planes.data(), count), 1e-5);
     tensor.planes = recorded;
   } else {
-    std::vector<uint8_t> recorded = read_values<uint8_t>(package.path(package.golden.at("tensor")), count);
+    std::vector<uint8_t> recorded = read_values<uint8_t>(package, package.golden.at("tensor"), count);
     good &= report("tensor", largest_difference(recorded.data(), tensor.byte_planes.data(), count), 0);
     tensor.byte_planes = recorded;
   }
   const size_t classes = static_cast<size_t>(package.class_num);
-  const std::vector<float> expected = read_values<float>(package.path(package.golden.at("output")), classes);
+  const std::vector<float> expected = read_values<float>(package, package.golden.at("output"), classes);
   const std::vector<float> got = engine->run(tensor);
   double bound = package.output_kind == "logits" ? package.bound_logits : package.bound_probabilities;
   const char* note = "";
@@ -250,6 +254,8 @@ int run(const Options& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  // one photo at a time needs no pool of threads, and under qemu OpenCV's was seen to wait for ever
+  cv::setNumThreads(1);
   if (argc > 1 && (!std::strcmp(argv[1], "--help") || !std::strcmp(argv[1], "-h"))) {
     std::cout << kUsageText;
     return kDone;

@@ -1,9 +1,9 @@
 #include "engine.hpp"
 
 #include <cstring>
-#include <fstream>
 #include <map>
 
+#include "guard.hpp"
 #include "paddle_api.h"  // NOLINT
 
 namespace ppmobilenet {
@@ -18,15 +18,14 @@ Engine::Engine(const Package& package, const Form& form, int threads, const std:
   if (mode == kPowers.end()) {
     throw Failure(kUsage, "unknown power mode \"" + power + "\": high, low, full, none, rand-high or rand-low");
   }
-  const std::string model = package.path(form.files.at(0));
-  std::ifstream file(model, std::ios::binary | std::ios::ate);
-  if (!file || file.tellg() < 1024) {
-    throw Failure(kDamaged, model + (file ? " is cut short" : " is missing") + ": copy the package again, whole");
-  }
+  if (form.files.empty()) throw Failure(kDamaged, "the form " + form.name + " has no file: export the model again");
+  const std::string model = package.checked(form.files[0]);
   MobileConfig config;
   config.set_model_from_file(model);
   config.set_threads(threads);
   config.set_power_mode(mode->second);
+  const Guard guard(kDamaged, "Paddle Lite gave up while loading " + model + ", which is as it was exported: it needs " +
+                                  "the runtime " + package.lite_runtime + " of this processor's kind");
   try {
     predictor_ = CreatePaddlePredictor<MobileConfig>(config);
   } catch (const std::exception& error) {
@@ -39,6 +38,7 @@ Engine::~Engine() = default;
 
 std::vector<float> Engine::run(const Image& image) {
   const auto& shape = package_.input_shape;
+  const Guard guard(kNumerics, "Paddle Lite gave up while running the model");
   auto input = predictor_->GetInput(0);
   input->Resize({1, shape[1], shape[2], shape[3]});
   if (package_.input_dtype == "float32") {

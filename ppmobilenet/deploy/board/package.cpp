@@ -1,7 +1,10 @@
 #include "package.hpp"
 
 #include <fstream>
+#include <iterator>
 #include <opencv2/core.hpp>
+
+#include "sha256.hpp"
 
 namespace ppmobilenet {
 namespace {
@@ -22,6 +25,103 @@ std::vector<float> floats(const cv::FileNode& node) {
   for (const auto& entry : node) values.push_back(static_cast<float>(static_cast<double>(entry)));
   return values;
 }
+
+const char kAgain[] = ": copy the package again, whole, or export again";
+
+std::string sha256_of(const std::string& text) {
+  Sha256 digest;
+  digest.update(text.data(), text.size());
+  return digest.hex();
+}
+
+// Writes package.json as export hashed it: keys sorted, no spaces, without its own "sha256". Numbers and texts are
+// copied as they stand, for export writes them alike in both.
+class Compact {
+ public:
+  Compact(const std::string& text, const std::string& file) : text_(text), file_(file) {}
+
+  std::string write() {
+    const std::string all = value(0);
+    if (peek()) fail();
+    return all;
+  }
+
+ private:
+  [[noreturn]] void fail() const {
+    throw Failure(kDamaged, file_ + " is not readable JSON (byte " + std::to_string(at_) + ")" + kAgain);
+  }
+
+  char peek() {
+    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) {
+      ++at_;
+    }
+    return at_ < text_.size() ? text_[at_] : 0;
+  }
+
+  void expect(char c) {
+    if (peek() != c) fail();
+    ++at_;
+  }
+
+  std::string string() {
+    const size_t start = at_;
+    expect('"');
+    while (at_ < text_.size() && text_[at_] != '"') at_ += text_[at_] == '\\' ? 2 : 1;
+    if (at_ >= text_.size()) fail();
+    return text_.substr(start, ++at_ - start);
+  }
+
+  std::string value(int depth) {
+    if (depth > 32) fail();
+    const char first = peek();
+    if (first == '"') return string();
+    if (first == '[' || first == '{') {
+      ++at_;
+      std::vector<std::string> entries = first == '[' ? list(depth) : object(depth);
+      std::string all(1, first);
+      for (const std::string& entry : entries) all += (all.size() > 1 ? "," : "") + entry;
+      return all + (first == '[' ? ']' : '}');
+    }
+    const size_t end = text_.find_first_of(",]} \n\r\t", at_);
+    if (end == std::string::npos || end == at_) fail();
+    const std::string word = text_.substr(at_, end - at_);
+    at_ = end;
+    return word;
+  }
+
+  std::vector<std::string> list(int depth) {
+    std::vector<std::string> entries;
+    if (peek() == ']') return ++at_, entries;
+    for (;;) {
+      entries.push_back(value(depth + 1));
+      if (peek() == ']') return ++at_, entries;
+      expect(',');
+    }
+  }
+
+  std::vector<std::string> object(int depth) {
+    std::map<std::string, std::string> sorted;  // UTF-8 sorts as Python's texts do
+    if (peek() != '}') {
+      for (;;) {
+        if (peek() != '"') fail();
+        const std::string key = string();
+        expect(':');
+        sorted[key] = value(depth + 1);
+        if (peek() == '}') break;
+        expect(',');
+      }
+    }
+    ++at_;
+    if (depth == 0) sorted.erase("\"sha256\"");
+    std::vector<std::string> entries;
+    for (const auto& entry : sorted) entries.push_back(entry.first + ":" + entry.second);
+    return entries;
+  }
+
+  const std::string& text_;
+  const std::string& file_;
+  size_t at_ = 0;
+};
 
 Op read_op(const cv::FileNode& node, const std::string& where) {
   Op op;
@@ -62,12 +162,13 @@ Op read_op(const cv::FileNode& node, const std::string& where) {
 
 Package open_package(const std::string& folder) {
   const std::string file = folder + "/package.json";
-  if (!std::ifstream(file)) {
-    throw Failure(kUsage, file + " is not there: give the folder that `ppmobilenet export` wrote");
-  }
+  std::ifstream stream(file, std::ios::binary);
+  if (!stream) throw Failure(kUsage, file + " is not there: give the folder that `ppmobilenet export` wrote");
+  const std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  const std::string digest = sha256_of(Compact(text, file).write());  // refuses, too, what OpenCV would stumble over
   cv::FileStorage storage;
   try {
-    storage.open(file, cv::FileStorage::READ | cv::FileStorage::FORMAT_JSON, "UTF-8");
+    storage.open(text, cv::FileStorage::READ | cv::FileStorage::MEMORY | cv::FileStorage::FORMAT_JSON, "UTF-8");
   } catch (const cv::Exception& error) {
     throw Failure(kDamaged, file + " is not readable JSON (" + error.err + "): copy the package again, whole");
   }
@@ -80,6 +181,9 @@ Package open_package(const std::string& folder) {
   if (version > kFormatVersion) {
     throw Failure(kUsage, file + " has format version " + std::to_string(version) + ", this program reads up to " +
                               std::to_string(kFormatVersion) + ": build a newer program, or export again");
+  }
+  if (need(root, "sha256", file).string() != digest) {
+    throw Failure(kDamaged, file + " was changed after the export (sha256 differs)" + kAgain);
   }
 
   Package package;
@@ -108,6 +212,11 @@ Package open_package(const std::string& folder) {
     if (!node["opt_version"].empty()) form.opt_version = node["opt_version"].string();
     for (const auto& path : need(node, "files", file + " forms")) form.files.push_back(path.string());
     package.forms.push_back(form);
+  }
+  for (const auto& node : need(root, "files", file)) {
+    const std::string path = need(node, "path", file + " files").string();
+    package.files[path] = {static_cast<int>(need(node, "bytes", file + " files")),
+                           need(node, "sha256", file + " files").string()};
   }
   const cv::FileNode golden = root["golden"];
   for (const std::string key : {"image", "decode", "resize", "crop", "tensor", "logits", "output"}) {
@@ -144,10 +253,36 @@ const Form& choose_form(const Package& package, const std::string& wanted) {
                             (there.empty() ? "" : " (there are: " + there + ")") + ": export with --to lite-" + target);
 }
 
+std::string Package::checked(const std::string& file) const {
+  const std::string full = folder + "/" + file;
+  const auto entry = files.find(file);
+  if (entry == files.end()) throw Failure(kDamaged, file + " is not among the files that package.json lists" + kAgain);
+  if (file.empty() || file[0] == '/' || ("/" + file + "/").find("/../") != std::string::npos) {
+    throw Failure(kDamaged, "the file " + file + " lies outside the package" + kAgain);
+  }
+  std::ifstream stream(full, std::ios::binary);
+  if (!stream) throw Failure(kDamaged, full + " is missing" + kAgain);
+  Sha256 digest;
+  int64_t bytes = 0;
+  std::vector<char> block(1 << 16);
+  while (stream.read(block.data(), static_cast<std::streamsize>(block.size())) || stream.gcount()) {
+    digest.update(block.data(), static_cast<size_t>(stream.gcount()));
+    bytes += stream.gcount();
+  }
+  if (bytes != entry->second.bytes) {
+    throw Failure(kDamaged, full + " has " + std::to_string(bytes) + " bytes, the package says " +
+                                std::to_string(entry->second.bytes) + kAgain);
+  }
+  if (digest.hex() != entry->second.sha256) {
+    throw Failure(kDamaged, full + " was changed after the export (sha256 differs)" + kAgain);
+  }
+  return full;
+}
+
 template <typename T>
-std::vector<T> read_values(const std::string& path, size_t count) {
+std::vector<T> read_values(const Package& package, const std::string& name, size_t count) {
+  const std::string path = package.checked(name);
   std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) throw Failure(kDamaged, path + " is missing: copy the package again, whole");
   const size_t bytes = static_cast<size_t>(file.tellg());
   if (bytes != count * sizeof(T)) {
     throw Failure(kDamaged, path + " has " + std::to_string(bytes) + " bytes instead of " +
@@ -158,7 +293,7 @@ std::vector<T> read_values(const std::string& path, size_t count) {
   file.read(reinterpret_cast<char*>(values.data()), static_cast<std::streamsize>(bytes));
   return values;
 }
-template std::vector<float> read_values<float>(const std::string&, size_t);
-template std::vector<uint8_t> read_values<uint8_t>(const std::string&, size_t);
+template std::vector<float> read_values<float>(const Package&, const std::string&, size_t);
+template std::vector<uint8_t> read_values<uint8_t>(const Package&, const std::string&, size_t);
 
 }  // namespace ppmobilenet

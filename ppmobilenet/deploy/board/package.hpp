@@ -1,6 +1,7 @@
 // Reads package.json as ppmobilenet's export writes it (see ppmobilenet/deploy/package.py for the format).
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <stdexcept>
 #include <string>
@@ -33,6 +34,11 @@ struct Form {
   std::vector<std::string> files;
 };
 
+struct StoredFile {
+  int64_t bytes = 0;
+  std::string sha256;
+};
+
 struct Package {
   std::string folder, name;
   std::vector<std::string> labels;
@@ -42,21 +48,24 @@ struct Package {
   std::string output_kind;           // probabilities or logits
   std::vector<Op> ops;
   std::vector<Form> forms;
+  std::map<std::string, StoredFile> files;    // path -> what it was when the package was written
   std::map<std::string, std::string> golden;  // image, decode, resize, crop, tensor, logits, output -> file
   std::string lite_runtime;                   // the runtime version that the .nb files need
   double bound_logits = 1e-4, bound_probabilities = 1e-5;
 
-  std::string path(const std::string& file) const { return folder + "/" + file; }
+  // Where one of the package's files lies; throws Failure(kDamaged) unless its size and sha256 are as exported.
+  std::string checked(const std::string& file) const;
 };
 
-// Opens the folder; throws Failure(kDamaged) with the key that is missing or wrong.
+// Opens the folder; throws Failure(kDamaged) with the key that is missing or wrong, or when package.json was changed.
 Package open_package(const std::string& folder);
 
 // The Lite form to run on this processor: the one named, or the first of this build's target, fp32 before others.
 const Form& choose_form(const Package& package, const std::string& wanted);
 
-// Raw little-endian values of a file; throws Failure(kDamaged) when it is missing or its size is not `count` values.
+// Raw little-endian values of one of the package's files; throws Failure(kDamaged) when it is not as exported or its
+// size is not `count` values.
 template <typename T>
-std::vector<T> read_values(const std::string& path, size_t count);
+std::vector<T> read_values(const Package& package, const std::string& file, size_t count);
 
 }  // namespace ppmobilenet

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -61,7 +62,9 @@ class MobileConfig {
 class PaddlePredictor {
  public:
   explicit PaddlePredictor(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
+    std::ifstream file(path, std::ios::binary | std::ios::ate);
+    // as the real library, which is built without exceptions, does with a model that it cannot read
+    if (file.tellg() < 1024 || (file.tellg() - std::streamoff(1024)) % 12) std::abort();
     file.seekg(1024);
     float value;
     while (file.read(reinterpret_cast<char*>(&value), sizeof value)) weights_.push_back(value);
