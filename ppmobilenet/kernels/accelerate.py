@@ -9,11 +9,12 @@ from types import MethodType
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.jit.sot.psdb import in_sot
 
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.kernels.build import INSTRUCTION_SETS, Unavailable, load_library
-from ppmobilenet.kernels.plan import DENSE3, Step, Unsupported, plan
-from ppmobilenet.kernels.run import Engine, execute
+from ppmobilenet.kernels.plan import OURS, Unsupported, check_around, form, plan
+from ppmobilenet.kernels.run import MAX_THREADS, Engine, execute
 from ppmobilenet.machine import usable_cores
 
 MODES = ("auto", "on", "off")
@@ -46,11 +47,12 @@ def accelerate(
     Only how ``model(x)`` is computed changes: keys, parameter names, state dict and optimizer stay as they are, and
     static graphs (``paddle.jit``, export) see the stock layers. Each call looks at the layers anew, so that freezing,
     ``train()`` and ``eval()`` keep their meaning, and falls back to the stock operators by itself for what the engine
-    cannot take: other places and types than float32 on the CPU (where Paddle has no AMP), layers with hooks, one value
-    per channel.
+    cannot take: other shapes, places and types than float32 on the CPU (where Paddle has no AMP), layers with hooks or
+    with another forward than their class's, one value per channel. What stock operators refuse is refused by them.
 
     Args:
-        model: a network with ``units()`` and ``head(x)`` (all of :mod:`ppmobilenet.models`).
+        model: a network with ``units()`` and ``head(x)`` (all of :mod:`ppmobilenet.models`), whose forward is the one
+            after the other. A subclass may have its own head; with a forward of its own it keeps stock operators.
         mode: ``auto`` (stock operators if it cannot be), ``on`` (an error instead), ``off``.
         threads: by default the cores this process may use.
         say: receives the progress line of the compilation.
@@ -59,7 +61,8 @@ def accelerate(
         The report; its message is worth logging.
 
     Raises:
-        UserError: an unknown mode, or mode ``on`` where the kernels cannot run, with the reason.
+        UserError: an unknown mode, a number of threads that is none, or mode ``on`` where the kernels cannot run, with
+            the reason.
     """
     if mode not in MODES:
         raise UserError(
@@ -68,15 +71,17 @@ def accelerate(
             allowed=", ".join(MODES),
             hint=did_you_mean(mode, MODES),
         )
+    if threads is not None and not (isinstance(threads, int) and 1 <= threads <= MAX_THREADS):
+        raise UserError(f"{threads!r} threads", allowed=f"1 to {MAX_THREADS}, or None: the usable cores")
     if mode == "off":
         return Report(False, "cpu_kernels: off, stock operators")
     try:
+        if not paddle.in_dynamic_mode():
+            raise Unavailable("Paddle is in static graph mode")
         if paddle.get_device() != "cpu":
             raise Unavailable(f"the device is {paddle.get_device()}")
-        if not hasattr(model, "units") or not hasattr(model, "head"):
-            raise Unsupported(f"{type(model).__name__} has no units() and head()")
-        if getattr(model, "features_only", False):
-            raise Unsupported("features_only returns maps from inside the network")
+        _check_forward(model)
+        check_around(model, model.units())
         steps = plan(model.units())
         library = load_library(say)
         engine = Engine(library, library.ppm_instruction_set(), threads or usable_cores())
@@ -87,11 +92,42 @@ def accelerate(
                 f"cpu_kernels cannot run: {reason}", where="Global.cpu_kernels", hint="use auto or off"
             ) from reason
         return Report(False, f"cpu_kernels: stock operators ({reason})")
+    engine.forward, engine.forms = type(model).forward, frozenset(form(unit) for unit in model.units())
     model._cpu_kernels = engine
-    model.forward = MethodType(_forward, model)
+    model.forward = MethodType(forward, model)
     name, plural = INSTRUCTION_SETS[engine.instruction_set][0], "" if engine.threads == 1 else "s"
     message = f"cpu_kernels: {len(steps)} layers fused, {name}, {engine.threads} thread{plural}"
     return Report(True, message, len(steps), name, engine.threads)
+
+
+def _check_forward(model: nn.Layer) -> None:
+    """Refuse a model whose forward need not be its units and then its head."""
+    kind = type(model)
+    if not hasattr(model, "units") or not hasattr(model, "head"):
+        raise Unsupported(f"{kind.__name__} has no units() and head()")
+    if getattr(model, "features_only", False):
+        raise Unsupported("features_only returns maps from inside the network")
+    mine = getattr(model.__dict__.get("forward"), "__func__", None)
+    if "forward" in model.__dict__ and mine not in (forward, kind.forward):
+        raise Unsupported(f"the forward of this {kind.__name__} was replaced")
+    line = kind.__mro__[: kind.__mro__.index(nn.Layer)]
+    author = next((c for c in line if "forward" in vars(c)), None)
+    if author is None or kind.__call__ is not nn.Layer.__call__:
+        raise Unsupported(f"{kind.__name__} has no forward, or a __call__ of its own")
+    if kind.forward.__module__ != author.__module__:
+        raise Unsupported(f"the forward of {author.__name__} was replaced")
+    if not author.__module__.startswith(OURS) and not {"units", "head"} <= set(vars(author)):
+        raise Unsupported(f"{author.__name__} has a forward of its own")
+    # what forward calls is what its author wrote, but for the head, which is called here too
+    at = line.index(author)
+    written = {name for c in line[at:] for name in vars(c) if not name.startswith("__")} - {"head"}
+    for c in line[:at]:
+        changed = sorted(written & set(vars(c)))
+        if changed and not c.__module__.startswith(OURS):
+            raise Unsupported(f"{c.__name__} has its own {', '.join(changed)}")
+    changed = sorted((written - {"forward"}) & set(model.__dict__))
+    if changed:
+        raise Unsupported(f"{', '.join(changed)} of this {kind.__name__} was replaced")
 
 
 def _prove(model: nn.Layer, engine: Engine) -> None:
@@ -100,11 +136,12 @@ def _prove(model: nn.Layer, engine: Engine) -> None:
     model.eval()
     try:
         with paddle.no_grad():
-            noise = np.random.default_rng(0).uniform(-2, 2, (2, plan(model.units())[0].c_in, 37, 33))
+            steps = plan(model.units())
+            noise = np.random.default_rng(0).uniform(-2, 2, (2, steps[0].c_in, 37, 33))
             x = stock = paddle.to_tensor(noise.astype("float32"))
+            fused = execute(engine, steps, x)  # first: it refuses parameters of other types
             for unit in model.units():
                 stock = unit(stock)
-            fused = execute(engine, plan(model.units()), x)
             apart, size = float((fused - stock).abs().max()), float(stock.abs().max())
     finally:
         for layer, training in modes:
@@ -113,11 +150,34 @@ def _prove(model: nn.Layer, engine: Engine) -> None:
         raise Unavailable(f"its result departs from stock's by {apart:.2g} of {size:.2g}: a bug, please report it")
 
 
-def _forward(self: nn.Layer, x):  # jit.save wants the first argument to be called self
-    if not paddle.in_dynamic_mode() or not _can_take(x):
+@paddle.jit.not_to_static
+def _features(model: nn.Layer, units: Sequence[nn.Layer] | None, x):
+    """What the units make of ``x`` on the fused operators, or None where only the stock operators will do."""
+    engine = getattr(model, "_cpu_kernels", None)
+    if engine is None or not paddle.in_dynamic_mode() or not _can_take(x):
+        return None
+    if type(model).forward is not engine.forward:
+        return None
+    units = model.units() if units is None else units
+    try:
+        check_around(model, model.units())
+        steps = plan(units)
+        if not engine.forms.issuperset(form(unit) for unit in units):
+            return None  # something was put in that nobody compared
+        if not model.training and paddle.is_grad_enabled() and _is_trained(steps, x):
+            return None  # a gradient in evaluation mode: explanations, not training
+        return execute(engine, steps, x)
+    except Unsupported:
+        return None
+
+
+def forward(self: nn.Layer, x):  # the names are those that jit.save and pickle want
+    if in_sot():  # True only where to_static reads this line instead of running it
         return type(self).forward(self, x)
-    steps = _steps(self, self.units(), x)
-    return type(self).forward(self, x) if steps is None else self.head(execute(self._cpu_kernels, steps, x))
+    features = _features(self, None, x)
+    if features is None:
+        return type(self).forward(self, x)
+    return self.head(features)
 
 
 def run_units(model: nn.Layer, units: Sequence[nn.Layer], x):
@@ -128,47 +188,17 @@ def run_units(model: nn.Layer, units: Sequence[nn.Layer], x):
         units: a part of ``model.units()``, in order.
         x: what the first of them takes, [N, C, H, W].
     """
-    engine = getattr(model, "_cpu_kernels", None)
-    if engine is not None and units and paddle.in_dynamic_mode() and _can_take(x):
-        steps = _steps(model, units, x)
-        if steps is not None:
-            return execute(engine, steps, x)
+    features = _features(model, units, x) if units else None
+    if features is not None:
+        return features
     for unit in units:
         x = unit(x)
     return x
 
 
-def _steps(model: nn.Layer, units: Sequence[nn.Layer], x) -> list[Step] | None:
-    """The steps for this input, or None where only the stock operators will do."""
-    try:
-        steps = plan(units)
-    except Unsupported:
-        return None
-    if not model.training and paddle.is_grad_enabled() and _is_trained(steps, x):
-        return None  # a gradient in evaluation mode: explanations, not training
-    if any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in model.sublayers()):
-        return None  # somebody wants to see what happens inside
-    if any(p.dtype != paddle.float32 for step in steps for p in step.parameters):
-        return None
-    if steps[0].kind == DENSE3 and not x.stop_gradient:
-        return None  # the gradient of the pixels: not on the way of training
-    height, width = x.shape[2:]
-    for step in steps:
-        height, width = -(-height // step.stride), -(-width // step.stride)
-        if not step.running and x.shape[0] * height * width == 1:
-            return None  # batch statistics of one value: Paddle passes it through
-    return steps
-
-
-def _is_trained(steps: Sequence[Step], x) -> bool:
+def _is_trained(steps, x) -> bool:
     return not x.stop_gradient or any(not p.stop_gradient for step in steps for p in step.parameters)
 
 
 def _can_take(x) -> bool:
-    return (
-        isinstance(x, paddle.Tensor)
-        and x.ndim == 4
-        and x.dtype == paddle.float32
-        and x.place.is_cpu_place()
-        and 0 not in x.shape
-    )
+    return isinstance(x, paddle.Tensor) and x.ndim == 4 and x.dtype == paddle.float32 and 0 not in x.shape

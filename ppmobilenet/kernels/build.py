@@ -127,7 +127,6 @@ def load_library(say: Callable[[str], None] = print) -> ctypes.CDLL:
         library = ctypes.CDLL(str(target))
     except (OSError, UserError) as error:
         raise Unavailable(f"cannot build into {folder}: {error}") from error
-    for name in ("ppm_sizes", "ppm_forward", "ppm_backward"):
-        getattr(library, name).restype = None
-    library.ppm_instruction_set.restype = ctypes.c_int32
+    for name in ("ppm_sizes", "ppm_forward", "ppm_backward", "ppm_instruction_set"):
+        getattr(library, name).restype = ctypes.c_int32
     return library

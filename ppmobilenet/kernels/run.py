@@ -2,6 +2,11 @@
 
 Mirrors ``src/run.h``. The maps that backward needs live in memory that is kept from step to step: fresh memory costs
 a page fault for every 4 KB, a quarter of a stock training step.
+
+Paddle's PyLayer is not used: a second backward over its node is a segmentation fault, and it cannot be told which of
+its gradients a partial gradient leaves out. Instead a few of Paddle's own operators on one number stand in the graph
+(:func:`_graph`), so that retaining, freeing, pruning, hooks and every refusal are Paddle's own, and hooks on them give
+the gradients.
 """
 
 from __future__ import annotations
@@ -9,13 +14,17 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
+from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 
+import numpy as np
 import paddle
-from paddle.autograd import PyLayer
+from paddle.base import core
 
-from ppmobilenet.kernels.plan import Step
+from ppmobilenet.kernels.plan import DENSE3, Step, Unsupported
+
+MAX_THREADS = 1024  # as in src/layout.h
 
 
 class _Layer(Structure):
@@ -99,27 +108,64 @@ class _Loan:
         self.release()
 
 
+class _Held(c_float * 1):
+    """The number 1, in memory that a tensor shares; what it carries lives until the tensor's memory is freed."""
+
+
 @dataclass
 class Engine:
-    """The compiled library, which of its instruction sets to use, and on how many threads."""
+    """The compiled library, which of its instruction sets to use, and on how many threads.
+
+    ``forward`` and ``forms``: the network's own forward, and the units (see :func:`~ppmobilenet.kernels.plan.form`),
+    that were compared with this engine; nothing else runs on it.
+    """
 
     library: ctypes.CDLL
     instruction_set: int
     threads: int
+    forward: object = None
+    forms: frozenset = frozenset()
 
     def __deepcopy__(self, memo):
         return self  # a copied model runs on the same library
 
+    def __reduce__(self):
+        return _no_engine, ()  # a pickled model is a stock one: who loads it may have no library
+
+
+def _no_engine() -> None:
+    return None
+
+
+def _address(tensor: paddle.Tensor, shape: Sequence[int]) -> int:
+    """Where a tensor's values lie, if they are what the library will take them for.
+
+    Raises:
+        Unsupported: another type, shape, layout or place, or no memory at all.
+    """
+    if not (
+        tensor._is_initialized()
+        and tensor.dtype == paddle.float32
+        and tuple(tensor.shape) == tuple(shape)
+        and tensor.is_contiguous()
+        and tensor.place.is_cpu_place()
+    ):
+        raise Unsupported(f"a tensor that is not dense float32 {list(shape)} on the CPU")
+    return tensor.data_ptr()
+
 
 class _Call:
-    """One forward pass through ``steps``, and its backward pass."""
+    """One forward pass through ``steps``, and any number of backward passes."""
 
-    def __init__(self, engine: Engine, steps: list[Step], x: paddle.Tensor):
+    def __init__(self, engine: Engine, steps: Sequence[Step], x: paddle.Tensor):
         self.engine, self.steps, self.x = engine, steps, x
         self.layers = (_Layer * len(steps))()
-        images, _, height, width = x.shape
+        images, channels, height, width = x.shape
+        if channels != steps[0].c_in:
+            raise Unsupported(f"{channels} channels, not {steps[0].c_in}")
+        self.input = _address(x, x.shape)
         for layer, step in zip(self.layers, steps):
-            conv, norm = step.conv, step.norm
+            norm, wide = step.norm, (step.c_out,)
             layer.kind, layer.stride, layer.activation = step.kind, step.stride, step.activation
             layer.c_in, layer.c_out = step.c_in, step.c_out
             layer.h_in, layer.w_in = height, width
@@ -127,60 +173,90 @@ class _Call:
             layer.h_out, layer.w_out = height, width
             layer.residual, layer.running = step.residual, step.running
             layer.epsilon, layer.momentum = norm._epsilon, norm._momentum
-            layer.weight, layer.gamma, layer.beta = (p.data_ptr() for p in (conv.weight, norm.weight, norm.bias))
-            layer.mean, layer.variance = norm._mean.data_ptr(), norm._variance.data_ptr()
-            layer.needs_gradient = sum(
-                bit for bit, p in zip((1, 2, 4), (conv.weight, norm.weight, norm.bias)) if not p.stop_gradient
-            )
-        self.shape = [images, self.steps[-1].c_out, height, width]
+            layer.weight = _address(step.conv.weight, step.conv.weight.shape)
+            layer.gamma, layer.beta = _address(norm.weight, wide), _address(norm.bias, wide)
+            layer.mean, layer.variance = _address(norm._mean, wide), _address(norm._variance, wide)
+            layer.needs_gradient = sum(bit for bit, p in zip((1, 2, 4), step.parameters) if not p.stop_gradient)
+            if not layer.running and images * height * width == 1:
+                raise Unsupported("batch statistics of one value: Paddle passes it through")
+        self.shape = [images, steps[-1].c_out, height, width]
         self.run = _Run(self.layers, len(steps), images, engine.threads, 0, 0)
-
-    def forward(self, keep: bool) -> paddle.Tensor:
-        self.run.keep, self.run.input_gradient = keep, keep and not self.x.stop_gradient
         self.sizes = _Sizes()
-        self.engine.library.ppm_sizes(ctypes.byref(self.run), ctypes.byref(self.sizes))
-        self.saved, scratch = _Loan(self.sizes.saved), _Loan(self.sizes.scratch_forward)
-        out = paddle.empty(self.shape, dtype="float32")
-        self.engine.library.ppm_forward(
-            self.engine.instruction_set,
-            ctypes.byref(self.run),
-            c_void_p(self.x.data_ptr()),
-            self.saved.address,
-            scratch.address,
-            c_void_p(out.data_ptr()),
-        )
+
+    @property
+    def differentiable(self) -> bool:
+        return not self.x.stop_gradient or any(layer.needs_gradient for layer in self.layers)
+
+    def prepare(self, keep: bool) -> None:
+        """Choose whether backward may follow, and ask the library whether it takes this run."""
+        self.run.keep, self.run.input_gradient = keep, keep and not self.x.stop_gradient
+        fault = self.engine.library.ppm_sizes(ctypes.byref(self.run), ctypes.byref(self.sizes))
+        if fault:
+            raise Unsupported(f"the library refuses the run (fault {fault} in src/run.h)")
+
+    def forward(self, saved: _Loan, out: paddle.Tensor) -> None:
+        """Compute into ``out``, which is dense and of ``shape``."""
+        scratch = _Loan(self.sizes.scratch_forward)
+        self._enter("forward", self.input, saved.address, scratch.address, _address(out, self.shape))
         scratch.release()
-        if not keep:
-            self.saved.release()
-        return out
 
-    def backward(self, gradient: paddle.Tensor) -> list[paddle.Tensor | None]:
-        """Gradients of the input and of each step's weight, scale and offset, None where none is wanted.
-
-        Called once: Paddle's PyLayer does not survive a second ``backward(retain_graph=True)``.
-        """
-        gradients: list[paddle.Tensor | None] = [
-            paddle.empty(self.x.shape, dtype="float32") if self.run.input_gradient else None
+    def backward(self, saved: c_void_p, gradient: paddle.Tensor) -> dict[object, paddle.Tensor]:
+        """Return the gradients by what they belong to: a step's index, ``"norms"``, ``"input"``; each in one row."""
+        found: dict[object, paddle.Tensor] = {}
+        norms = [
+            (layer, field, step.c_out)
+            for layer, step in zip(self.layers, self.steps)
+            for bit, field in ((2, "gamma_grad"), (4, "beta_grad"))
+            if layer.needs_gradient & bit
         ]
-        for layer, step in zip(self.layers, self.steps):
-            for field, p in zip(("weight", "gamma", "beta"), step.parameters):
-                fresh = None if p.stop_gradient else paddle.empty(p.shape, dtype="float32")
-                setattr(layer, f"{field}_grad", fresh.data_ptr() if fresh is not None else None)
-                gradients.append(fresh)
+        if norms:
+            found["norms"] = _fresh(sum(count for _, _, count in norms))
+            at = found["norms"].data_ptr()
+            for layer, field, count in norms:
+                setattr(layer, field, at)
+                at += 4 * count
+        for k, (layer, step) in enumerate(zip(self.layers, self.steps)):
+            layer.weight = _address(step.conv.weight, step.conv.weight.shape)
+            if layer.needs_gradient & 1:
+                found[k] = _fresh(step.conv.weight.size)
+                layer.weight_grad = found[k].data_ptr()
+        into = None
+        if self.run.input_gradient:
+            found["input"] = _fresh(self.x.size)
+            into = found["input"].data_ptr()
         gradient = dense(gradient)
         scratch = _Loan(self.sizes.scratch_backward)
-        self.engine.library.ppm_backward(
-            self.engine.instruction_set,
-            ctypes.byref(self.run),
-            c_void_p(self.x.data_ptr()),
-            self.saved.address,
-            scratch.address,
-            c_void_p(gradient.data_ptr()),
-            c_void_p(gradients[0].data_ptr() if gradients[0] is not None else None),
-        )
+        arrived = _address(gradient, self.shape)
+        self._enter("backward", self.input, saved, scratch.address, arrived, c_void_p(into))
         scratch.release()
-        self.saved.release()
-        return gradients
+        return found
+
+    def _enter(self, name: str, *memory) -> None:
+        enter = getattr(self.engine.library, f"ppm_{name}")
+        memory = [c_void_p(at) if isinstance(at, int) else at for at in memory]
+        fault = enter(self.engine.instruction_set, ctypes.byref(self.run), *memory)
+        if fault:
+            raise RuntimeError(f"the fused operators refuse their own {name} pass (fault {fault} in src/run.h)")
+
+    def versions(self) -> list[int]:
+        """Of everything that backward depends on: what changed in place since cannot be differentiated."""
+        found, reached = [], not self.x.stop_gradient
+        for layer, step in zip(self.layers, self.steps):
+            weights, scales = layer.needs_gradient & 1, layer.needs_gradient & 6
+            if reached or weights:
+                found.append(step.conv.weight.inplace_version)
+                if step is self.steps[0]:
+                    found.append(self.x.inplace_version)
+            reached = reached or bool(weights)
+            if reached or scales:
+                norm = step.norm
+                found += [t.inplace_version for t in (norm.weight, norm.bias, norm._mean, norm._variance)]
+            reached = reached or bool(scales)
+        return found
+
+
+def _fresh(size: int) -> paddle.Tensor:
+    return paddle.empty([size], dtype="float32")
 
 
 def dense(x: paddle.Tensor) -> paddle.Tensor:
@@ -188,24 +264,81 @@ def dense(x: paddle.Tensor) -> paddle.Tensor:
     return x if x.is_contiguous() else x.contiguous()
 
 
-class _Fused(PyLayer):
-    @staticmethod
-    def forward(ctx, x, call, *parameters):
-        ctx.call = call
-        return call.forward(keep=True)
+class _Gradients:
+    """What the hooks of one call's graph do: the first one runs the library, the others hand out what it found."""
 
-    @staticmethod
-    def backward(ctx, gradient):
-        return tuple(ctx.call.backward(gradient))
+    def __init__(self, call: _Call, saved: c_void_p):
+        self._call, self._saved = call, saved
+        self._versions = call.versions()
+        self._guard = paddle.ones([1], dtype="float32")
+        self._found: dict[object, paddle.Tensor] = {}
+
+    def arrived(self, gradient: paddle.Tensor) -> None:
+        call = self._call
+        try:
+            sound = call.versions() == self._versions and call.input == _address(call.x, call.x.shape)
+            self._found = call.backward(self._saved, gradient.detach()) if sound else {}
+        except Unsupported:  # a parameter that is of another type or shape by now
+            sound = False
+        if not sound:  # an operator that saved the guard refuses it, as stock operators refuse what was changed
+            with paddle.no_grad():
+                self._guard.zero_()
+
+    def of(self, key: object):
+        """The hook of the tensor that ``key`` belongs to."""
+        return lambda gradient: self._found.pop(key, None)
 
 
-def execute(engine: Engine, steps: list[Step], x: paddle.Tensor) -> paddle.Tensor:
+def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
+    """Return the run's output, not yet computed, with a graph behind it that ends in all that is differentiated.
+
+    Backward, from the output on: the hook of ``full`` takes the whole gradient; what goes on is one number, through an
+    operator that holds the saved maps (until Paddle frees the graph), one that refuses changed tensors, and one that
+    has no second derivative (as the stock network has none); at each parameter a hook puts the gradient in its place.
+    """
+    steps, layers = call.steps, call.layers
+    zero = paddle.zeros([1], dtype="float32")
+    held = _Held(1.0)
+    held.loan = saved
+    holder = core.eager.Tensor(np.frombuffer(held, np.float32), paddle.CPUPlace(), False, True, "", True)
+    gradients = _Gradients(call, saved.address)
+    norms = [
+        p
+        for step, layer in zip(steps, layers)
+        for bit, p in ((2, step.norm.weight), (4, step.norm.bias))
+        if layer.needs_gradient & bit
+    ]
+    ends = [(k, step.conv.weight) for k, step in enumerate(steps) if layers[k].needs_gradient & 1]
+    if call.run.input_gradient:
+        ends.append(("input", call.x))
+    rows = [(key, paddle.reshape(p, [-1])) for key, p in ends]
+    if norms:
+        rows.append(("norms", paddle.concat(norms)))
+    for key, row in rows:
+        zero._share_underline_tensor_to(row)  # a number with the row's place in the graph
+        row.register_hook(gradients.of(key))
+    token = paddle.add_n([row for _, row in rows]) * gradients._guard * holder
+    full = paddle.expand(paddle.flatten(token), call.shape)
+    full.register_hook(gradients.arrived)
+    return paddle.reshape(full, call.shape)  # apart from full: hooks of the user's come before ours
+
+
+def execute(engine: Engine, steps: Sequence[Step], x: paddle.Tensor) -> paddle.Tensor:
     """Run float32 ``x`` [N, C, H, W] through ``steps``; the result takes part in automatic differentiation.
 
     Steps that normalise with batch statistics update their running ones, as the stock layers do.
+
+    Raises:
+        Unsupported: before anything was computed, if the library cannot take the input or the parameters.
     """
     call = _Call(engine, steps, dense(x))
-    parameters = [p for step in steps for p in step.parameters]
-    if paddle.is_grad_enabled() and not (x.stop_gradient and all(p.stop_gradient for p in parameters)):
-        return _Fused.apply(call.x, call, *parameters)
-    return call.forward(keep=False)
+    keep = paddle.is_grad_enabled() and call.differentiable
+    if keep and steps[0].kind == DENSE3 and not x.stop_gradient:
+        raise Unsupported("the gradient of the pixels: not on the way of training")
+    call.prepare(keep)
+    saved = _Loan(call.sizes.saved)
+    out = _graph(call, saved) if keep else paddle.empty(call.shape, dtype="float32")
+    call.forward(saved, out)
+    if not keep:
+        saved.release()
+    return out

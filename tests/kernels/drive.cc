@@ -10,9 +10,9 @@
 
 extern "C" {
 int32_t ppm_instruction_set();
-void ppm_sizes(const Run*, Sizes*);
-void ppm_forward(int32_t, const Run*, const float*, float*, float*, float*);
-void ppm_backward(int32_t, const Run*, const float*, float*, float*, const float*, float*);
+int32_t ppm_sizes(const Run*, Sizes*);
+int32_t ppm_forward(int32_t, const Run*, const float*, float*, float*, float*);
+int32_t ppm_backward(int32_t, const Run*, const float*, float*, float*, const float*, float*);
 }
 
 static uint32_t state = 1;

@@ -55,7 +55,9 @@ def test_trains_as_stock(name):
     stock, fused = network(name), network(name)
     report = accelerate(fused, "on")
     assert report.accelerated and report.layers == {"V1": 27, "V2": 53}[name[9:11]]
-    np.testing.assert_allclose(losses(fused, size=128), losses(stock, size=128), rtol=1e-2)
+    ours, theirs = losses(fused, size=128), losses(stock, size=128)
+    np.testing.assert_allclose(ours[:3], theirs[:3], rtol=2e-3)
+    np.testing.assert_allclose(ours, theirs, rtol=3e-2)  # each step multiplies the difference of roundings
     ours, theirs = fused.state_dict(), stock.state_dict()
     assert list(ours) == list(theirs)
     assert [p.name for p in fused.parameters()] == [p.name for p in stock.parameters()]

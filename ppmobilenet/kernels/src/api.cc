@@ -23,15 +23,28 @@ int32_t ppm_instruction_set() {
     return 0;
 }
 
-void ppm_sizes(const Run* run, Sizes* sizes) { *sizes = run_sizes(*run); }
-
-void ppm_forward(int32_t set, const Run* run, const float* input, float* saved, float* scratch, float* output) {
-    engine(set).forward(*run, input, saved, scratch, output);
+// Each returns 0, or the fault that run_fault() found, and has then touched no memory but the run's description.
+int32_t ppm_sizes(const Run* run, Sizes* sizes) {
+    if (!run || !sizes) return FAULT_POINTER;
+    const int32_t fault = run_fault(*run);
+    if (!fault) *sizes = run_sizes(*run);
+    return fault;
 }
 
-void ppm_backward(int32_t set, const Run* run, const float* input, float* saved, float* scratch, const float* output_grad,
-                  float* input_grad) {
-    engine(set).backward(*run, input, saved, scratch, output_grad, input_grad);
+int32_t ppm_forward(int32_t set, const Run* run, const float* input, float* saved, float* scratch, float* output) {
+    if (!run || !input || !saved || !scratch || !output) return FAULT_POINTER;
+    const int32_t fault = run_fault(*run);
+    if (!fault) engine(set).forward(*run, input, saved, scratch, output);
+    return fault;
+}
+
+int32_t ppm_backward(int32_t set, const Run* run, const float* input, float* saved, float* scratch,
+                     const float* output_grad, float* input_grad) {
+    if (!run || !input || !saved || !scratch || !output_grad) return FAULT_POINTER;
+    int32_t fault = run_fault(*run);
+    if (!fault) fault = gradient_fault(*run, input_grad);
+    if (!fault) engine(set).backward(*run, input, saved, scratch, output_grad, input_grad);
+    return fault;
 }
 
 }  // extern "C"

@@ -36,6 +36,69 @@ class Shelf {
 
 }  // namespace
 
+namespace {
+
+int32_t layer_fault(const Run& run, int k) {
+    const Layer& layer = run.layers[k];
+    if (layer.kind < DENSE3 || layer.kind > DEPTHWISE || layer.activation < LINEAR || layer.activation > RELU6)
+        return FAULT_KIND;
+    if (layer.stride < 1 || layer.stride > 2 || (layer.kind == POINTWISE && layer.stride != 1)) return FAULT_KIND;
+    if (layer.kind == DENSE3 && k > 0) return FAULT_KIND;
+    if (layer.c_in < 1 || layer.c_out < 1 || layer.h_in < 1 || layer.w_in < 1) return FAULT_SHAPE;
+    if (layer.kind == DEPTHWISE && layer.c_in != layer.c_out) return FAULT_SHAPE;
+    if (layer.h_out != (layer.h_in - 1) / layer.stride + 1 || layer.w_out != (layer.w_in - 1) / layer.stride + 1)
+        return FAULT_SHAPE;
+    if (k > 0) {
+        const Layer& before = run.layers[k - 1];
+        if (layer.c_in != before.c_out || layer.h_in != before.h_out || layer.w_in != before.w_out) return FAULT_SHAPE;
+    }
+    const int64_t widest = std::max(padded(depth(layer)), padded(layer.c_out));
+    if (pixels_in(layer) > MAX_FLOATS / run.images / widest || widest > MAX_FLOATS / widest) return FAULT_SHAPE;
+    if (!layer.weight || !layer.gamma || !layer.beta || !layer.mean || !layer.variance) return FAULT_POINTER;
+    return SOUND;
+}
+
+// a sum adds one earlier map to a layer without activation; backward joins the two gradients in a matrix product, and
+// knows one sum for each map
+int32_t residual_fault(const Run& run, int k) {
+    const Layer& layer = run.layers[k];
+    const int from = layer.residual;
+    if (from == -2) return SOUND;
+    if (from < -1 || from >= k - 1 || layer.activation != LINEAR) return FAULT_RESIDUAL;
+    const Layer& reader = run.layers[from + 1];
+    if (reader.kind != POINTWISE) return FAULT_RESIDUAL;
+    if (reader.c_in != layer.c_out || reader.h_in != layer.h_out || reader.w_in != layer.w_out) return FAULT_RESIDUAL;
+    for (int other = 0; other < k; other++)
+        if (run.layers[other].residual == from) return FAULT_RESIDUAL;
+    return SOUND;
+}
+
+}  // namespace
+
+int32_t run_fault(const Run& run) {
+    if (!run.layers) return FAULT_POINTER;
+    if (run.count < 1 || run.count > MAX_LAYERS || run.images < 1) return FAULT_COUNT;
+    if (run.threads < 1 || run.threads > MAX_THREADS) return FAULT_COUNT;
+    for (int k = 0; k < run.count; k++) {
+        const int32_t fault = layer_fault(run, k);
+        if (fault) return fault;
+        const int32_t sum = residual_fault(run, k);
+        if (sum) return sum;
+    }
+    return run.input_gradient && run.layers[0].kind == DENSE3 ? FAULT_KIND : SOUND;
+}
+
+int32_t gradient_fault(const Run& run, const float* input_grad) {
+    if (!run.keep || (run.input_gradient && !input_grad)) return FAULT_POINTER;
+    for (int k = 0; k < run.count; k++) {
+        const Layer& layer = run.layers[k];
+        const float* wanted[] = {layer.weight_grad, layer.gamma_grad, layer.beta_grad};
+        for (int i = 0; i < 3; i++)
+            if ((layer.needs_gradient >> i & 1) && !wanted[i]) return FAULT_POINTER;
+    }
+    return SOUND;
+}
+
 int bottom_layer(const Run& run) {
     if (run.input_gradient) return 0;
     for (int k = 0; k < run.count; k++)

@@ -2,7 +2,8 @@
 #pragma once
 #include "run.h"
 
-constexpr int MAX_LAYERS = 512;
+constexpr int MAX_LAYERS = 512, MAX_THREADS = 1024;
+constexpr int64_t MAX_FLOATS = int64_t(1) << 38;  // of one map: sizes of a whole run still fit 63 bits
 constexpr int64_t NOWHERE = -1;
 
 struct Place {

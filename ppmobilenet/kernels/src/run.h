@@ -46,4 +46,17 @@ struct Engine {
 
 Sizes run_sizes(const Run&);
 
+// What is wrong with a run. The engine trusts what passed: it indexes memory by these numbers.
+enum Fault : int32_t {
+    SOUND = 0,
+    FAULT_POINTER = 1,   // memory that was not given
+    FAULT_COUNT = 2,     // of layers, images or threads
+    FAULT_KIND = 3,      // a kind, activation or stride that is none
+    FAULT_SHAPE = 4,     // a map that is not what the layer before it wrote, or too large
+    FAULT_RESIDUAL = 5,  // a sum that the engine does not know
+};
+int32_t run_fault(const Run&);
+// what backward needs besides: somewhere to write
+int32_t gradient_fault(const Run&, const float* input_grad);
+
 extern const Engine engine_baseline, engine_avx2, engine_avx512;
