@@ -125,7 +125,7 @@ class _Checker:
         if part and key == "name":
             return value
         if name in schema.IGNORED:
-            if value not in (None, False, "", [], {}):
+            if value not in (None, False, -1, "", [], {}):
                 place = self.document.where(path)
                 self.notes.append(f"{place}: {name} is PaddleClas's and changes nothing here: {schema.IGNORED[name]}")
             return value

@@ -105,8 +105,6 @@ _SCHEDULE = {
     "warmup_epoch": (number(0), 0, "epochs of linear warm-up"),
     "warmup_start_lr": (number(0), 0.0, "where the warm-up starts"),
     "by_epoch": (BOOLEAN, False, "change once an epoch instead of each step"),
-    "last_epoch": (integer(-1), -1, "Paddle's counter"),
-    "verbose": (BOOLEAN, False, "print each change"),
     "base_batch_size": (integer(1), None, "global batch size of the recipe: another one scales the rate in proportion"),
 }
 _REGULARIZER = {
@@ -214,6 +212,8 @@ IGNORED: dict[str, str] = {
     "Global.distributed": "the launcher says how many processes there are",
     "Optimizer.lr.step_each_epoch": "counted from the training list",
     "Optimizer.lr.epochs": "Global.epochs says it",
+    "Optimizer.lr.last_epoch": "a checkpoint says where a run stands",
+    "Optimizer.lr.verbose": "steps.csv holds the rate of each step",
     "profiler_options": "PaddleClas's profiler switch is not used",
 }
 

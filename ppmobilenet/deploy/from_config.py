@@ -13,14 +13,15 @@ from ppmobilenet.deploy.labels import find_label_file, label_names, read_labels
 from ppmobilenet.deploy.predictor import list_photos
 from ppmobilenet.deploy.preprocessing import Ops, deployment_ops
 from ppmobilenet.errors import UserError
+from ppmobilenet.training.start import find_start
 from ppmobilenet.weights.files import read_pickle
 
 
 def trained_accuracy(config: Mapping) -> list[dict]:
     """Return the accuracy that training measured, from the ``.pdstates`` beside the weights, if it is there."""
-    named = str(config.get("Global.pretrained_model") or "")
-    path = Path(named.removesuffix(".pdparams") + ".pdstates")
-    states = read_pickle(path) if named and path.is_file() else None
+    start = find_start(config)
+    path = start.file().with_suffix(".pdstates") if start is not None else None
+    states = read_pickle(path) if path is not None and path.is_file() else None
     if not isinstance(states, dict) or not states.get("metric", 0) > 0:
         return []
     row = {"form": "trained", "top1": round(float(states["metric"]), 5), "epoch": int(states.get("epoch", 0))}

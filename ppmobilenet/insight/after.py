@@ -17,28 +17,34 @@ from ppmobilenet.deploy.from_config import deployment_labels
 from ppmobilenet.errors import UserError
 from ppmobilenet.insight import gather, report
 from ppmobilenet.insight.predictions import FILE_NAME, Collector
-from ppmobilenet.training.evaluator import evaluate, require_weights
+from ppmobilenet.training.evaluator import evaluate
+from ppmobilenet.training.start import require_start
 from ppmobilenet.training.trainer import train
 
 log = logging.getLogger("ppmobilenet")
 
+APART = "evaluation"  # folder of an evaluation within another run's
 
-def train_and_report(config: Config) -> dict[str, float]:
+
+def train_and_report(config: Config, *, random_init: bool = False) -> dict[str, float]:
     """Train, then evaluate the best weights once more and write ``output_dir/report/report.html``.
 
     With several processes the report holds the curves and no evaluation.
 
+    Args:
+        config: as :func:`ppmobilenet.load_config` gives it.
+        random_init: see :func:`ppmobilenet.train`.
+
     Returns:
         What :func:`ppmobilenet.train` returns.
     """
-    result = train(config)
+    result = train(config, random_init=random_init)
     folder = Path(config.get("Global.output_dir"))
     if paddle.distributed.get_rank():
         return result
-    best = next((folder / name for name in ("best_model", "latest") if (folder / f"{name}.pdparams").is_file()), None)
     try:
-        if best is not None and "Eval" in config["DataLoader"] and paddle.distributed.get_world_size() == 1:
-            _evaluate(load_config(folder / "config.yaml", [f"Global.pretrained_model={best}"]))
+        if "Eval" in config["DataLoader"] and paddle.distributed.get_world_size() == 1:
+            _evaluate(load_config(folder), folder)
         with _quiet():
             page = gather.report_folder(folder)
         _say(page)
@@ -58,10 +64,11 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
     Returns:
         What :func:`ppmobilenet.evaluate` returns.
     """
-    result = _evaluate(config, random_init)
+    start = require_start(config, random_init)
+    folder = own_folder(Path(config.get("Global.output_dir")), start.file() if start else None)
+    result = _evaluate(config, folder, random_init)
     if paddle.distributed.get_world_size() > 1:  # no process has seen every photo
         return result
-    folder = Path(config.get("Global.output_dir"))
     try:
         with _quiet():
             page = report.write(gather.from_run(folder, config), folder / "report")
@@ -69,6 +76,21 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
     except UserError as error:
         log.warning("no report: %s", error)
     return result
+
+
+def own_folder(folder: Path, weights: Path | None) -> Path:
+    """Return where the evaluation of some weights goes: not among the files of a training that did not make them.
+
+    Args:
+        folder: ``Global.output_dir``.
+        weights: the file, or None for random ones.
+    """
+    if gather.effective_config(folder) is None:
+        return folder
+    if weights is not None and folder.resolve() in weights.resolve().parents:
+        return folder
+    log.warning("%s holds a run of its own, of other weights: this evaluation goes to %s", folder, folder / APART)
+    return folder / APART
 
 
 def class_names(config: Config, dataset) -> list[str]:
@@ -82,19 +104,19 @@ def class_names(config: Config, dataset) -> list[str]:
         return [f"class {number}" for number in range(count)]
 
 
-def _evaluate(config: Config, random_init: bool = False) -> dict[str, float]:
-    """Evaluate and write the table of predictions into the run's folder; with several processes only evaluate."""
-    require_weights(config, random_init)  # before the list is read
+def _evaluate(config: Config, folder: Path, random_init: bool = False) -> dict[str, float]:
+    """Evaluate and write the table of predictions into a folder; with several processes only evaluate."""
+    start = require_start(config, random_init)  # before the list is read
     dataset = build_dataset(config, "Eval")
     collector = Collector(class_names(config, dataset))
     began = time.monotonic()
     result = evaluate(config, random_init=random_init, collect=collector.add)
     seconds = time.monotonic() - began
     if paddle.distributed.get_world_size() == 1:
-        weights = config.get("Global.pretrained_model")
+        weights = start.file() if start else ""
         paths = [dataset.samples.path(i) for i in range(len(dataset))]
-        table = collector.finish(paths, weights=str(weights) if weights else "", seconds=round(seconds, 3))
-        table.save(Path(config.get("Global.output_dir")) / FILE_NAME)
+        table = collector.finish(paths, weights=str(weights), seconds=round(seconds, 3))
+        table.save(folder / FILE_NAME)
     return result
 
 

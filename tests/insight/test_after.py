@@ -45,7 +45,7 @@ BOARDS = [name for name in ("visualdl", "tensorboardX") if importlib.util.find_s
 @pytest.fixture(scope="module")
 def run(words):
     asked = [f"Global.use_{name.lower().rstrip('x')}=True" for name in BOARDS]
-    assert main(["train", *words, *(word for text in asked for word in ("-o", text))]) == 0
+    assert main(["train", *words, "--random-init", *(word for text in asked for word in ("-o", text))]) == 0
     return next(word.partition("=")[2] for word in words if word.startswith("Global.output_dir"))
 
 

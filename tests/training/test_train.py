@@ -295,7 +295,7 @@ def test_every_shipped_config_takes_a_step(path, tiny, tmp_path, monkeypatch):
             f"DataLoader.{mode}.sampler.batch_size=2",
             f"DataLoader.{mode}.loader.num_workers=0",
         ]
-    result = trainer.train(load_config(path, overrides))
+    result = trainer.train(load_config(path, overrides), random_init=True)
     assert result["step"] == 1 and result["evaluated"] == 2
 
 
