@@ -16,7 +16,7 @@ from ppmobilenet.data.build import build_dataset
 from ppmobilenet.deploy.from_config import deployment_labels
 from ppmobilenet.errors import UserError
 from ppmobilenet.insight import gather, report
-from ppmobilenet.insight.predictions import FILE_NAME, Collector
+from ppmobilenet.insight.predictions import FILE_NAME, Collector, Predictions
 from ppmobilenet.training.evaluator import evaluate
 from ppmobilenet.training.start import require_start
 from ppmobilenet.training.trainer import train
@@ -44,7 +44,8 @@ def train_and_report(config: Config, *, random_init: bool = False) -> dict[str, 
         return result
     try:
         if "Eval" in config["DataLoader"] and paddle.distributed.get_world_size() == 1:
-            _evaluate(load_config(folder), folder)
+            table = _evaluate(load_config(folder))[1]
+            table.save(folder / FILE_NAME)
         with _quiet():
             page = gather.report_folder(folder)
         _say(page)
@@ -64,11 +65,11 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
     Returns:
         What :func:`ppmobilenet.evaluate` returns.
     """
-    start = require_start(config, random_init)
-    folder = own_folder(Path(config.get("Global.output_dir")), start.file() if start else None)
-    result = _evaluate(config, folder, random_init)
-    if paddle.distributed.get_world_size() > 1:  # no process has seen every photo
+    result, table = _evaluate(config, random_init)
+    if table is None:
         return result
+    folder = own_folder(Path(config.get("Global.output_dir")), str(table.about["weights"]))
+    table.save(folder / FILE_NAME)
     try:
         with _quiet():
             page = report.write(gather.from_run(folder, config), folder / "report")
@@ -78,16 +79,16 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
     return result
 
 
-def own_folder(folder: Path, weights: Path | None) -> Path:
+def own_folder(folder: Path, weights: str) -> Path:
     """Return where the evaluation of some weights goes: not among the files of a training that did not make them.
 
     Args:
         folder: ``Global.output_dir``.
-        weights: the file, or None for random ones.
+        weights: the file, or nothing for random ones.
     """
     if gather.effective_config(folder) is None:
         return folder
-    if weights is not None and folder.resolve() in weights.resolve().parents:
+    if weights and folder.resolve() in Path(weights).resolve().parents:
         return folder
     log.warning("%s holds a run of its own, of other weights: this evaluation goes to %s", folder, folder / APART)
     return folder / APART
@@ -104,20 +105,19 @@ def class_names(config: Config, dataset) -> list[str]:
         return [f"class {number}" for number in range(count)]
 
 
-def _evaluate(config: Config, folder: Path, random_init: bool = False) -> dict[str, float]:
-    """Evaluate and write the table of predictions into a folder; with several processes only evaluate."""
+def _evaluate(config: Config, random_init: bool = False) -> tuple[dict[str, float], Predictions | None]:
+    """Evaluate; return the result and the table of predictions, None with several processes: none has every photo."""
     start = require_start(config, random_init)  # before the list is read
     dataset = build_dataset(config, "Eval")
     collector = Collector(class_names(config, dataset))
     began = time.monotonic()
     result = evaluate(config, random_init=random_init, collect=collector.add)
     seconds = time.monotonic() - began
-    if paddle.distributed.get_world_size() == 1:
-        weights = start.file() if start else ""
-        paths = [dataset.samples.path(i) for i in range(len(dataset))]
-        table = collector.finish(paths, weights=str(weights), seconds=round(seconds, 3))
-        table.save(folder / FILE_NAME)
-    return result
+    if paddle.distributed.get_world_size() > 1:
+        return result, None
+    paths = [dataset.samples.path(i) for i in range(len(dataset))]
+    weights = str(start.file()) if start else ""
+    return result, collector.finish(paths, weights=weights, seconds=round(seconds, 3))
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def test_training_ends_with_its_report(run):
     assert [row["name"] for row in found["per_class"]] == ["blue", "green", "red"]
     assert found["summary"]["photos"] == 18 and found["cost"]["resolution"] == [64, 64]
     table = Predictions.load(folder / FILE_NAME)
-    assert table.about["weights"].endswith("best_model") and table.about["seconds"] > 0
+    assert table.about["weights"].endswith("run/best_model.pdparams") and table.about["seconds"] > 0
     page = (folder / "report" / "report.html").read_text()
     assert "Where it looked" in page and page.count("data:image/jpeg") > 6
 
