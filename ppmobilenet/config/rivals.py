@@ -113,7 +113,7 @@ def _rate(document: Document, notes: list[str]) -> None:
 def _one_of_two(document: Document, weaker: tuple, stronger: tuple, notes: list[str]) -> None:
     """Two keys of which the second counts where both are given, unless the first alone is typed."""
     one, other = document.get(weaker), document.get(stronger)
-    if not one or not other or one == other:
+    if one is None or other is None or one == other:
         return
     if document.typed(weaker) and document.typed(stronger):
         raise UserError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -24,62 +26,80 @@ from ppmobilenet.weights.files import read_weights
 def place(tiny, tmp_path_factory) -> Path:
     """A folder with the tiny YAML, a file of 1000 classes, and a checkpoint of 3."""
     folder = tmp_path_factory.mktemp("starts")
-    text = YAML.format(data=tiny, out=folder / "first").replace("  epochs: 2\n", "  epochs: 1\n")
+    text = (
+        YAML.format(data=tiny, out=folder / "first")
+        .replace("  epochs: 2", "  epochs: 1")
+        .replace("MobileNetV2", "MobileNetV1")
+    )
     (folder / "tiny.yaml").write_text(text)
     paddle.seed(3)
-    thousand = create_model("MobileNetV2_x0_25", init="kaiming_fan_out")
+    thousand = create_model("MobileNetV1_x0_25", init="kaiming_fan_out")
     paddle.save(thousand.state_dict(), str(folder / "thousand.pdparams"))
     assert main(["train", "-c", str(folder / "tiny.yaml"), "--no-report"]) == 0
     return folder
 
 
+PUBLISHED = "Arch.pretrained True"
 STARTS = {
     "nothing": [],
     "Global.pretrained_model": ["Global.pretrained_model=PLACE/thousand"],
     "Arch.pretrained file": ["Arch.pretrained=PLACE/thousand.pdparams"],
-    "Arch.pretrained True": ["Arch.pretrained=True"],
+    PUBLISHED: ["Arch.pretrained=True"],
     "Global.checkpoints": ["Global.checkpoints=PLACE/first/latest", "Global.epochs=2"],
 }
 
 
-@pytest.mark.parametrize("start", STARTS)
-def test_every_command_behind_every_start(start, place, tiny, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("ppmobilenet.training.start.published_file", lambda name, **_: place / "thousand.pdparams")
-    run, options = (
-        tmp_path / "run",
-        [f"Global.output_dir={tmp_path / 'run'}", f"Global.save_inference_dir={tmp_path}/i"],
-    )
-    options += [text.replace("PLACE", str(place)) for text in STARTS[start]]
-    words = [word for text in options for word in ("-o", text)]
-    assert main(["train", "-c", str(place / "tiny.yaml"), *words]) == 0
-    trained = capfd.readouterr()
-    assert "no report" not in trained.err and "Traceback" not in trained.err
-    if start == "Global.checkpoints":
-        assert "resumed from" in trained.out
-    elif start != "nothing":
-        assert "head skipped: 1000 -> 3 classes" in trained.out and "thousand.pdparams" in trained.out
-    report = json.loads((run / "report" / "report.json").read_text())
-    assert report["summary"]["photos"] == VAL
-    table = Predictions.load(run / FILE_NAME)
-    assert table.about["weights"] == str(run / "best_model.pdparams")
+@pytest.fixture(scope="module", params=STARTS)
+def run(request, place, tmp_path_factory):
+    """A run from one of the starts: (its name, its folder, what was printed)."""
+    folder = tmp_path_factory.mktemp("run") / "run"
+    options = [f"Global.output_dir={folder}", f"Global.save_inference_dir={folder.parent}/package"]
+    options += [text.replace("PLACE", str(place)) for text in STARTS[request.param]]
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(said):
+        patch.setattr("ppmobilenet.training.start.published_file", lambda name, **_: place / "thousand.pdparams")
+        assert main(["train", "-c", str(place / "tiny.yaml"), *(w for text in options for w in ("-o", text))]) == 0
+        yield request.param, folder, said.getvalue()
 
-    capfd.readouterr()
-    assert main(["eval", "-c", str(run), "--no-report", "--json"]) == 0
-    assert json.loads(capfd.readouterr().out)["top1"] == pytest.approx(report["summary"]["top1"])
-    assert main(["report", str(run)]) == 0
-    assert main(["export", "-c", str(run), "--to", "pdmodel"]) == 0
-    assert main(["quantize", "-c", str(run), "--to", "pdmodel", "--output", str(tmp_path / "q"), "--photos", "4"]) == 0
-    exported = json.loads((tmp_path / "i" / "package.json").read_text())
-    assert exported["class_num"] == CLASSES and exported["accuracy"][0]["form"] == "trained"
-    photo, answers = tiny / "val" / "000.png", {}
-    for name, words in {"weights": ["-c", str(run)], "package": ["-m", str(tmp_path / "i")]}.items():
-        assert main(["infer", *words, "-i", str(photo), "--topk", "3", "--json", str(tmp_path / name)]) == 0
-        (answers[name],) = json.loads((tmp_path / name).read_text())
-    assert answers["weights"]["class_ids"] == answers["package"]["class_ids"]
-    assert answers["weights"]["scores"] == pytest.approx(answers["package"]["scores"], abs=1e-4)
+
+def test_every_start_trains_reports_evaluates_and_answers(run, tiny, tmp_path, capsys):
+    start, folder, said = run
+    assert "no report" not in said and "Traceback" not in said
+    if start == "Global.checkpoints":
+        assert "resumed from" in said
+    elif start != "nothing":
+        assert "head skipped: 1000 -> 3 classes" in said and "thousand.pdparams" in said
+    report = json.loads((folder / "report" / "report.json").read_text())
+    table = Predictions.load(folder / FILE_NAME)
+    best = next(f for name in ("best_model", "latest") if (f := folder / f"{name}.pdparams").is_file())
+    assert report["summary"]["photos"] == VAL and table.about["weights"] == str(best)
+    assert main(["report", str(folder)]) == 0
+    capsys.readouterr()
+    assert main(["eval", "-c", str(folder), "--no-report", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["top1"] == pytest.approx(report["summary"]["top1"])
+    photo = tiny / "val" / "000.png"
+    assert main(["infer", "-c", str(folder), "-i", str(photo), "--json", str(tmp_path / "a.json")]) == 0
+    (answer,) = json.loads((tmp_path / "a.json").read_text())
     index = next(i for i, path in enumerate(table.paths) if path == str(photo))
-    assert answers["weights"]["class_ids"][0] == table.classes[index, 0], "not the weights that were evaluated"
-    assert main(["verify", str(tmp_path / "i"), "-c", str(run)]) == 0
+    assert answer["class_ids"][0] == table.classes[index, 0], "not the weights that were evaluated"
+    assert answer["scores"][0] == pytest.approx(float(table.scores[index, 0]), abs=1e-4)
+
+
+DEPLOYED = [pytest.param(start, marks=() if start == PUBLISHED else pytest.mark.slow) for start in STARTS]
+
+
+@pytest.mark.parametrize("run", DEPLOYED, indirect=True)
+def test_every_start_is_exported_and_quantized(run):
+    """Quick for one of them: behind the training they all are a run's folder."""
+    folder = run[1]
+    package, small = folder.parent / "package", folder.parent / "int8"
+    assert main(["export", "-c", str(folder), "--to", "pdmodel"]) == 0
+    assert json.loads((package / "package.json").read_text())["class_num"] == CLASSES
+    assert main(["verify", str(package), "-c", str(folder)]) == 0, "other weights than the run's"
+    words = ["--to", "pdmodel", "--output", str(small), "--photos", "4", "--limit", "4"]
+    assert main(["quantize", "-c", str(folder), *words]) == 0
+    forms = [form["precision"] for form in json.loads((small / "package.json").read_text())["forms"]]
+    assert forms == ["fp32", "int8"]
 
 
 def test_what_is_typed_comes_first(place, tmp_path):
@@ -185,15 +205,15 @@ def test_a_start_that_fails_leaves_the_runs_configuration(tiny_config, tmp_path)
 
 def test_an_evaluation_in_another_runs_folder_keeps_its_report(place, tiny_config, tiny_yaml, tmp_path, capfd):
     """Every PaddleClas YAML says ./output/, so it is the folder of some other run."""
-    other = create_model("MobileNetV1_x0_25", class_num=CLASSES)
+    other = create_model("MobileNetV1_x0_5", class_num=CLASSES)
     paddle.save(other.state_dict(), str(tmp_path / "v1.pdparams"))
     trainer.train(tiny_config("Global.epochs=1"))
-    words = ["-o", "Arch.name=MobileNetV1_x0_25", "-o", f"Global.pretrained_model={tmp_path}/v1"]
+    words = ["-o", "Arch.name=MobileNetV1_x0_5", "-o", f"Global.pretrained_model={tmp_path}/v1"]
     assert main(["eval", "-c", str(tiny_yaml), *words]) == 0
     err = capfd.readouterr().err
     assert "holds a run of its own" in err and "no report" not in err
     report = json.loads((tmp_path / "out/evaluation/report/report.json").read_text())
-    assert report["title"].startswith("MobileNetV1_x0_25") and report["cost"]["model"] == "MobileNetV1_x0_25"
+    assert report["title"].startswith("MobileNetV1_x0_5") and report["cost"]["model"] == "MobileNetV1_x0_5"
     assert "curves" not in report and not (tmp_path / "out" / FILE_NAME).exists()
     # its own weights belong to the run, by whatever name
     assert main(["eval", "-c", str(tiny_yaml), "-o", f"Global.pretrained_model={tmp_path}/out/latest"]) == 0
