@@ -34,13 +34,13 @@ COMMANDS = {
     "eval": (
         "eval",
         "accuracy of weights on a list of photos",
-        "-c CONFIG -o Global.pretrained_model=output/best_model",
+        "-c output/RUN",
     ),
     "infer": ("infer", "names for photos, from weights or an exported model", "-i photo.jpg -m inference/"),
     "export": (
         "export_model",
         "write the model for deployment and prove it",
-        "-c CONFIG -o Global.pretrained_model=...",
+        "-c output/RUN",
     ),
     "choose": ("choose", "the networks that fit a budget", "--max-latency-ms 10 --max-size-mb 5"),
     "completion": ("completion", "let the shell complete commands and options", "bash >> ~/.bashrc"),

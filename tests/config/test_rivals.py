@@ -85,9 +85,8 @@ def test_what_is_typed_counts_or_is_said(load, typed, key, value, words):
 
 
 def test_a_typed_clip_beats_the_files(load):
-    config = load(
-        "Optimizer.clip_norm=1.0", replace={"  momentum: 0.9\n": "  momentum: 0.9\n  clip_global_norm: 5.0\n"}
-    )
+    both = {"  momentum: 0.9\n": "  momentum: 0.9\n  clip_global_norm: 5.0\n"}
+    config = load("Optimizer.clip_norm=1.0", replace=both)
     assert config.get("Optimizer.clip_global_norm") is None and config.get("Optimizer.clip_norm") == 1.0
     said(config, "clip_global_norm is passed over", "-o Optimizer.clip_norm=1.0")
 

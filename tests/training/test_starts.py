@@ -26,11 +26,8 @@ from ppmobilenet.weights.files import read_weights
 def place(tiny, tmp_path_factory) -> Path:
     """A folder with the tiny YAML, a file of 1000 classes, and a checkpoint of 3."""
     folder = tmp_path_factory.mktemp("starts")
-    text = (
-        YAML.format(data=tiny, out=folder / "first")
-        .replace("  epochs: 2", "  epochs: 1")
-        .replace("MobileNetV2", "MobileNetV1")
-    )
+    text = YAML.format(data=tiny, out=folder / "first").replace("MobileNetV2", "MobileNetV1")
+    text = text.replace("  epochs: 2", "  epochs: 1")
     (folder / "tiny.yaml").write_text(text)
     paddle.seed(3)
     thousand = create_model("MobileNetV1_x0_25", init="kaiming_fan_out")
@@ -98,8 +95,8 @@ def test_every_start_is_exported_and_quantized(run):
     assert main(["verify", str(package), "-c", str(folder)]) == 0, "other weights than the run's"
     words = ["--to", "pdmodel", "--output", str(small), "--photos", "4", "--limit", "4"]
     assert main(["quantize", "-c", str(folder), *words]) == 0
-    forms = [form["precision"] for form in json.loads((small / "package.json").read_text())["forms"]]
-    assert forms == ["fp32", "int8"]
+    forms = json.loads((small / "package.json").read_text())["forms"]
+    assert {form["precision"] for form in forms} == {"fp32", "int8"}
 
 
 def test_what_is_typed_comes_first(place, tmp_path):
