@@ -30,7 +30,11 @@ COMMANDS = {
         "what is wrong with lists and photos: damage, duplicates, labels",
         "--root photos/ --list photos/train_list.txt photos/val_list.txt",
     ),
-    "train": ("train", "train or fine-tune", "-c configs/quick_start/MobileNetV2_finetune.yaml"),
+    "train": (
+        "train",
+        "train or fine-tune",
+        "-c configs/quick_start/MobileNetV2_finetune.yaml -o Arch.pretrained=True",
+    ),
     "eval": (
         "eval",
         "accuracy of weights on a list of photos",

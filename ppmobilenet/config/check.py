@@ -140,6 +140,9 @@ class _Checker:
                 hint=f"leave it out, or take -o {dotted(section)}.name={family}, which takes any",
             )
             return value
+        if part and part.whole and judged and key not in own:
+            self.unknown(path, list(own), self.name(section, part))
+            return value
         if name in schema.KEYS:
             return self.value(path, value, schema.KEYS[name].kind)
         if name in schema.UNSUPPORTED:

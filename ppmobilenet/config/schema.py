@@ -168,6 +168,7 @@ class Part:
     registry: registry.Registry
     default: str | None = None
     supplied: frozenset = frozenset()  # parameters that the program gives, not the file
+    whole: bool = False  # X's parameters are all that there is: what the table knows is another X's
 
 
 PARTS: dict[str, Part] = {
@@ -178,7 +179,7 @@ PARTS: dict[str, Part] = {
     ),
     "Infer.PostProcess": Part(registry.POSTPROCESSES, "Topk"),
     **{f"DataLoader.{mode}.dataset": Part(registry.DATASETS, supplied=frozenset({"class_num"})) for mode in MODES},
-    **{f"DataLoader.{mode}.sampler": Part(registry.SAMPLERS, "DistributedBatchSampler") for mode in MODES},
+    **{f"DataLoader.{mode}.sampler": Part(registry.SAMPLERS, "DistributedBatchSampler", whole=True) for mode in MODES},
 }
 
 

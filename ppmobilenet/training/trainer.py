@@ -246,6 +246,8 @@ def _resume(state: TrainState, setting: Setting, found: checkpoint.Found | None)
     state.step = state.epoch * setting.steps + state.step_in_epoch
     state.update = state.step // setting.update_freq
     seed = setting.config.get("Global.seed")
+    if state.lr_scale != 1:
+        log.warning("the rates are %g of those of the schedule, since NaN or infinity once", state.lr_scale)
     if seed not in (None, state.seed):
         log.warning("Global.seed %d is passed over: a resumed run keeps its own, %d", seed, state.seed)
     setting.loader.seed = state.seed

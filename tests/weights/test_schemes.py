@@ -116,6 +116,17 @@ def test_folded_batch_norm_gives_equal_outputs_and_warns(tmp_path, nets, case, c
     assert_close(outputs(model), torch_outputs(network))
 
 
+@pytest.mark.parametrize(("offset", "folded"), [(0.0, False), (2e-4, False), (0.5, True)])
+def test_statistics_that_nothing_touched_are_not_folded_ones(tmp_path, offset, folded):
+    """A training that kept the first statistics moves offsets by little, and scales by less than can be told from 1."""
+    state = state_of(create_model("MobileNetV2_x0_25"))
+    for key in state:
+        if key.endswith("_batch_norm.bias"):
+            state[key] = np.full_like(state[key], offset)
+    report = load_weights(create_model("MobileNetV2_x0_25"), write_weights(state, tmp_path / "w.npz"))
+    assert report.bn_folded is folded
+
+
 def state_of(model) -> dict[str, np.ndarray]:
     return {key: value.numpy() for key, value in model.state_dict().items()}
 
