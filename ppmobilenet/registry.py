@@ -21,10 +21,13 @@ class Registry(Mapping):
         kind: what the entries are, for messages: ``"transform"``.
         modules: modules that register entries when they are imported.
         things: where entries are kept, if another place fills it too.
+        also: an ending that other programs give to the name of an entry: ``_x1_0``.
     """
 
-    def __init__(self, kind: str, modules: tuple[str, ...] = (), things: dict[str, Callable] | None = None):
-        self.kind = kind
+    def __init__(
+        self, kind: str, modules: tuple[str, ...] = (), things: dict[str, Callable] | None = None, also: str = ""
+    ):
+        self.kind, self._also = kind, also
         self._modules = modules
         self._things = {} if things is None else things
         self._filled = not modules
@@ -63,6 +66,11 @@ class Registry(Mapping):
         self._fill()
         return len(self._things)
 
+    def own_name(self, name: str) -> str:
+        """Return the name that an entry has here, whatever other programs call it; an unknown name as it is."""
+        plain = name[: -len(self._also)] if self._also and name.endswith(self._also) else name
+        return plain if name not in self and plain in self else name
+
     def resolve(self, name: str, where: object | None = None) -> Callable:
         """Return the entry called ``name``; a wrong name is a UserError that says what was meant."""
         self._fill()
@@ -79,7 +87,7 @@ class Registry(Mapping):
         return {k: p for k, p in inspect.signature(self[name]).parameters.items() if k not in fixed}
 
 
-MODELS = Registry("model", ("ppmobilenet.models.zoo",), VARIANTS)
+MODELS = Registry("model", ("ppmobilenet.models.zoo",), VARIANTS, also="_x1_0")  # PaddleX's MobileNetV2_x1_0
 DATASETS = Registry("dataset", ("ppmobilenet.data.dataset",))
 SAMPLERS = Registry("sampler", ("ppmobilenet.data.samplers",))
 TRANSFORMS = Registry("transform", ("ppmobilenet.data.transforms", "ppmobilenet.data.augment"))

@@ -28,7 +28,13 @@ class Outcome(NamedTuple):
 
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add PaddleClas's ``-c CONFIG`` and ``-o key=value``."""
-    parser.add_argument("-c", "--config", required=required, metavar="YAML", help="the configuration file")
+    parser.add_argument(
+        "-c",
+        "--config",
+        required=required,
+        metavar="YAML|RUN",
+        help="the configuration file, or a run's folder: its config.yaml with its best weights",
+    )
     parser.add_argument(
         "-o",
         "--override",
@@ -39,11 +45,16 @@ def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True)
     )
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """Load what ``-c`` and ``-o`` say, and print the configuration's notes: keys that change nothing, odd sizes."""
+def load_config(args: argparse.Namespace, *, go_on: bool = False) -> Config:
+    """Load what ``-c`` and ``-o`` say, and print the configuration's notes: keys that change nothing, odd sizes.
+
+    Args:
+        args: of :func:`add_config_arguments`.
+        go_on: a run's folder means to go on with its training.
+    """
     from ppmobilenet.config import load_config
 
-    config = load_config(args.config, args.override)
+    config = load_config(args.config, args.override, go_on=go_on)
     for note in config.notes:
         print(f"note: {note}", file=sys.stderr)
     return config

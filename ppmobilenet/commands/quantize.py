@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, above_zero, add_config_arguments, whole
+from ppmobilenet.commands._common import Outcome, above_zero, add_config_arguments, load_config, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,11 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.config import load_config
     from ppmobilenet.deploy.int8 import quantize, say
 
     report = quantize(
-        load_config(args.config, args.override),
+        load_config(args),
         output=args.output,
         to=args.to,
         limit=args.limit,

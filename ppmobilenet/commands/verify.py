@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, whole
+from ppmobilenet.commands._common import Outcome, load_config, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +26,7 @@ def run(args: argparse.Namespace) -> Outcome:
         raise UserError("--checkpoint needs the config it was trained with", hint="add -c CONFIG")
     config = None
     if args.config:
-        from ppmobilenet.config import load_config
-
-        overrides = [*args.override, *([f"Global.pretrained_model={args.checkpoint}"] if args.checkpoint else [])]
-        config = load_config(args.config, overrides)
+        args.override += [f"Global.pretrained_model={args.checkpoint}"] if args.checkpoint else []
+        config = load_config(args)
     report = verify(args.package, images=args.images, config=config, limit=args.limit)
     return Outcome(report.to_dict(), report.table(), EXIT_OK if report.passed else EXIT_NUMERICS)

@@ -126,7 +126,7 @@ class _Checker:
         if part and key == "name":
             return value
         if name in schema.IGNORED:
-            if value not in (None, False, "", [], {}):
+            if value not in (None, False, -1, "", [], {}):
                 place = self.document.where(path)
                 self.notes.append(f"{place}: {name} is PaddleClas's and changes nothing here: {schema.IGNORED[name]}")
             return value
@@ -137,6 +137,9 @@ class _Checker:
             freer = family_of(variant).freer(variant, key)
             other = f", or take -o {dotted(section)}.name={freer}, which takes any" if freer else ""
             self.error(path, f"{variant} fixes {name} at {fixed!r}", hint=f"leave it out{other}")
+            return value
+        if part and part.whole and judged and key not in own:
+            self.unknown(path, list(own), self.name(section, part))
             return value
         if name in schema.KEYS:
             return self.value(path, value, schema.KEYS[name].kind)

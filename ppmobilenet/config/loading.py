@@ -6,20 +6,27 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ppmobilenet.config.check import check
+from ppmobilenet.config.foreign import refuse_foreign, translate_names
 from ppmobilenet.config.overrides import apply_overrides
-from ppmobilenet.config.reading import read_yaml
+from ppmobilenet.config.reading import Document, read_yaml
+from ppmobilenet.config.rivals import STARTS, settle_rivals
 from ppmobilenet.config.sizes import settle_sizes
 from ppmobilenet.config.tree import Config
 from ppmobilenet.errors import UserError
 
+RUN_CONFIG = "config.yaml"  # what a training writes into its folder
+RUN_WEIGHTS = ("best_model", "latest")
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+
+def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool = False) -> Config:
     """Load a PaddleClas-style YAML and check all of it.
 
     Args:
-        path: the file.
+        path: the file; or a run's folder, which means its ``config.yaml`` with its best weights
+            (``Global.pretrained_model``) and itself as ``Global.output_dir``, where the overrides do not say otherwise.
         overrides: ``key=value`` texts as ``-o`` takes them; a key is dotted and may hold list indices, a value is a
             YAML literal: ``1e-5``, ``1.0/255.0``, ``[1, 5]``, ``True``, ``null``.
+        go_on: a run's folder means to go on with its training instead (``Global.checkpoints: auto``).
 
     Returns:
         The read-only configuration.
@@ -27,32 +34,34 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     Raises:
         UserError: anything that cannot be meant, with its place and the nearest known key.
     """
-    overrides = tuple(overrides)
-    document = read_yaml(path)
+    overrides, folder = tuple(overrides), Path(path)
+    is_run = (folder / RUN_CONFIG).is_file()
+    file = folder / RUN_CONFIG if is_run else path
+    document = read_yaml(file)
     if document.tree is None:
         raise UserError("the file is empty", where=path, hint="start from one in configs/")
     if not isinstance(document.tree, dict):
         raise UserError("the file is not a mapping of sections", where=path, allowed="Global:, Arch:, DataLoader:, ...")
+    refuse_foreign(document, str(file))
     apply_overrides(document, overrides)
-    notes = check(document)
-    _old_class_num(document, notes)
+    if is_run:
+        _take_run(document, folder, go_on)
+    notes = translate_names(document)
+    notes += check(document)
+    notes += settle_rivals(document, Path(file))
     notes += settle_sizes(document)
-    return Config(document.tree, document.marks, str(path), overrides, notes)
+    return Config(document.tree, document.marks, str(file), overrides, notes)
 
 
-def _old_class_num(document, notes: list[str]) -> None:
-    """PaddleClas's older files give the class count in Global."""
-    tree = document.tree
-    old = tree.get("Global", {}).get("class_num")
-    arch = tree.get("Arch")
-    if old is None or arch is None:
-        return
-    path = ("Global", "class_num")
-    new = arch.setdefault("class_num", old)
-    document.marks.setdefault(("Arch", "class_num"), document.where(path))
-    if new != old:
-        raise UserError(
-            f"Global.class_num is {old}, Arch.class_num is {new}",
-            where=f"{document.where(path)}, {document.where(('Arch', 'class_num'))}",
-            hint="delete Global.class_num, PaddleClas's old place for it",
-        )
+def _take_run(document: Document, folder: Path, go_on: bool) -> None:
+    """Put in what a run's folder means; what is typed comes first."""
+    meant: dict[tuple, object] = {("Global", "output_dir"): str(folder)}
+    if not any(document.get(path) and document.typed(path) for path in STARTS):
+        if go_on:
+            meant["Global", "checkpoints"] = "auto"
+        else:
+            saved = [name for name in RUN_WEIGHTS if (folder / f"{name}.pdparams").is_file()]
+            meant["Global", "pretrained_model"] = str(folder / (saved or RUN_WEIGHTS)[0])
+    for path, value in meant.items():
+        if not document.typed(path) and isinstance(document.tree.get("Global") or {}, dict):
+            document.put(path, value, f"-c {folder}")

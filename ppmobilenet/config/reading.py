@@ -55,6 +55,37 @@ class Document:
             path = path[:-1]
         return self.marks.get(path)
 
+    def typed(self, path: tuple) -> bool:
+        """Whether a value was typed, by ``-o`` or as the run's folder after ``-c``, and not read from a file."""
+        return is_typed(self.where(path))
+
+    def get(self, path: tuple) -> object:
+        """Return the value at a path of keys, None where there is none."""
+        value = self.tree
+        for key in path:
+            if isinstance(value, list):
+                value = value[int(key)] if str(key).isdecimal() and int(key) < len(value) else None
+            else:
+                value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def put(self, path: tuple, value: object, place: str | None) -> None:
+        """Set the value at a path of keys, making the sections on the way, as given at ``place``."""
+        tree = self.tree
+        for i, key in enumerate(path[:-1], 1):
+            if tree.get(key) is None:
+                tree[key] = {}
+                self.marks.setdefault(path[:i], place or "")
+            tree = tree[key]
+        tree[path[-1]] = value
+        self.forget(path)
+        self.marks[path] = place or ""
+
+
+def is_typed(place: str | None) -> bool:
+    """Whether a place, as :meth:`Document.where` gives it, is the command line."""
+    return (place or "").startswith(("-o ", "-c "))
+
 
 def scalar(text: str) -> object:
     """Return what an unquoted scalar means: null, boolean, integer, float, fraction of two numbers, or text."""

@@ -105,8 +105,6 @@ _SCHEDULE = {
     "warmup_epoch": (number(0), 0, "epochs of linear warm-up"),
     "warmup_start_lr": (number(0), 0.0, "where the warm-up starts"),
     "by_epoch": (BOOLEAN, False, "change once an epoch instead of each step"),
-    "last_epoch": (integer(-1), -1, "Paddle's counter"),
-    "verbose": (BOOLEAN, False, "print each change"),
     "base_batch_size": (integer(1), None, "global batch size of the recipe: another one scales the rate in proportion"),
 }
 _REGULARIZER = {
@@ -170,6 +168,7 @@ class Part:
     registry: registry.Registry
     default: str | None = None
     supplied: frozenset = frozenset()  # parameters that the program gives, not the file
+    whole: bool = False  # X's parameters are all that there is: what the table knows is another X's
 
 
 PARTS: dict[str, Part] = {
@@ -180,7 +179,7 @@ PARTS: dict[str, Part] = {
     ),
     "Infer.PostProcess": Part(registry.POSTPROCESSES, "Topk"),
     **{f"DataLoader.{mode}.dataset": Part(registry.DATASETS, supplied=frozenset({"class_num"})) for mode in MODES},
-    **{f"DataLoader.{mode}.sampler": Part(registry.SAMPLERS, "DistributedBatchSampler") for mode in MODES},
+    **{f"DataLoader.{mode}.sampler": Part(registry.SAMPLERS, "DistributedBatchSampler", whole=True) for mode in MODES},
 }
 
 
@@ -214,6 +213,8 @@ IGNORED: dict[str, str] = {
     "Global.distributed": "the launcher says how many processes there are",
     "Optimizer.lr.step_each_epoch": "counted from the training list",
     "Optimizer.lr.epochs": "Global.epochs says it",
+    "Optimizer.lr.last_epoch": "a checkpoint says where a run stands",
+    "Optimizer.lr.verbose": "steps.csv holds the rate of each step",
     "profiler_options": "PaddleClas's profiler switch is not used",
 }
 

@@ -10,7 +10,7 @@ import yaml
 
 from ppmobilenet.config import schema
 from ppmobilenet.config.check import dotted, parameters
-from ppmobilenet.config.reading import scalar
+from ppmobilenet.config.reading import is_typed, scalar
 from ppmobilenet.errors import UserError, did_you_mean
 
 
@@ -122,6 +122,10 @@ class Config(Section):
         if around == path or dotted(path) not in schema.KEYS:
             return self._marks.get(around, self.source)
         return f"default of {dotted(path)}"
+
+    def typed(self, key: str) -> bool:
+        """Whether a value was typed, by ``-o`` or as the run's folder after ``-c``."""
+        return is_typed(self.where(key))
 
     def default(self, path: tuple):
         """Return what the schema, or the constructor of the named part, gives where the file is silent.

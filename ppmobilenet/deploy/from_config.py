@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from ppmobilenet.data.dataset import read_list
+from ppmobilenet.data.dataset import read_list, scan_folders
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden
 from ppmobilenet.deploy.labels import find_label_file, label_names, read_labels
 from ppmobilenet.deploy.predictor import list_photos
 from ppmobilenet.deploy.preprocessing import Ops, deployment_ops
-from ppmobilenet.errors import UserError
+from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.training.start import find_start
 from ppmobilenet.weights.files import read_pickle
 
 
 def trained_accuracy(config: Mapping) -> list[dict]:
     """Return the accuracy that training measured, from the ``.pdstates`` beside the weights, if it is there."""
-    named = str(config.get("Global.pretrained_model") or "")
-    path = Path(named.removesuffix(".pdparams") + ".pdstates")
-    states = read_pickle(path) if named and path.is_file() else None
+    start = find_start(config)
+    path = start.file().with_suffix(".pdstates") if start is not None else None
+    states = read_pickle(path) if path is not None and path.is_file() else None
     if not isinstance(states, dict) or not states.get("metric", 0) > 0:
         return []
     row = {"form": "trained", "top1": round(float(states["metric"]), 5), "epoch": int(states.get("epoch", 0))}
@@ -28,12 +30,36 @@ def trained_accuracy(config: Mapping) -> list[dict]:
 
 
 def deployment_labels(config: Mapping, class_num: int) -> list[str]:
-    """Return the class names from ``Infer.PostProcess.class_id_map_file``; ``class N`` where no file is named."""
+    """Return the class names from ``Infer.PostProcess.class_id_map_file``, else those of the photos' folders.
+
+    Where there is neither, a class is called ``class N``.
+    """
     named = config.get("Infer.PostProcess.class_id_map_file")
+    if not named or not _is_there(config, named):
+        folders = _class_folders(config)
+        if len(folders) == class_num:
+            return folders
     if not named:
         return [f"class {number}" for number in range(class_num)]
     path = find_label_file(named, beside=Path(config.source).parent if getattr(config, "source", None) else None)
     return label_names(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, where=path)
+
+
+def _is_there(config: Mapping, named: str) -> bool:
+    """Whether a label file has to be taken: it was typed, or is beside the configuration or the working folder."""
+    if config.typed("Infer.PostProcess.class_id_map_file"):
+        return True
+    return Path(named).expanduser().is_file() or (Path(config.source).parent / named).is_file()
+
+
+def _class_folders(config: Mapping) -> list[str]:
+    """Return the names of the folders that are the classes, where a data set of the config has no list."""
+    for mode in ("Eval", "Train"):
+        root = config.get(f"DataLoader.{mode}.dataset.image_root")
+        if root and not config.get(f"DataLoader.{mode}.dataset.cls_label_path"):
+            with suppress(DataError):  # no folder, or no classes in it: then they have no names
+                return scan_folders(root)[1]
+    return []
 
 
 def evaluation_ops(config: Mapping) -> list[dict]:

@@ -16,29 +16,36 @@ from ppmobilenet.data.build import build_dataset
 from ppmobilenet.deploy.from_config import deployment_labels
 from ppmobilenet.errors import UserError
 from ppmobilenet.insight import gather, report
-from ppmobilenet.insight.predictions import FILE_NAME, Collector
-from ppmobilenet.training.evaluator import evaluate, require_weights
+from ppmobilenet.insight.predictions import FILE_NAME, Collector, Predictions
+from ppmobilenet.training.evaluator import evaluate
+from ppmobilenet.training.start import require_start
 from ppmobilenet.training.trainer import train
 
 log = logging.getLogger("ppmobilenet")
 
+APART = "evaluation"  # folder of an evaluation within another run's
 
-def train_and_report(config: Config) -> dict[str, float]:
+
+def train_and_report(config: Config, *, random_init: bool = False) -> dict[str, float]:
     """Train, then evaluate the best weights once more and write ``output_dir/report/report.html``.
 
     With several processes the report holds the curves and no evaluation.
 
+    Args:
+        config: as :func:`ppmobilenet.load_config` gives it.
+        random_init: see :func:`ppmobilenet.train`.
+
     Returns:
         What :func:`ppmobilenet.train` returns.
     """
-    result = train(config)
+    result = train(config, random_init=random_init)
     folder = Path(config.get("Global.output_dir"))
     if paddle.distributed.get_rank():
         return result
-    best = next((folder / name for name in ("best_model", "latest") if (folder / f"{name}.pdparams").is_file()), None)
     try:
-        if best is not None and "Eval" in config["DataLoader"] and paddle.distributed.get_world_size() == 1:
-            _evaluate(load_config(folder / "config.yaml", [f"Global.pretrained_model={best}"]))
+        if "Eval" in config["DataLoader"] and paddle.distributed.get_world_size() == 1:
+            table = _evaluate(load_config(folder))[1]
+            table.save(folder / FILE_NAME)
         with _quiet():
             page = gather.report_folder(folder)
         _say(page)
@@ -58,10 +65,11 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
     Returns:
         What :func:`ppmobilenet.evaluate` returns.
     """
-    result = _evaluate(config, random_init)
-    if paddle.distributed.get_world_size() > 1:  # no process has seen every photo
+    result, table = _evaluate(config, random_init)
+    if table is None:
         return result
-    folder = Path(config.get("Global.output_dir"))
+    folder = own_folder(Path(config.get("Global.output_dir")), str(table.about["weights"]))
+    table.save(folder / FILE_NAME)
     try:
         with _quiet():
             page = report.write(gather.from_run(folder, config), folder / "report")
@@ -69,6 +77,21 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
     except UserError as error:
         log.warning("no report: %s", error)
     return result
+
+
+def own_folder(folder: Path, weights: str) -> Path:
+    """Return where the evaluation of some weights goes: not among the files of a training that did not make them.
+
+    Args:
+        folder: ``Global.output_dir``.
+        weights: the file, or nothing for random ones.
+    """
+    if gather.effective_config(folder) is None:
+        return folder
+    if weights and folder.resolve() in Path(weights).resolve().parents:
+        return folder
+    log.warning("%s holds a run of its own, of other weights: this evaluation goes to %s", folder, folder / APART)
+    return folder / APART
 
 
 def class_names(config: Config, dataset) -> list[str]:
@@ -82,20 +105,19 @@ def class_names(config: Config, dataset) -> list[str]:
         return [f"class {number}" for number in range(count)]
 
 
-def _evaluate(config: Config, random_init: bool = False) -> dict[str, float]:
-    """Evaluate and write the table of predictions into the run's folder; with several processes only evaluate."""
-    require_weights(config, random_init)  # before the list is read
+def _evaluate(config: Config, random_init: bool = False) -> tuple[dict[str, float], Predictions | None]:
+    """Evaluate; return the result and the table of predictions, None with several processes: none has every photo."""
+    start = require_start(config, random_init)  # before the list is read
     dataset = build_dataset(config, "Eval")
     collector = Collector(class_names(config, dataset))
     began = time.monotonic()
     result = evaluate(config, random_init=random_init, collect=collector.add)
     seconds = time.monotonic() - began
-    if paddle.distributed.get_world_size() == 1:
-        weights = config.get("Global.pretrained_model")
-        paths = [dataset.samples.path(i) for i in range(len(dataset))]
-        table = collector.finish(paths, weights=str(weights) if weights else "", seconds=round(seconds, 3))
-        table.save(Path(config.get("Global.output_dir")) / FILE_NAME)
-    return result
+    if paddle.distributed.get_world_size() > 1:
+        return result, None
+    paths = [dataset.samples.path(i) for i in range(len(dataset))]
+    weights = str(start.file()) if start else ""
+    return result, collector.finish(paths, weights=weights, seconds=round(seconds, 3))
 
 
 @contextmanager

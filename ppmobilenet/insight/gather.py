@@ -68,7 +68,7 @@ def from_run(folder: Path, config: Config | None = None) -> report.Content:
     Raises:
         UserError: there is nothing of all that.
     """
-    config_file = next((path for path in sorted(folder.glob("*.yaml")) if _is_effective(path)), None)
+    config_file = effective_config(folder)
     steps = _csv(folder / "steps.csv")
     curves = [{**row, **_speed(steps, row["epoch"])} for row in _csv(folder / "metrics.csv")]
     table = Predictions.load(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else None
@@ -126,7 +126,7 @@ def forms(package: Package) -> list[dict]:
 
 def package_of(folder: Path) -> Package | None:
     """Return the package exported from a run: where its config says, of its network, and newer than its weights."""
-    config_file = next((path for path in sorted(folder.glob("*.yaml")) if _is_effective(path)), None)
+    config_file = effective_config(folder)
     written = [path.stat().st_mtime for path in folder.glob("*.pdparams")]
     if config_file is None or not written:
         return None
@@ -166,8 +166,7 @@ def model_cost(name: str, model, resolution: tuple[int, int]) -> dict:
 def config_cost(config: Mapping) -> dict:
     """Return the cost of a configuration's network at its evaluation size."""
     shape = config.get("Global.image_shape") or (3, 224, 224)
-    arch = {key: value for key, value in config["Arch"].items() if key not in ("pretrained", "use_ssld")}
-    return model_cost(arch["name"], build_model(arch), (int(shape[1]), int(shape[2])))
+    return model_cost(config["Arch"]["name"], build_model(config["Arch"]), (int(shape[1]), int(shape[2])))
 
 
 def run_times(curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predictions | None) -> list[tuple[str, str]]:
@@ -196,8 +195,7 @@ def activations(config: Mapping, weights: str, table: Predictions, count: int = 
     chosen = [*figures.most_wrong(table, count // 2), *(int(i) for i in surest[: count - count // 2])]
     ops = deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
     transform = build_transforms(ops)
-    arch = {key: value for key, value in config["Arch"].items() if key not in ("pretrained", "use_ssld")}
-    model = build_model(arch)
+    model = build_model(config["Arch"])
     load_weights(model, weights, class_num_may_differ=False)
     rows = []
     for i in chosen:
@@ -216,6 +214,11 @@ def activations(config: Mapping, weights: str, table: Predictions, count: int = 
             text += f", true: {table.names[table.labels[i]]}"
         rows.append({"path": table.paths[i], "overlay": cam.overlay(seen[0], maps[0]), "text": text})
     return rows
+
+
+def effective_config(folder: Path) -> Path | None:
+    """Return the configuration that a training wrote into its folder, if there was one."""
+    return next((path for path in sorted(folder.glob("*.yaml")) if _is_effective(path)), None)
 
 
 def _is_effective(path: Path) -> bool:

@@ -21,7 +21,10 @@ for _file in pkgutil.iter_modules(models.__path__):
     importlib.import_module(f"{models.__name__}.{_file.name}")
 
 # keys of a config's Arch section that speak to training and export, not to the network
-NOT_THE_NETWORKS = ("name", "freeze", "freeze_norm", "cache_features", "infer_add_softmax", "use_sync_bn")
+NOT_THE_NETWORKS = (
+    *("name", "pretrained", "use_ssld"),
+    *("freeze", "freeze_norm", "cache_features", "infer_add_softmax", "use_sync_bn"),
+)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -45,6 +48,7 @@ def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: boo
     Raises:
         UserError: an unknown name or keyword, a keyword that the variant fixes, or a value out of range.
     """
+    name = MODELS.own_name(name)
     build = MODELS.resolve(name)
     fixed = getattr(build, "keywords", {})
     known = MODELS.parameters(name)
@@ -65,24 +69,17 @@ def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: boo
     return model
 
 
-def build_model(arch: Mapping, new_head: bool = True) -> nn.Layer:
-    """Build what a config's ``Arch`` section describes (``name``, ``pretrained``, ``class_num``, ...).
+def build_model(arch: Mapping) -> nn.Layer:
+    """Build what a config's ``Arch`` section describes (``name``, ``class_num``, ...), without weights.
 
-    Args:
-        arch: the section.
-        new_head: with ``pretrained``, the classifier may start anew where ``class_num`` is not the file's. False where
-            that would be a mistake: evaluation, prediction, export.
+    Which weights it gets is decided in ``training/start.py``.
     """
-    known = {key: value for key, value in arch.items() if key not in (*NOT_THE_NETWORKS, "pretrained", "use_ssld")}
-    model = create_model(arch["name"], **known)
-    if arch.get("pretrained"):
-        _load(model, arch["name"], arch["pretrained"], arch.get("use_ssld", False), new_head)
-    return model
+    return create_model(arch["name"], **{key: value for key, value in arch.items() if key not in NOT_THE_NETWORKS})
 
 
-def _load(model: nn.Layer, name: str, pretrained: bool | str | Path, use_ssld: bool, new_head: bool = True) -> None:
+def _load(model: nn.Layer, name: str, pretrained: bool | str | Path, use_ssld: bool) -> None:
     from ppmobilenet.weights.download import published_file
     from ppmobilenet.weights.loading import load_weights
 
     path = published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained
-    load_weights(model, path, class_num_may_differ=new_head)
+    load_weights(model, path)

@@ -12,44 +12,18 @@ from paddle import nn
 
 from ppmobilenet.data.build import build_loader
 from ppmobilenet.data.loader import Loader
-from ppmobilenet.errors import NumericsError, UserError
+from ppmobilenet.errors import NumericsError
 from ppmobilenet.kernels import accelerate
-from ppmobilenet.models.zoo import build_model
 from ppmobilenet.training.device import Precision, set_device, start_processes, sum_over_processes
 from ppmobilenet.training.losses import Loss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
 from ppmobilenet.training.runfolder import Progress, logged
-from ppmobilenet.weights.loading import load_weights
+from ppmobilenet.training.start import model_with_weights
 
 log = logging.getLogger("ppmobilenet")
 
 # receives probabilities [n, classes], labels [n] and places in the list [n] of each batch
 Collect = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
-
-
-def require_weights(config: Mapping, random_init: bool = False) -> None:
-    """Raise a UserError where a config names no weights and ``random_init`` is not set."""
-    if not config.get("Global.pretrained_model") and not config["Arch"].get("pretrained") and not random_init:
-        raise UserError(
-            "no weights are named: the answers would be random",
-            where="Global.pretrained_model",
-            hint="-o Global.pretrained_model=output/best_model, or -o Arch.pretrained=True for the published weights, "
-            "or --random-init if random weights are what you want",
-        )
-
-
-def model_with_weights(config: Mapping, random_init: bool = False) -> nn.Layer:
-    """Build the config's network and load ``Global.pretrained_model`` (or what ``Arch.pretrained`` says), strictly.
-
-    Raises:
-        UserError: no weights are named and ``random_init`` is not set, or they do not fit.
-    """
-    require_weights(config, random_init)
-    path, arch = config.get("Global.pretrained_model"), config["Arch"]
-    model = build_model(arch, new_head=False)
-    if path:
-        load_weights(model, path, class_num_may_differ=False)
-    return model
 
 
 def evaluate_model(

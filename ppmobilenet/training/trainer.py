@@ -40,9 +40,9 @@ from ppmobilenet.training.losses import Loss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
 from ppmobilenet.training.optim import Schedule, build_optimizer, build_schedule
 from ppmobilenet.training.runfolder import Progress, Record, duration, logged, owned, timed
+from ppmobilenet.training.start import Start, find_start, load_start
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.stopping import Stop, listening
-from ppmobilenet.weights.loading import load_weights
 
 log = logging.getLogger("ppmobilenet")
 
@@ -77,11 +77,12 @@ class Setting:
         return self.rank == 0
 
 
-def train(config: Mapping) -> dict[str, float]:
+def train(config: Mapping, *, random_init: bool = False) -> dict[str, float]:
     """Train what a config describes (``tools/train.py``).
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.
+        random_init: train without weights what keeps something of them, frozen layers or batch norm's statistics.
 
     Returns:
         The last evaluation, with ``best_metric``, ``best_epoch``, ``epochs`` and ``step``.
@@ -94,12 +95,14 @@ def train(config: Mapping) -> dict[str, float]:
     rank, world = start_processes()
     folder = Path(config.get("Global.output_dir"))
     with owned(folder) if rank == 0 else nullcontext(), logged(folder, rank), listening() as stop:
-        if rank == 0:
-            config.dump(folder / "config.yaml")
         log.info("training on %s, %d process%s, into %s", device, world, "es" * (world > 1), folder)
-        state, setting = _prepare(config, folder, device, rank, world)
+        start = find_start(config, training=True)
+        _require_what_is_kept(config, start, random_init)
+        state, setting = _prepare(config, start, folder, device, rank, world)
         try:
-            resumed = _resume(state, setting)
+            resumed = _resume(state, setting, start.checkpoint if start else None)
+            if rank == 0:
+                config.dump(folder / "config.yaml")  # not before: what cannot start leaves an earlier run's as it was
             with checkpoint.Writer(folder, config.get("Global.keep_checkpoints")) as writer:
                 result = _with_rollback(state, setting, writer, stop, resumed)
         finally:
@@ -109,22 +112,32 @@ def train(config: Mapping) -> dict[str, float]:
     return result
 
 
-def _prepare(config: Mapping, folder: Path, device: str, rank: int, world: int) -> tuple[TrainState, Setting]:
+def _require_what_is_kept(config: Mapping, start: Start | None, random_init: bool) -> None:
+    """Refuse to keep what was never learned: frozen layers, or batch norm's statistics, without weights."""
+    keeps = next((key for key in ("Arch.freeze_norm", "Arch.freeze") if config.get(key)), None)
+    if keeps is None or start is not None or random_init:
+        return
+    what = "batch norm's statistics" if keeps == "Arch.freeze_norm" else "the frozen layers"
+    raise UserError(
+        f"{keeps} keeps {what} as they were learned before, and no weights are named: it would keep random numbers",
+        where=config.where(keeps),
+        hint="-o Global.pretrained_model=FILE, or -o Arch.pretrained=True for the published weights, "
+        f"or -o {keeps}=null to train all of it, or --random-init if random weights are what you want",
+    )
+
+
+def _prepare(
+    config: Mapping, start: Start | None, folder: Path, device: str, rank: int, world: int
+) -> tuple[TrainState, Setting]:
     """Build everything that a run needs."""
     seed = _seed(config, world, rank)
     paddle.seed(seed)
     model = build_model(config["Arch"])
-    if config.get("Global.pretrained_model"):
-        load_weights(model, config.get("Global.pretrained_model"))
+    if start is not None:
+        log.info("weights of %s (%s)", start.key, config.where(start.key))
+        load_start(model, start, new_head=True)
     frozen = freeze(model, config.get("Arch.freeze"))
     resting = norms(model) if config.get("Arch.freeze_norm") else frozen
-    loaded = [key for key in ("Global.pretrained_model", "Arch.pretrained", "Global.checkpoints") if config.get(key)]
-    if resting and not loaded:
-        log.warning(
-            "%s keeps what was learned before, and no weights are loaded: it keeps random numbers. "
-            "-o Global.pretrained_model=FILE or -o Arch.pretrained=True loads some",
-            "Arch.freeze_norm" if config.get("Arch.freeze_norm") else "Arch.freeze",
-        )
     if rank == 0:
         check_before_training(config, log.info)
     loader = build_loader(config, "Train", rank=rank, world_size=world, seed=seed, on_device=device != "cpu")
@@ -211,10 +224,9 @@ def _steps(loader: Loader, update_freq: int, world: int) -> tuple[int, int]:
     return steps // update_freq * update_freq, update_freq
 
 
-def _resume(state: TrainState, setting: Setting) -> bool:
+def _resume(state: TrainState, setting: Setting, found: checkpoint.Found | None) -> bool:
     """Set the state to the checkpoint that ``Global.checkpoints`` names; return whether there was one."""
-    config = setting.config
-    wanted = config.get("Global.checkpoints")
+    wanted = setting.config.get("Global.checkpoints")
     if not wanted:
         if any(setting.folder.glob("*.manifest.json")):
             log.warning(
@@ -223,7 +235,6 @@ def _resume(state: TrainState, setting: Setting) -> bool:
                 setting.folder,
             )
         return False
-    found = checkpoint.find(wanted, setting.folder, config["Arch"]["name"])
     if found is None:
         log.info("no checkpoint in %s yet: starting anew", setting.folder)
         return False
@@ -234,6 +245,11 @@ def _resume(state: TrainState, setting: Setting) -> bool:
     state.step_in_epoch = position // setting.update_freq * setting.update_freq
     state.step = state.epoch * setting.steps + state.step_in_epoch
     state.update = state.step // setting.update_freq
+    seed = setting.config.get("Global.seed")
+    if state.lr_scale != 1:
+        log.warning("the rates are %g of those of the schedule, since NaN or infinity once", state.lr_scale)
+    if seed not in (None, state.seed):
+        log.warning("Global.seed %d is passed over: a resumed run keeps its own, %d", seed, state.seed)
     setting.loader.seed = state.seed
     setting.loader.bad_samples = state.bad_samples
     if setting.first:
@@ -242,6 +258,12 @@ def _resume(state: TrainState, setting: Setting) -> bool:
         "resumed from %s: epoch %d, step %d, best metric %.5f of epoch %d",
         *(found, state.epoch + 1, state.step, state.best_metric, state.best_epoch),
     )
+    if state.epoch >= setting.epochs:
+        log.warning(
+            "nothing left to do: %d epochs are done and Global.epochs is %d. To go on: -o Global.epochs=%d, or more; "
+            "to train anew: another Global.output_dir, or -o Global.checkpoints=null, which replaces this run",
+            *(state.epoch, setting.epochs, state.epoch + setting.epochs),
+        )
     return True
 
 

@@ -27,6 +27,7 @@ from ppmobilenet.weights.schemes import AUTOMATIC, DIMENSIONS, PLACES, Scheme
 # all published MobileNets' batch norm; a layer scaled by sqrt(1 + EPSILON) with variance 1 is the identity
 EPSILON = 1e-5
 IDENTITY_SCALE = np.float32(sqrt(1.0 + EPSILON))
+TRAINED = 1e-2  # an offset above it: where scales have moved by less than 1e-5, so have offsets of about 1e-4 at most
 
 # put before every key by wrappers: DataParallel, paddle.DataParallel, torch.compile, Lightning and hand-written ones
 WRAPPERS = ("module.", "_layers.", "_orig_mod.", "model.", "net.", "network.", "encoder.")
@@ -328,13 +329,17 @@ def is_identity_expansion(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def norm_is_folded(arrays: Mapping[str, np.ndarray]) -> bool:
-    """Whether neutral arrays hold identity batch norms throughout: right in eval mode only."""
+    """Whether neutral arrays hold identity batch norms throughout: right in eval mode only.
+
+    Statistics that no training has touched are 0 and 1, too, with scales of 1: what was folded has offsets beside.
+    """
     units = {n[: -len(".variance")] for n in arrays if n.endswith(".variance")} - {"block.0.expand"}
-    return bool(units) and all(
-        f"{u}.mean" in arrays
-        and f"{u}.scale" in arrays
-        and not arrays[f"{u}.mean"].any()
-        and bool((arrays[f"{u}.variance"] == 1).all())
-        and bool(np.allclose(arrays[f"{u}.scale"], IDENTITY_SCALE, atol=1e-6))
-        for u in units
-    )
+    if not units or any(f"{u}.{part}" not in arrays for u in units for part in ("mean", "scale")):
+        return False
+    if any(arrays[f"{u}.mean"].any() or (arrays[f"{u}.variance"] != 1).any() for u in units):
+        return False
+    scales = [arrays[f"{u}.scale"] for u in units]
+    if all(np.allclose(scale, IDENTITY_SCALE, rtol=0, atol=1e-6) for scale in scales):
+        return True
+    offsets = (np.abs(arrays[f"{u}.offset"]).max() for u in units if f"{u}.offset" in arrays)
+    return all(np.allclose(scale, 1.0, rtol=0, atol=1e-5) for scale in scales) and max(offsets, default=0) > TRAINED

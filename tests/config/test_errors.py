@@ -56,7 +56,6 @@ WRONG_OVERRIDES = [
     ("Arch.freeze=[conv", ["not valid YAML"]),
     ("Arch.freeze=!!python/name:os.system", ["never runs code"]),
     ("Arch.freeze=[!!python/name:os.system a]", ["!!python/name:os.system", "never runs code"]),
-    ("Global.class_num=10", ["Global.class_num is 10, Arch.class_num is 1000"]),
     (
         "DataLoader.Eval.dataset.transform_ops.2.CropImage.size=128",
         ["128x128", "224x224", "a.yaml:", "-o Global.resolution=128"],

@@ -50,6 +50,9 @@ def test_multi_scale_recipe_loads(load):
     config = load("Global.resolution=192", replace=MULTI_SCALE)
     assert config["DataLoader"]["Train"]["sampler"]["scales"] == (160, 192, 224, 288, 320)
     assert config["DataLoader"]["Eval"]["dataset"]["transform_ops"][2] == {"CropImage": {"size": 192}}
+    assert "changes nothing in training" in config.notes[0]
+    with pytest.raises(UserError, match="unknown key DataLoader.Train.sampler.batch_size(.|\n)*first_bs"):
+        load("DataLoader.Train.sampler.batch_size=8", replace=MULTI_SCALE)
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,8 @@ def test_accumulated_gradients_are_those_of_the_big_batch(tiny_config, tmp_path)
     """With frozen statistics the gradient of 2 x 4 photos is that of 8."""
     same = ("Global.epochs=1", "Arch.freeze_norm=True", "Loss.Train.0.CELoss.epsilon=0.0", "Arch.class_num=3")
     size = "DataLoader.Train.sampler.batch_size"
-    trainer.train(tiny_config(*same, f"{size}=8", out="big"))
-    trainer.train(tiny_config(*same, f"{size}=4", "Global.update_freq=2", out="small"))
+    trainer.train(tiny_config(*same, f"{size}=8", out="big"), random_init=True)
+    trainer.train(tiny_config(*same, f"{size}=4", "Global.update_freq=2", out="small"), random_init=True)
     big, small = read_weights(tmp_path / "big/latest.pdparams"), read_weights(tmp_path / "small/latest.pdparams")
     for key in big:
         np.testing.assert_allclose(big[key], small[key], rtol=1e-3, atol=1e-5, err_msg=key)
@@ -102,12 +102,12 @@ def test_accumulated_gradients_are_those_of_the_big_batch(tiny_config, tmp_path)
 
 def test_frozen_layers_stay(tiny_config, tmp_path):
     paddle.seed(7)
-    trainer.train(tiny_config("Global.epochs=1", "Arch.freeze=trunk", "Global.save_interval=1"))
+    trainer.train(tiny_config("Global.epochs=1", "Arch.freeze=trunk", "Global.save_interval=1"), random_init=True)
     first = read_weights(tmp_path / "out/epoch_1.pdparams")
     assert not np.array_equal(first["out.bias"], np.zeros(3))
     np.testing.assert_array_equal(first["conv9._batch_norm._mean"], 0)
     with pytest.raises(UserError, match="no layer fits 'convolution9'") as wrong:
-        trainer.train(tiny_config("Arch.freeze=[convolution9]"))
+        trainer.train(tiny_config("Arch.freeze=[convolution9]"), random_init=True)
     assert "conv9" in str(wrong.value)
 
 
@@ -295,7 +295,7 @@ def test_every_shipped_config_takes_a_step(path, tiny, tmp_path, monkeypatch):
             f"DataLoader.{mode}.sampler.batch_size=2",
             f"DataLoader.{mode}.loader.num_workers=0",
         ]
-    result = trainer.train(load_config(path, overrides))
+    result = trainer.train(load_config(path, overrides), random_init=True)
     assert result["step"] == 1 and result["evaluated"] == 2
 
 

@@ -123,12 +123,12 @@ def test_a_file_is_downloaded_once_and_then_cached(server, content):
 
 
 def test_create_model_pretrained_downloads_and_loads(server):
-    from ppmobilenet.models.zoo import build_model, create_model
+    from ppmobilenet.models.zoo import create_model
 
     model = create_model(NAME, pretrained=True)
     arrays = read_weights(download.published_file(NAME))
     assert (model.state_dict()["fc.weight"].numpy() == arrays["fc.weight"]).all()
-    other = build_model({"name": NAME, "pretrained": True, "class_num": 10})
+    other = create_model(NAME, pretrained=True, class_num=10)
     assert (other.state_dict()["conv.conv.weight"].numpy() == arrays["conv.conv.weight"]).all()
     assert len(server.requests) == 1
 

@@ -15,6 +15,7 @@ from ppmobilenet.weights.writing import write_weights
 
 paddle = pytest.importorskip("paddle")
 from ppmobilenet.models.zoo import build_model, create_model  # noqa: E402
+from ppmobilenet.training.start import Start, load_start  # noqa: E402
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype("float32")
 
@@ -113,6 +114,17 @@ def test_folded_batch_norm_gives_equal_outputs_and_warns(tmp_path, nets, case, c
     assert (report.scheme, report.loaded, report.bn_folded) == (scheme, report.total, True)
     assert "--unfold-bn" in caplog.text
     assert_close(outputs(model), torch_outputs(network))
+
+
+@pytest.mark.parametrize(("offset", "folded"), [(0.0, False), (2e-4, False), (0.5, True)])
+def test_statistics_that_nothing_touched_are_not_folded_ones(tmp_path, offset, folded):
+    """A training that kept the first statistics moves offsets by little, and scales by less than can be told from 1."""
+    state = state_of(create_model("MobileNetV2_x0_25"))
+    for key in state:
+        if key.endswith("_batch_norm.bias"):
+            state[key] = np.full_like(state[key], offset)
+    report = load_weights(create_model("MobileNetV2_x0_25"), write_weights(state, tmp_path / "w.npz"))
+    assert report.bn_folded is folded
 
 
 def state_of(model) -> dict[str, np.ndarray]:
@@ -368,7 +380,9 @@ def test_inspection_counts_what_is_not_finite(tmp_path, v1):
 
 def test_a_new_head_is_for_training_only(tmp_path, v2):
     path = write_weights(state_of(v2), tmp_path / "w.npz")
-    arch = {"name": "MobileNetV2_x0_25", "class_num": 10, "pretrained": str(path), "freeze": None}
-    assert build_model(arch).state_dict()["out.bias"].shape == [10]
+    model = create_model("MobileNetV2_x0_25", class_num=10, pretrained=str(path))
+    assert model.state_dict()["out.bias"].shape == [10]
+    start = Start("Arch.pretrained", str(path), "MobileNetV2_x0_25")
+    assert load_start(model, start, new_head=True) == path
     with pytest.raises(UserError, match="1000 classes in the file, 10 in the model"):
-        build_model(arch, new_head=False)
+        load_start(model, start)

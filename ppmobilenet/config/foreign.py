@@ -1,0 +1,133 @@
+"""Configurations of other programs: names that mean something of ours, and forms that are another kind of file."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ppmobilenet.config.reading import Document
+from ppmobilenet.errors import UserError
+from ppmobilenet.registry import MODELS
+
+# PaddleX's data set of `path label` lists is the one that PaddleClas calls ImageNetDataset
+DATASETS = {"ClsDataset": "ImageNetDataset"}
+
+
+def translate_names(document: Document) -> list[str]:
+    """Put our name where PaddleX's stands for the same network or data set. Returns notes for the log."""
+    notes = []
+    places = [("Arch", "name"), *(("DataLoader", mode, "dataset", "name") for mode in ("Train", "Eval"))]
+    for path in places:
+        given = document.get(path)
+        if not isinstance(given, str):
+            continue
+        own = MODELS.own_name(given) if path[0] == "Arch" else DATASETS.get(given, given)
+        if own != given:
+            place = document.where(path)
+            notes.append(f"{place}: {given} is PaddleX's name of {own}")
+            document.put(path, own, place)
+    return notes
+
+
+class _Form(NamedTuple):
+    """A kind of file that is no configuration of ours, and how what it says is said here.
+
+    Attributes:
+        name: what it is.
+        sections: keys at the top of which it has two, or one that is its own: no file of ours has any of them.
+        model: where it names the network.
+        options: key of ours -> where it gives the value; a text with {} is filled with it.
+    """
+
+    name: str
+    sections: frozenset[str]
+    model: tuple[str, ...]
+    options: Mapping[str, tuple[tuple[str, ...], str]]
+
+
+_LISTS = {
+    f"DataLoader.{mode}.dataset.{key}": ((section, theirs), "{}")
+    for mode, section in (("Train", "TRAIN"), ("Eval", "VALID"))
+    for key, theirs in (("image_root", "data_dir"), ("cls_label_path", "file_list"))
+}
+FORMS = (
+    _Form(
+        "a PaddleX 3 module configuration",
+        frozenset({"CheckDataset", "Train", "Evaluate", "Export", "Predict"}),
+        ("Global", "model"),
+        {
+            "Arch.class_num": (("Train", "num_classes"), "{}"),
+            "DataLoader.Train.dataset.image_root": (("Global", "dataset_dir"), "{}"),
+            "DataLoader.Train.dataset.cls_label_path": (("Global", "dataset_dir"), "{}/train.txt"),
+            "DataLoader.Eval.dataset.image_root": (("Global", "dataset_dir"), "{}"),
+            "DataLoader.Eval.dataset.cls_label_path": (("Global", "dataset_dir"), "{}/val.txt"),
+            "Infer.PostProcess.class_id_map_file": (("Global", "dataset_dir"), "{}/label.txt"),
+            "Global.output_dir": (("Global", "output"), "{}"),
+            "Global.epochs": (("Train", "epochs_iters"), "{}"),
+            "DataLoader.Train.sampler.batch_size": (("Train", "batch_size"), "{}"),
+            "Optimizer.lr.learning_rate": (("Train", "learning_rate"), "{}"),
+            "Optimizer.lr.warmup_epoch": (("Train", "warmup_steps"), "{}"),
+            "Global.pretrained_model": (("Train", "pretrain_weight_path"), "{}"),
+            "Global.checkpoints": (("Train", "resume_path"), "{}"),
+        },
+    ),
+    _Form(
+        "a configuration of PaddleClas 2.0 or older",
+        frozenset({"ARCHITECTURE", "LEARNING_RATE", "OPTIMIZER", "TRAIN", "VALID"}),
+        ("ARCHITECTURE", "name"),
+        {
+            "Arch.class_num": (("classes_num",), "{}"),
+            **_LISTS,
+            "Global.output_dir": (("model_save_dir",), "{}"),
+            "Global.epochs": (("epochs",), "{}"),
+            # its batch size is that of all cards together
+            "DataLoader.Train.sampler.batch_size": (("TRAIN", "batch_size"), "{}"),
+            "Optimizer.lr.learning_rate": (("LEARNING_RATE", "params", "lr"), "{}"),
+            "Optimizer.lr.warmup_epoch": (("LEARNING_RATE", "params", "warmup_epoch"), "{}"),
+            "Optimizer.regularizer.coeff": (("OPTIMIZER", "regularizer", "factor"), "{}"),
+            "Global.pretrained_model": (("pretrained_model",), "{}"),
+            "Global.checkpoints": (("checkpoints",), "{}"),
+        },
+    ),
+)
+
+
+def refuse_foreign(document: Document, source: str) -> None:
+    """Say what a file is that was written for another program, and what to type instead.
+
+    Raises:
+        UserError: it is one of :data:`FORMS`, or the ``inference.yml`` of an exported package.
+    """
+    tree = document.tree
+    if {"PreProcess", "PostProcess"} <= tree.keys():
+        raise UserError(
+            "this is the inference.yml of an exported package, not the configuration of a training",
+            where=source,
+            hint="give the folder that it lies in: ppmobilenet infer -m FOLDER -i PHOTOS",
+        )
+    for form in FORMS:
+        if not form.sections & tree.keys() or document.get(("Arch",)) or document.get(("DataLoader",)):
+            continue
+        given = document.get(form.model)
+        model = MODELS.own_name(given) if isinstance(given, str) else None
+        if model not in MODELS:
+            found = f", of {str(given)[:60]!r}" if given else ""
+            raise UserError(
+                f"this is {form.name}{found}, a form that is not read here",
+                where=source,
+                allowed="networks: " + ", ".join(MODELS),
+                hint="start from one of the recipes in configs/, and set what is yours with -o",
+            )
+        options = []
+        for key, (path, text) in form.options.items():
+            value = document.get(path)
+            if value not in (None, "", False) and not isinstance(value, (dict, list)):
+                options.append("-o " + shlex.quote(f"{key}={text.format(value)}"))
+        family = model.partition("_")[0]
+        recipe = f"configs/ImageNet/{family}/{model}.yaml"
+        raise UserError(
+            f"this is {form.name} of {given}, a form that is not read here; this says the same:",
+            where=source,
+            hint=" \\\n    ".join([f"ppmobilenet train -c {recipe}", *options]),
+        )

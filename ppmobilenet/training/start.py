@@ -1,0 +1,136 @@
+"""Where a network's weights come from: decided here and nowhere else.
+
+The order, the first that is there: ``Global.checkpoints``, ``Global.pretrained_model``, ``Arch.pretrained``. What is
+typed (``-o``; ``-c RUN``, which means the run's best weights) comes before all of that in a file: then the others are
+out of the configuration (``config/rivals.py``). One is never passed over in training: ``Global.checkpoints: auto``, for
+a run's own checkpoint began with the other weights.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddle import nn
+
+from ppmobilenet.errors import UserError
+from ppmobilenet.models.zoo import build_model
+from ppmobilenet.training import checkpoint
+from ppmobilenet.training.device import set_device
+from ppmobilenet.weights.download import published_file
+from ppmobilenet.weights.files import resolve
+from ppmobilenet.weights.loading import load_weights
+
+log = logging.getLogger("ppmobilenet")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights that a configuration names.
+
+    Attributes:
+        key: the key that names them.
+        named: a path as it was given, or True: the published weights of ``model``.
+        model: the network's name.
+        use_ssld: of the published ones, those trained by distillation.
+        checkpoint: the state that a training goes on from.
+    """
+
+    key: str
+    named: str | bool
+    model: str
+    use_ssld: bool = False
+    checkpoint: checkpoint.Found | None = None
+
+    def file(self) -> Path:
+        """Return the file or folder; published weights are downloaded if they have not been.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.named is True:
+            return Path(published_file(self.model, use_ssld=self.use_ssld))
+        return resolve(self.named)
+
+
+def find_start(config: Mapping, *, training: bool = False) -> Start | None:
+    """Return the weights that a configuration names; None: it names none.
+
+    Args:
+        config: as :func:`ppmobilenet.load_config` gives it.
+        training: the weights to go on training with; otherwise those that answer, which are others with EMA.
+
+    Raises:
+        UserError: it names a checkpoint that is not there.
+        DamagedFileError: a checkpoint that is not what was written.
+    """
+    arch = config["Arch"]
+    wanted, path = config.get("Global.checkpoints"), config.get("Global.pretrained_model")
+    published, use_ssld = arch.get("pretrained"), bool(arch.get("use_ssld"))
+    if wanted and (training or not _typed_otherwise(config)):
+        found = checkpoint.find(wanted, config.get("Global.output_dir"), arch["name"])
+        if found is not None:
+            trained = found.place("pdema") if training else None  # .pdparams is the average where there is one
+            file = trained if trained and trained.is_file() else found.place("pdparams")
+            return Start("Global.checkpoints", str(file), arch["name"], checkpoint=found)
+    if path:
+        return Start("Global.pretrained_model", str(path), arch["name"])
+    if published:
+        return Start("Arch.pretrained", published, arch["name"], use_ssld)
+    return None
+
+
+def _typed_otherwise(config: Mapping) -> bool:
+    """Whether other weights than the checkpoint were typed: ``checkpoints: auto`` of a file may stand beside them."""
+    others = ("Global.pretrained_model", "Arch.pretrained")
+    return not config.typed("Global.checkpoints") and any(config.get(key) and config.typed(key) for key in others)
+
+
+def require_start(config: Mapping, random_init: bool = False) -> Start | None:
+    """Return the weights that a configuration names for an answer; None only where ``random_init`` is set.
+
+    Raises:
+        UserError: it names none.
+    """
+    start = find_start(config)
+    if start is None and not random_init:
+        raise UserError(
+            "no weights are named: the answers would be random",
+            where="Global.pretrained_model",
+            hint="-c output/RUN for a run with its best weights, -o Global.pretrained_model=output/best_model, "
+            "-o Arch.pretrained=True for the published weights, or --random-init if random weights are what you want",
+        )
+    return start
+
+
+def load_start(model: nn.Layer, start: Start, *, new_head: bool = False) -> Path:
+    """Load the weights into a network, strictly, and return the file that they came from.
+
+    Args:
+        model: of ``start.model``.
+        start: as :func:`find_start` gives it.
+        new_head: the classifier may begin anew where the class counts differ: in training only.
+
+    Raises:
+        UserError, DamagedFileError, NumericsError: they do not fit.
+    """
+    file = start.file()
+    load_weights(model, file, class_num_may_differ=new_head and start.checkpoint is None)
+    return file
+
+
+def model_with_weights(config: Mapping, random_init: bool = False) -> nn.Layer:
+    """Build the config's network with the weights that it names, for answers: strictly, nothing starts anew.
+
+    Raises:
+        UserError: no weights are named and ``random_init`` is not set, or they do not fit.
+    """
+    start = require_start(config, random_init)
+    if config.typed("Global.device"):  # what a file says is where it was trained
+        set_device(config.get("Global.device"))
+    model = build_model(config["Arch"])
+    if start is not None:
+        load_start(model, start)
+    return model
