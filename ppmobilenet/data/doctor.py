@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ppmobilenet.data.dataset import Samples, lines_of, scan_folders, scan_list
+from ppmobilenet.data.dataset import scan_folders
+from ppmobilenet.data.lists import Samples, lines_of, scan_list
 from ppmobilenet.data.photo_facts import groups, look_at_all
 from ppmobilenet.errors import DataError, UserError
 

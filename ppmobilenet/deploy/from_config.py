@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ppmobilenet.data.dataset import read_list
+from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden
 from ppmobilenet.deploy.labels import find_label_file, label_names, read_labels

@@ -11,8 +11,8 @@ import pytest
 from ppmobilenet.config import load_config
 from ppmobilenet.data.build import build_dataset
 from ppmobilenet.data.cache import DecodedCache, build_cache
-from ppmobilenet.data.dataset import read_list, scan_list
 from ppmobilenet.data.decode import decode_image
+from ppmobilenet.data.lists import read_list, scan_list
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError
 

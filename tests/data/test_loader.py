@@ -12,7 +12,8 @@ import pytest
 
 from ppmobilenet.config import load_config
 from ppmobilenet.data.build import build_loader
-from ppmobilenet.data.dataset import ImageNetDataset, read_list
+from ppmobilenet.data.dataset import ImageNetDataset
+from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler, MultiScaleSampler, Share
 from ppmobilenet.errors import DataError, UserError
