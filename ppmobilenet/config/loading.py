@@ -1,10 +1,11 @@
-"""Read, override, check, set sizes: the way from a file to a configuration."""
+"""Read, override, check, set sizes, follow the transforms: the way from a file to a configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from ppmobilenet.config.chains import check_chains
 from ppmobilenet.config.check import check
 from ppmobilenet.config.overrides import apply_overrides
 from ppmobilenet.config.reading import read_yaml
@@ -37,6 +38,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     notes = check(document)
     _old_class_num(document, notes)
     notes += settle_sizes(document)
+    notes += check_chains(document)
     return Config(document.tree, document.marks, str(path), overrides, notes)
 
 

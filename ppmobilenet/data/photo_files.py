@@ -88,17 +88,30 @@ def find_photos(folder: str | os.PathLike) -> Found:
             ) from error
         for entry in found:
             suffix = os.path.splitext(entry.name)[1].lower()
+            kind = _kind(entry, follow=not below)
             if is_hidden(entry.name):
                 left_out["hidden"] += 1
-            elif entry.is_dir(follow_symlinks=not below):
+            elif kind == "folder":
                 waiting.append(f"{below}{entry.name}/")
-            elif not entry.is_file():
-                left_out["links to folders or to nothing" if entry.is_symlink() else "special files"] += 1
+            elif kind:
+                left_out[kind] += 1
             elif suffix in photo_suffixes():
                 names.append(below + entry.name)
             else:
                 left_out[suffix[:12] or "without a suffix"] += 1
     return Found(sorted(names, key=lambda name: name.split("/")), left_out)
+
+
+def _kind(entry: os.DirEntry, follow: bool) -> str:
+    """Return what an entry is if it is no file; a link to nothing counts as one, whose reading then says so."""
+    try:
+        if entry.is_dir(follow_symlinks=follow):
+            return "folder"
+        if entry.is_file() or not os.path.exists(entry.path):
+            return ""
+        return "links to folders" if entry.is_dir() else "special files"
+    except OSError:  # a link to itself
+        return ""
 
 
 def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None = None) -> list[str]:

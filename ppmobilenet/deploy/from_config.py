@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ppmobilenet.data.lists import read_list
+from ppmobilenet.data.photo_files import list_photos
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden
-from ppmobilenet.deploy.labels import find_label_file, label_names, read_labels
-from ppmobilenet.deploy.predictor import list_photos
+from ppmobilenet.deploy.labels import check_count, find_label_file, label_names, read_labels
 from ppmobilenet.deploy.preprocessing import Ops, deployment_ops
 from ppmobilenet.errors import UserError
 from ppmobilenet.weights.files import read_pickle
@@ -29,11 +29,28 @@ def trained_accuracy(config: Mapping) -> list[dict]:
 
 def deployment_labels(config: Mapping, class_num: int) -> list[str]:
     """Return the class names from ``Infer.PostProcess.class_id_map_file``; ``class N`` where no file is named."""
-    named = config.get("Infer.PostProcess.class_id_map_file")
-    if not named:
+    path = label_file(config)
+    if path is None:
         return [f"class {number}" for number in range(class_num)]
-    path = find_label_file(named, beside=Path(config.source).parent if getattr(config, "source", None) else None)
     return label_names(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, where=path)
+
+
+def label_file(config: Mapping) -> Path | None:
+    """Return the label file that a config means, None where it names none."""
+    named = config.get("Infer.PostProcess.class_id_map_file")
+    beside = Path(config.source).parent if getattr(config, "source", None) else None
+    return find_label_file(named, beside) if named else None
+
+
+def check_labels(config: Mapping) -> None:
+    """Refuse, before a training, the label file with which its export would fail or name classes wrongly.
+
+    Raises:
+        UserError, DataError: it is missing, has another form, or names more or fewer classes than ``Arch.class_num``.
+    """
+    path, class_num = label_file(config), int(config.get("Arch.class_num") or 0)
+    if path is not None and class_num:
+        check_count(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, path)
 
 
 def evaluation_ops(config: Mapping) -> list[dict]:

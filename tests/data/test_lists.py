@@ -50,11 +50,11 @@ Optimizer: {{name: SGD, lr: {{name: Constant, learning_rate: 0.1}}}}
 DataLoader:
   Train:
     dataset: {{name: ImageNetDataset, image_root: {root}, cls_label_path: {root}/t.txt, relabel: True,
-      transform_ops: [DecodeImage: {{}}]}}
+      transform_ops: [DecodeImage: {{}}, NormalizeImage: {{order: ''}}]}}
     sampler: {{name: DistributedBatchSampler, batch_size: 2}}
   Eval:
     dataset: {{name: ImageNetDataset, image_root: {root}, cls_label_path: {root}/v.txt, relabel: True,
-      transform_ops: [DecodeImage: {{}}]}}
+      transform_ops: [DecodeImage: {{}}, NormalizeImage: {{order: ''}}]}}
     sampler: {{name: DistributedBatchSampler, batch_size: 2}}
 Metric: {{Eval: [TopkAcc: {{topk: [1]}}]}}
 """
