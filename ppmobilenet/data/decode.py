@@ -133,7 +133,7 @@ def _what_it_is(data: bytes, size: tuple[int, int] | None) -> str:
 
 
 def pixel_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) as the header of a JPEG, PNG, GIF, BMP, TIFF, WebP, JPEG 2000, AVIF or Netpbm tells, or None."""
+    """Return (width, height) as the header of a photo tells, or None where it is of no kind that is known here."""
     try:
         if data[:8] == b"\x89PNG\r\n\x1a\n":
             return struct.unpack(">II", data[16:24])
