@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 
 from ppmobilenet.config import load_config
-from ppmobilenet.data.dataset import read_list
 from ppmobilenet.data.decode import decode_image
+from ppmobilenet.data.lists import read_list
 from ppmobilenet.deploy.package import FORMAT, FORMAT_VERSION, open_package
 from ppmobilenet.errors import UserError
 from ppmobilenet.training import disk

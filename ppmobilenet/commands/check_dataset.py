@@ -9,7 +9,11 @@ from ppmobilenet.commands._common import Outcome, add_config_arguments, counted,
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config_arguments(parser, required=False)
-    parser.add_argument("--root", metavar="DIR", help="the photos' folder; without --list: one folder per class")
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="the photos' folder; without --list: one folder per class, or train/ and val/ with these",
+    )
     parser.add_argument("--list", nargs="+", metavar="FILE", help="list files, the training list first")
     parser.add_argument("--class-num", type=whole(1), metavar="N", help="labels are 0 to N - 1")
     parser.add_argument("--delimiter", help="between path and label; default a space or a tab")
@@ -34,13 +38,16 @@ def run(args: argparse.Namespace) -> Outcome:
         raise UserError("--delimiter is empty", allowed="one character or more; leave it out for a space or a tab")
     if args.config:
         from ppmobilenet.config import load_config
+        from ppmobilenet.data.before import questions
 
-        asked = doctor.questions(load_config(args.config, args.override))
+        asked = questions(load_config(args.config, args.override))
         if args.delimiter:
             asked["delimiter"] = args.delimiter
     else:
         names = ["train", "validation", *(f"list{i}" for i in range(3, 100))]
         asked = {"lists": dict(zip(names, args.list or [None])), "root": args.root, "delimiter": args.delimiter}
+        if not args.list:
+            asked.update(doctor.folders(args.root))
     if args.class_num:
         asked["class_num"] = args.class_num
     with counted("photos") as progress:

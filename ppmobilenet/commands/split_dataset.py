@@ -8,7 +8,7 @@ from ppmobilenet.commands._common import Outcome, counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", help="the folder that holds one folder per class")
+    parser.add_argument("root", help="the folder that holds one folder per class, or train/ and val/ with these")
     parser.add_argument("-o", "--output", metavar="DIR", help="where the lists go; default the folder itself")
     parser.add_argument("--val", type=float, default=0.2, metavar="PART", help="part for validation (0.2)")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
@@ -19,12 +19,12 @@ def run(args: argparse.Namespace) -> Outcome:
 
     with counted("photos") as progress:
         made = split_folder(args.root, args.output or args.root, args.val, args.seed, progress=progress)
-    lines = [
-        f"{made.train} photos in {made.train_list}",
-        f"{made.val} photos in {made.val_list}",
-        f"names in {made.label_list}",
-    ]
+    lines = [*made.notes, f"{made.train} photos in {made.train_list}", f"{made.val} photos in {made.val_list}"]
+    if made.test_list:
+        lines.append(f"{made.test} photos in {made.test_list}")
+    lines.append(f"names in {made.label_list}")
     if made.grouped:
         lines.append(f"{made.grouped} photos look like another one: they are on its side")
     lines += [f"left out: {line}" for line in made.left_out]
+    lines.append(f"to train on them: -o Arch.class_num={len(made.classes)}")
     return Outcome(made._asdict(), "\n".join(lines))

@@ -1,10 +1,11 @@
-"""Read, override, check, set sizes: the way from a file to a configuration."""
+"""Read, override, check, set sizes, follow the transforms: the way from a file to a configuration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from ppmobilenet.config.chains import check_chains
 from ppmobilenet.config.check import check
 from ppmobilenet.config.foreign import refuse_foreign, translate_names
 from ppmobilenet.config.overrides import apply_overrides
@@ -50,7 +51,12 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool 
     notes += check(document)
     notes += settle_rivals(document, Path(file))
     notes += settle_sizes(document)
+<<<<<<< HEAD
     return Config(document.tree, document.marks, str(file), overrides, notes)
+=======
+    notes += check_chains(document)
+    return Config(document.tree, document.marks, str(path), overrides, notes)
+>>>>>>> data
 
 
 def _take_run(document: Document, folder: Path, go_on: bool) -> None:

@@ -37,7 +37,7 @@ def settle_sizes(document: Document) -> list[str]:
 
 
 def _check_kinds(document: Document, path: tuple) -> None:
-    for at, name, keys in _transforms(document, path):
+    for at, name, keys in entries(document, path):
         for key in SIZES.keys() & keys.keys() if name in SIZED else ():
             try:
                 keys[key] is None or SIZES[key].fit(keys[key])
@@ -49,10 +49,10 @@ def _check_kinds(document: Document, path: tuple) -> None:
 
 def _resize_list(document: Document, path: tuple, resolution: int) -> None:
     """Give every sized transform of a list the resolution, and keep its ratio of resize_short to crop (256/224)."""
-    for at, name, keys in _transforms(document, path):
+    for at, name, keys in entries(document, path):
         if name in SIZED and keys.get("size") is not None:
             before = min(_pair(keys["size"]))
-            for short_at, other, short in _transforms(document, path):
+            for short_at, other, short in entries(document, path):
                 if other == "ResizeImage" and short.get("resize_short") and before != resolution:
                     scaled = int(round(short["resize_short"] * resolution / before))
                     _set(document, (*short_at, "resize_short"), scaled)
@@ -114,7 +114,7 @@ def _agree(document: Document) -> list[str]:
 
 def _short_covers_crop(document: Document, path: tuple) -> None:
     short = None
-    for at, name, keys in _transforms(document, path):
+    for at, name, keys in entries(document, path):
         if name == "ResizeImage":
             short = (keys["resize_short"], (*at, "resize_short")) if keys.get("resize_short") else None
         elif name == "CropImage" and short and keys.get("size") and max(_pair(keys["size"])) > short[0]:
@@ -129,7 +129,7 @@ def _short_covers_crop(document: Document, path: tuple) -> None:
 def _final_size(document: Document, path: tuple) -> tuple[tuple[int, int], tuple] | None:
     """Return ((width, height), path of the key that fixes it) of what a list of transforms makes, if it says."""
     last = None
-    for at, name, keys in _transforms(document, path):
+    for at, name, keys in entries(document, path):
         if name == "ResizeImage" and keys.get("resize_short"):
             last = None  # the long side stays open
         elif name in SIZED and keys.get("size") is not None:
@@ -142,7 +142,7 @@ def _is_multi_scale(document: Document) -> bool:
     return bool(train.get("sampler", {}).get("scales"))
 
 
-def _transforms(document: Document, path: tuple) -> Iterator[tuple[tuple, str, dict]]:
+def entries(document: Document, path: tuple) -> Iterator[tuple[tuple, str, dict]]:
     """Yield (path of its keys, name, keys) of each transform in a list."""
     tree = document.tree
     for key in path:

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
+from ppmobilenet.data.chain import NORMALISED, PHOTO, PIXELS
 from ppmobilenet.data.transforms import INTERPOLATIONS, pair
 from ppmobilenet.errors import DataError
 from ppmobilenet.registry import TRANSFORMS
@@ -142,6 +143,8 @@ class AutoAugment:
         fillcolor: of what shearing and translation uncover; rotation uncovers grey.
     """
 
+    takes = PHOTO
+
     # level 0 and level 9 of each operation; ten levels lie evenly between
     RANGES = {
         **dict.fromkeys(SHEARING, (0, 0.3)),
@@ -174,6 +177,8 @@ class RandAugment:
         magnitude: 0 to 10.
         fillcolor: of what shearing and translation uncover; rotation uncovers grey.
     """
+
+    takes = PHOTO
 
     # at magnitude 10; the weaker ones are this times magnitude / 10 (posterize keeps that many bits, as PaddleClas has)
     FULL = {
@@ -218,6 +223,8 @@ class TimmAutoAugment:
         img_size: not used: PaddleClas reads it for absolute translations, which none of its policies has.
         mean: of the channels, 0 to 1: the fill colour.
     """
+
+    takes = PHOTO
 
     RAND = (
         "autocontrast",
@@ -334,6 +341,8 @@ class RandomErasing:
         mode: ``const``; ``rand``: one normal random colour; ``pixel``: normal noise.
     """
 
+    takes = NORMALISED
+
     def __init__(
         self,
         EPSILON: float = 0.5,
@@ -387,6 +396,8 @@ class ColorJitter:
     Args:
         prob: chance that an image is changed; above 1 is always, PaddleClas's default.
     """
+
+    takes = PHOTO
 
     def __init__(
         self,
@@ -452,6 +463,8 @@ class RandomRotation:
         fill: what is uncovered.
     """
 
+    takes = PIXELS
+
     def __init__(
         self,
         prob: float = 0.5,
@@ -489,6 +502,8 @@ class RandomRotation:
 class Pad:
     """Add ``padding`` pixels of the value ``fill`` on every side; ``padding_mode`` is constant, ``backend`` any."""
 
+    takes = PIXELS
+
     def __init__(self, padding: int, fill: int = 0, padding_mode: str = "constant", backend: str = "pil"):
         if padding < 0 or padding_mode != "constant" or backend not in ("pil", "cv2"):
             raise ValueError(
@@ -504,6 +519,8 @@ class Pad:
 @TRANSFORMS.register()
 class RandomCropImage:
     """Cut out ``size`` (a number, or [width, height]) at a random place, without resizing."""
+
+    takes = PIXELS
 
     def __init__(self, size: int | list):
         self.size = pair(size)

@@ -9,7 +9,8 @@ from pathlib import Path
 from ppmobilenet.data.batch_ops import build_batch_transforms
 from ppmobilenet.data.cache import build_cache
 from ppmobilenet.data.dali import DaliLoader
-from ppmobilenet.data.dataset import ImageNetDataset, scan_list
+from ppmobilenet.data.dataset import ImageNetDataset, scan_folders
+from ppmobilenet.data.lists import scan_list
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import Share
 from ppmobilenet.data.transforms import build_transforms
@@ -28,6 +29,8 @@ def build_dataset(config, mode: str) -> ImageNetDataset:
         # numbered by itself, a list that lacks a class would give the classes behind it other numbers
         _, labels, _, _ = scan_list(Path(train["cls_label_path"]), Path(), train.get("delimiter"), check_files=False)
         dataset["relabel"] = sorted(set(labels))
+    if mode != "Train" and not dataset.get("cls_label_path") and train and not train.get("cls_label_path"):
+        dataset["class_names"] = scan_folders(train["image_root"])[1]  # the same for class folders
     return kind(**dataset, class_num=config.get("Arch.class_num") or None)
 
 

@@ -8,6 +8,7 @@ What comes out is always uint8, three channels: grey is repeated, alpha is dropp
 from __future__ import annotations
 
 import os
+import re
 import struct
 
 import cv2
@@ -94,19 +95,45 @@ def read_bytes(path: str | os.PathLike, name: object | None = None) -> bytes:
         raise DataError(f"the photo cannot be read: {getattr(error, 'strerror', None) or error}", where=name) from error
 
 
+# kinds that OpenCV does not read, or not everywhere: (where, what stands there, what it is)
+KINDS = (
+    (4, b"ftyphei", "a HEIC photo"),
+    (4, b"ftyphev", "a HEIC photo"),
+    (4, b"ftypmif1", "a HEIF photo"),
+    (4, b"ftypavif", "an AVIF photo"),
+    (4, b"ftyp", "a film or another file of that family"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 photo"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL photo"),
+    (0, b"\xff\x0a", "a JPEG XL photo"),
+    (0, b"8BPS", "a Photoshop document"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"II+\0", "a BigTIFF"),
+    (0, b"MM\0+", "a BigTIFF"),
+)
+
+
 def _what_it_is(data: bytes, size: tuple[int, int] | None) -> str:
     start = data[:512].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<svg")):
         return "this is a web page or text, not a photo"
     if data[:4] == b"GIF8" and int(cv2.__version__.split(".")[0]) < 5:
         return f"the GIF is damaged, or this OpenCV ({cv2.__version__}) reads none: OpenCV 5 does"
+    tiff = _tiff_kind(data)
+    if tiff:
+        return f"this is {tiff}, which OpenCV does not read as a photo: convert it to 8 bits a channel"
+    for at, mark, kind in KINDS:
+        if data[at : at + len(mark)] == mark:
+            return (
+                f"this is {kind}; it is damaged, or OpenCV {cv2.__version__} here does not read it: convert it to JPEG"
+            )
     if size:
         return f"the photo is truncated or damaged ({len(data)} bytes, its header says {size[0]}x{size[1]} pixels)"
     return f"this is not a photo that OpenCV reads (it begins with {data[:8]!r})"
 
 
 def pixel_size(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) as the header of a JPEG, PNG, GIF, BMP, TIFF or WebP tells, or None."""
+    """Return (width, height) as the header of a photo tells, or None where it is of no kind that is known here."""
     try:
         if data[:8] == b"\x89PNG\r\n\x1a\n":
             return struct.unpack(">II", data[16:24])
@@ -122,21 +149,62 @@ def pixel_size(data: bytes) -> tuple[int, int] | None:
         if data[:2] == b"\xff\xd8":
             header = read_header(data)
             return (header.width, header.height) if header else None
-    except (struct.error, IndexError):
+        if data[4:8] == b"jP  ":
+            return struct.unpack_from(">II", data, data.index(b"ihdr") + 4)[::-1]
+        if data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000 without boxes
+            return struct.unpack_from(">II", data, 8)
+        if data[4:8] == b"ftyp":  # AVIF: the whole and its parts tell their sizes
+            found = [struct.unpack_from(">II", data, m.end() + 4) for m in re.finditer(b"ispe", data[:CHUNK])]
+            return max(found, key=lambda size: size[0] * size[1], default=None)
+        netpbm = re.match(rb"P[1-6](?:\s+#[^\n]*)*\s+(\d{1,9})\s+(\d{1,9})\s", data)
+        if netpbm:
+            return int(netpbm[1]), int(netpbm[2])
+    except (struct.error, IndexError, ValueError):
         pass
     return None
 
 
-def _tiff_size(data: bytes) -> tuple[int, int] | None:
+WIDTH, HEIGHT, BITS, COMPRESSION, CHANNELS, SAMPLE_FORMAT = 256, 257, 258, 259, 277, 339  # tags of TIFF
+
+
+def _tiff_tags(data: bytes) -> dict[int, int]:
+    """Return the first value of each tag in a TIFF's first directory that is a number of 16 or 32 bits."""
     order = "<" if data[:2] == b"II" else ">"
     (first,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, first)
     found = {}
     for entry in range(first + 2, first + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(order + "HH", data, entry)
-        if tag in (256, 257):  # width, height: as 16 or 32 bits
-            found[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + 8)[0]
-    return (found[256], found[257]) if len(found) == 2 else None
+        tag, kind, many = struct.unpack_from(order + "HHI", data, entry)
+        if kind not in (3, 4) or not many:
+            continue
+        at = entry + 8
+        if many * (2 if kind == 3 else 4) > 4:  # no room here: this is where they stand
+            (at,) = struct.unpack_from(order + "I", data, at)
+        if at + 4 <= len(data):
+            found[tag] = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, at)[0]
+    return found
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    tags = _tiff_tags(data)
+    return (tags[WIDTH], tags[HEIGHT]) if WIDTH in tags and HEIGHT in tags else None
+
+
+def _tiff_kind(data: bytes) -> str | None:
+    """Name what is unusual about a TIFF's pixels; None if nothing is, or it is no TIFF."""
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    try:
+        tags = _tiff_tags(data)
+    except struct.error:
+        return None
+    bits, channels = tags.get(BITS, 1), tags.get(CHANNELS, 1)
+    number = {1: "whole numbers", 2: "signed numbers", 3: "floating-point numbers"}.get(tags.get(SAMPLE_FORMAT, 1))
+    if tags.get(SAMPLE_FORMAT, 1) != 1 or bits > 16:
+        return f"a TIFF of {bits}-bit {number or 'values'}"
+    if channels not in (1, 3, 4):
+        return f"a TIFF of {channels} channels"
+    return None
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from ppmobilenet.data.dataset import Samples, lines_of, scan_folders, scan_list
+from ppmobilenet.data.dataset import find_sides, scan_folders
+from ppmobilenet.data.lists import Samples, class_faults, lines_of, scan_list
 from ppmobilenet.data.photo_facts import groups, look_at_all
+from ppmobilenet.data.photo_files import find_photos
 from ppmobilenet.errors import DataError, UserError
 
 KEPT = 1000  # findings of one kind that are kept in full; more are only counted
@@ -22,13 +23,16 @@ UNBALANCED = 10  # the largest class has this many times the smallest one's phot
 
 # kind -> (is it an error?, what to do)
 KINDS = {
+    "class count": (True, "give class_num the number of the classes, or correct the labels"),
     "line": (True, "correct the line, or drop it with --fix"),
     "list": (True, "correct the list"),
     "unreadable": (True, "replace the photo, or drop its line with --fix"),
     "label conflict": (True, "decide which label is right; --fix drops all of them"),
     "unseen label": (True, "add photos of this class to the training list"),
     "repeated line": (False, "drop it with --fix"),
-    "label gap": (False, "number the training list's labels without gaps, or relabel: True, or lower class_num"),
+    "spare classes": (False, "give class_num the number of the classes, unless photos of the others are to come"),
+    "left out": (False, "convert what is a photo to JPEG or PNG"),
+    "label gap": (False, "number the training list's labels without gaps, or relabel: True"),
     "class balance": (False, "collect more photos, or use sampler ClassBalancedBatchSampler"),
     "unsafe name": (False, "rename the photo"),
     "odd photo": (False, "look at it"),
@@ -117,12 +121,21 @@ def examine(
     """
     diagnosis = Diagnosis()
     read: dict[str, Samples] = {}
+    class_names = None  # of the first list's class folders, which number the others'
     for name, path in lists.items():
-        folder = root[name] if isinstance(root, Mapping) else root
+        folder = Path(root[name] if isinstance(root, Mapping) else root)
         between = delimiter[name] if isinstance(delimiter, Mapping) else delimiter
-        samples = _examine_list(diagnosis, name, path, Path(folder), between, None if relabel else class_num, relabel)
-        if samples is not None:
-            read[name] = samples
+        try:
+            if path is None:
+                samples, class_names = scan_folders(folder, class_num, class_names)
+            else:
+                samples = _read_list(diagnosis, Path(path), folder, between, None if relabel else class_num)
+        except DataError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            diagnosis.add("list", error.where or path or folder, error.message + hint)
+            continue
+        _examine_list(diagnosis, name, samples, class_num, relabel)
+        read[name] = samples
     _compare_labels(diagnosis, read)
     if not photos:
         _compare_paths(diagnosis, read)
@@ -131,23 +144,35 @@ def examine(
     return diagnosis
 
 
-def _examine_list(diagnosis, name, path, root, delimiter, class_num, relabel) -> Samples | None:
-    try:
-        if path is None:
-            samples, _ = scan_folders(root, class_num)
-        else:
-            path = Path(path)
-            paths, labels, lines, faults = scan_list(path, root, delimiter, class_num)
-            diagnosis.dropped[str(path)] = {line for line, _ in faults}
-            for line, fault in faults:
-                diagnosis.add("line", f"{path}:{line}", fault)
-            if not paths:
-                raise DataError("the list holds no good line", where=path)
-            samples = Samples(root, path, paths, labels, lines)
-    except DataError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        diagnosis.add("list", error.where or path or root, error.message + hint)
-        return None
+def folders(root: str | os.PathLike) -> dict:
+    """Return what :func:`examine` is to be asked about a folder's train/, val/ and test/; empty if it has none."""
+    sides = find_sides(find_photos(root).names) if os.path.isdir(root) else {}
+    names = {"train": "train", "val": "validation", "test": "test"}
+    found = {names[side]: os.path.join(root, folder) for side, folder in sides.items()}
+    return {"lists": dict.fromkeys(found), "root": found} if found else {}
+
+
+def _read_list(diagnosis: Diagnosis, path: Path, root: Path, delimiter: str | None, class_num: int | None) -> Samples:
+    paths, labels, lines, faults = scan_list(path, root, delimiter)
+    if class_num:
+        beyond, advice = class_faults(labels, lines, class_num)
+        if beyond:
+            diagnosis.add("class count", path, f"{len(beyond)} labels are not below class_num {class_num}: {advice}")
+            gone = {line for line, _ in beyond}
+            rows = [row for row in zip(paths, labels, lines) if row[2] not in gone]
+            paths, labels, lines = (list(column) for column in zip(*rows)) if rows else ([], [], [])
+            faults = sorted(faults + beyond)
+    diagnosis.dropped[str(path)] = {line for line, _ in faults}
+    for line, fault in faults:
+        diagnosis.add("line", f"{path}:{line}", fault)
+    if not paths:
+        raise DataError("the list holds no good line", where=path)
+    return Samples(root, path, paths, labels, lines)
+
+
+def _examine_list(diagnosis: Diagnosis, name: str, samples: Samples, class_num: int | None, relabel: bool) -> None:
+    if samples.remark:
+        diagnosis.add("left out", samples.source, samples.remark.partition(": ")[2])
     _find_repeats(diagnosis, samples)
     _find_unsafe_names(diagnosis, samples)
     labels, present = np.unique(samples.labels, return_counts=True)
@@ -159,8 +184,13 @@ def _examine_list(diagnosis, name, path, root, delimiter, class_num, relabel) ->
         "smallest_class": int(present.min()),
     }
     top = int(labels[-1])
-    if class_num and top + 1 < class_num and name == "train":
-        diagnosis.add("label gap", samples.source, f"the labels go to {top}, and class_num is {class_num}")
+    count = len(labels) if relabel else top + 1
+    if class_num and count > class_num and relabel:  # without, it was said of the lines
+        told = f"there are {count} labels, and class_num is {class_num}: -o Arch.class_num={count}"
+        diagnosis.add("class count", samples.source, told)
+    if class_num and count < class_num and name == "train":
+        told = f"there are photos of {count} classes, and class_num is {class_num}: -o Arch.class_num={count}"
+        diagnosis.add("spare classes", samples.source, told)
     if top + 1 > len(labels) and not relabel:
         # the first of them are enough, and a mistyped label may be a thousand million
         gaps = np.setdiff1d(np.arange(min(top, len(labels) + 5)), labels)[:5]
@@ -172,7 +202,6 @@ def _examine_list(diagnosis, name, path, root, delimiter, class_num, relabel) ->
         most, least = labels[present.argmax()], labels[present.argmin()]
         message = f"class {most} has {present.max()} photos, class {least} has {present.min()}"
         diagnosis.add("class balance", samples.source, message)
-    return samples
 
 
 def _find_repeats(diagnosis: Diagnosis, samples: Samples) -> None:
@@ -381,51 +410,3 @@ def write_fixed(diagnosis: Diagnosis, folder: str | os.PathLike) -> list[Path]:
         except OSError as error:
             raise UserError(f"cannot be written: {error.strerror}", where=target) from error
     return list(targets.values())
-
-
-def questions(config: Mapping) -> dict:
-    """Return what :func:`examine` is to be asked about a config's Train and Eval data sets, as its arguments."""
-    asked: dict = {"lists": {}, "root": {}, "delimiter": {}}
-    for mode, name in (("Train", "train"), ("Eval", "validation")):
-        dataset = config.get(f"DataLoader.{mode}.dataset")
-        if dataset:
-            asked["lists"][name], asked["root"][name] = dataset.get("cls_label_path"), dataset["image_root"]
-            asked["delimiter"][name] = dataset.get("delimiter")
-    asked["relabel"] = bool(config.get("DataLoader.Train.dataset.relabel"))
-    asked["class_num"] = config.get("Arch.class_num") or None
-    return asked
-
-
-def check_before_training(config: Mapping, log: Callable[[str], None]) -> None:
-    """Examine a config's lists (``Global.check_data: lists``), and its photos too (``full``), before the first step.
-
-    Unreadable training photos that ``max_bad_samples`` allows are no hindrance.
-
-    Raises:
-        DataError: the first errors, and how to see them all.
-    """
-    how = config.get("Global.check_data") or "lists"
-    if how == "off":
-        return
-    asked = questions(config)
-    if not config.get("Global.eval_during_train"):
-        asked["lists"].pop("validation", None)
-    with tqdm(unit="photos", desc="data", disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        diagnosis = examine(**asked, photos=how == "full", progress=progress)
-    allowed = config.get("DataLoader.Train.dataset.max_bad_samples") or 0
-    training = f"{asked['lists']['train']}:" if asked["lists"].get("train") else str(asked["root"]["train"])
-    tolerated = [f for f in diagnosis.findings if f.kind == "unreadable" and f.where.startswith(training)]
-    errors = [f for f in diagnosis.findings if f.is_error and not (f in tolerated and len(tolerated) <= allowed)]
-    if errors:
-        shown = "\n  ".join(f"{f.where}: {f.message}" for f in errors[:5])
-        more = f"\n  and {len(errors) - 5} more" if len(errors) > 5 else ""
-        raise DataError(shown + more, hint=f"{KINDS[errors[0].kind][1]}; ppmobilenet check-dataset -c CONFIG shows all")
-    for finding in [f for f in diagnosis.findings if not f.is_error][:10]:
-        log(f"data: {finding.where}: {finding.message}")
-    if diagnosis.warnings > 10:
-        log(f"data: {diagnosis.warnings} remarks in all; ppmobilenet check-dataset -c CONFIG shows them")

@@ -87,7 +87,8 @@ def look(path: str) -> Facts:
     mean, deviation = (v.ravel() / 255 for v in cv2.meanStdDev(np.ascontiguousarray(pixels[::step, ::step])))
     notes = []
     suffix = Path(path).suffix.lower()
-    if kind != "unknown" and Image.registered_extensions().get(suffix) != kind:
+    named = Image.registered_extensions().get(suffix)
+    if kind != "unknown" and (named if named != "MPO" else "JPEG") != kind:
         notes.append(f"named {suffix or 'without a suffix'}, but it is a {kind}")
     if min(width, height) < 32:
         notes.append(f"only {width}x{height} pixels")

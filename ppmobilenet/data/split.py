@@ -1,21 +1,36 @@
-"""A folder of class folders -> train and validation lists."""
+"""A folder of class folders, or of train/, val/ and test/ folders that hold them -> list files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from ppmobilenet.data.dataset import lines_of, scan_folders
-from ppmobilenet.data.photo_facts import groups, look_at_all
+from ppmobilenet.data.dataset import SIDES, find_sides
+from ppmobilenet.data.lists import lines_of
+from ppmobilenet.data.photo_facts import Facts, groups, look_at_all
+from ppmobilenet.data.photo_files import Found, find_photos
 from ppmobilenet.errors import DataError, UserError
+
+NAMED = 10  # classes that are named in a line for the user
 
 
 class Split(NamedTuple):
-    """What was written: the list files, photos in each, unreadable photos left out, photos kept beside their like."""
+    """What was written.
+
+    Attributes:
+        train_list, val_list, label_list: the files.
+        train, val: photos in each list.
+        left_out: photos that no list can hold, and why.
+        grouped: photos that were kept on the side of others, which they resemble.
+        classes: their names, in the order of their numbers.
+        notes: lines for the user about what was found and done.
+        test_list, test: of the folder test/, where there is one.
+    """
 
     train_list: Path
     val_list: Path
@@ -24,6 +39,19 @@ class Split(NamedTuple):
     val: int
     left_out: list[str]
     grouped: int
+    classes: list[str]
+    notes: list[str]
+    test_list: Path | None = None
+    test: int = 0
+
+
+class _Photo(NamedTuple):
+    """A photo that can be used: its name below the root, its class, its side (None: still to be drawn)."""
+
+    name: str
+    label: str
+    side: str | None
+    facts: Facts
 
 
 def split_folder(
@@ -37,63 +65,186 @@ def split_folder(
     """Write ``train_list.txt``, ``val_list.txt`` (``path label``) and ``label_list.txt`` (``number name``).
 
     Each class gives the same part to validation, drawn with ``seed``; photos that are the same, or nearly, stay on one
-    side. Unreadable photos are left out.
+    side. Where the folder holds ``train/`` and ``val/`` or ``test/``, the classes are those inside, in one numbering,
+    and each of these folders keeps its photos (``test_list.txt`` for the last). Classes are what holds usable photos:
+    unreadable ones are left out.
 
     Args:
         root: holds one folder per class; list paths start from it.
         out: the folder of the lists.
-        val: part for validation.
+        val: part for validation, where no folder says it.
         seed: of the drawing.
         workers: threads that decode.
         progress: called with (photos done, all).
 
     Raises:
         UserError: a part outside 0 to 1, a list that is there already, or the lists cannot be written.
-        DataError: there is no class folder with photos, or no photo can be decoded.
+        DataError: there are no two class folders with photos, or validation has a class that training has not.
     """
     if not 0 < val < 1:
         raise UserError(f"part for validation {val}", allowed="above 0 and below 1")
-    out = Path(out)
-    files = [out / name for name in ("train_list.txt", "val_list.txt", "label_list.txt")]
-    for file in files:
-        if file.exists():
-            raise UserError("this list is there already", where=file, hint="move it away, or give another -o folder")
     if seed < 0:
         raise UserError(f"--seed {seed}", allowed="0 and above")
-    samples, names = scan_folders(root)
-    # a folder without photos is no class: lists in a folder below root would become one
-    filled = np.unique(samples.labels)
-    samples.labels, names = np.searchsorted(filled, samples.labels).astype(np.int32), [names[i] for i in filled]
-    good, digests, pictures, colours, left_out = [], [], [], [], []
-    for i, fact in enumerate(look_at_all((path for path, _ in samples), len(samples), workers, progress)):
-        name = samples.name(i)
-        if fact.fault:
-            left_out.append(f"{samples.path(i)}: {fact.fault}")
-        elif name != name.strip() or lines_of(name) != [name] or not _is_text(name):
-            left_out.append(f"{samples.path(i)!r}: no line of a list in UTF-8 can hold this name")
-        else:
-            good.append(i)
-            digests.append(fact.digest)
-            pictures.append(fact.picture)
-            colours.append(fact.colours)
-    if not good:
-        raise DataError("no photo can be decoded", where=root, hint=left_out[0])
-    _, group = groups(np.array(digests, "V16"), np.array(pictures, np.uint64), np.stack(colours))
-    in_val = choose_validation(group, samples.labels[good], val, seed)
-    lines = [
-        "".join(f"{samples.name(i)} {samples.labels[i]}\n" for i, there in zip(good, in_val) if there == side)
-        for side in (False, True)
-    ]
-    lines.append("".join(f"{label} {name}\n" for label, name in enumerate(names)))
+    out, root = Path(out), Path(root)
+    if not root.is_dir():
+        raise DataError("this is no folder", where=root)
+    found = find_photos(root)
+    sides = find_sides(found.names)
+    files = {side: out / f"{side}_list.txt" for side in SIDES if side in ("train", "val", *sides)}
+    files["label"] = out / "label_list.txt"
+    for file in files.values():
+        if file.exists():
+            raise UserError("this list is there already", where=file, hint="move it away, or give another -o folder")
+    inside, notes = _in_class_folders(root, found, sides)
+    photos, left_out = _usable(root, inside, sides, workers, progress)
+    classes = sorted({photo.label for photo in photos if photo.side in ("train", None)})
+    _check_classes(root, photos, classes, left_out)
+    labels = np.array([classes.index(photo.label) for photo in photos])
+    facts = [photo.facts for photo in photos]
+    _, group = groups(
+        np.array([fact.digest for fact in facts], "V16"),
+        np.array([fact.picture for fact in facts], np.uint64),
+        np.stack([fact.colours for fact in facts]),
+    )
+    grouped = 0
+    side = np.array([photo.side or "train" for photo in photos], object)
+    if "val" not in sides:
+        drawn = np.flatnonzero(side == "train")
+        side[drawn[choose_validation(group[drawn], labels[drawn], val, seed)]] = "val"
+        sizes = np.bincount(group[drawn])
+        grouped = int(sizes[sizes > 1].sum())
+    notes += _remarks(sides, classes, labels, side, group)
+    empty = sorted({_class_of(name, sides) for name in inside} - set(classes))
+    if empty:
+        notes.append(f"no class, as none of its photos can be used: {_some(empty)}")
+    lines: dict[str, list[str]] = {name: [] for name in files}
+    for photo, label, there in zip(photos, labels, side):
+        lines[there].append(f"{photo.name} {label}\n")
+    lines["label"] = [f"{number} {name}\n" for number, name in enumerate(classes)]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for file, content in zip(files, lines):
-            file.write_bytes(content.encode("utf-8", "surrogateescape"))
+        for name, file in files.items():
+            file.write_bytes("".join(lines[name]).encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise UserError(f"the lists cannot be written: {error.strerror}", where=out) from error
-    sizes = np.bincount(group)
-    held = int(in_val.sum())
-    return Split(*files, len(good) - held, held, left_out, int(sizes[sizes > 1].sum()))
+    counts = Counter(side.tolist())
+    return Split(
+        *(files["train"], files["val"], files["label"], counts["train"], counts["val"]),
+        *(left_out, grouped, classes, notes, files.get("test"), counts["test"]),
+    )
+
+
+def _in_class_folders(root: Path, found: Found, sides: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Return the photos that lie in class folders; and notes about the folder and the others.
+
+    Raises:
+        DataError: there is none, or one class only; with the folder that was meant, if one looks like it.
+    """
+    notes = [found.said(root)] if found.left_out else []
+    depth = 3 if sides else 2
+    folders = set(sides.values())
+    inside = [n for n in found.names if n.count("/") >= depth - 1 and (not sides or n.partition("/")[0] in folders)]
+    if len(inside) < len(found.names):
+        where = "elsewhere than in " + ", ".join(f"{folder}/CLASS/" for folder in folders) if sides else "in no folder"
+        notes.append(f"left out: {len(found.names) - len(inside)} photos that lie {where}")
+    if sides:
+        held = ", ".join(f"{side} from {folder}/" for side, folder in sides.items())
+        drawn = (
+            "; these say what validates, --val does not" if "val" in sides else f"; val is drawn from {sides['train']}/"
+        )
+        notes.append(f"{root} holds the parts of a data set: {held}{drawn}")
+        return inside, notes
+    classes = {name.partition("/")[0] for name in inside}
+    if len(classes) > 1:
+        if not any(name.count("/") == 1 for name in inside):
+            notes.append(
+                "all photos lie deeper than right in a class folder: check that the classes are the right level"
+            )
+        return inside, notes
+    if not classes:
+        many = f"; {len(found.names)} photos lie in the folder itself" if found.names else ""
+        raise DataError(
+            f"no photos in class folders{many}",
+            where=root,
+            allowed="root/CLASS/photo.jpg",
+            hint=f"give the folder above, {root.absolute().parent}, if this one is a class"
+            if many
+            else (notes or [None])[0],
+        )
+    (only,) = classes
+    deeper = sorted({name.split("/")[1] for name in inside if name.count("/") > 1})
+    raise DataError(
+        f"there is one class folder with photos, {only!r}: nothing can be learned from one class",
+        where=root,
+        allowed="one folder per class, two or more",
+        hint=f"if the classes are the folders in it ({_some(deeper)}): ppmobilenet split-dataset {root / only}"
+        if len(deeper) > 1
+        else "put the photos of each class into a folder of their own, in this one",
+    )
+
+
+def _usable(
+    root: Path, names: Sequence[str], sides: dict[str, str], workers, progress
+) -> tuple[list[_Photo], list[str]]:
+    """Look at every photo; return those that a list can hold, and what is wrong with the others."""
+    side_of = {folder: side for side, folder in sides.items()}
+    photos, left_out = [], []
+    paths = (os.path.join(root, name) for name in names)
+    for name, facts in zip(names, look_at_all(paths, len(names), workers, progress)):
+        if facts.fault:
+            left_out.append(f"{os.path.join(root, name)}: {facts.fault}")
+        elif name != name.strip() or lines_of(name) != [name] or not _is_text(name):
+            left_out.append(f"{os.path.join(root, name)!r}: no line of a list in UTF-8 can hold this name")
+        else:
+            side = side_of.get(name.partition("/")[0])
+            photos.append(_Photo(name, _class_of(name, sides), side, facts._replace(sums=None, notes=())))
+    return photos, left_out
+
+
+def _class_of(name: str, sides: dict[str, str]) -> str:
+    return name.split("/")[1 if sides else 0]
+
+
+def _check_classes(root: Path, photos: Sequence[_Photo], classes: Sequence[str], left_out: Sequence[str]) -> None:
+    if not photos:
+        raise DataError("no photo can be decoded", where=root, hint=left_out[0])
+    if len(classes) < 2:
+        raise DataError(
+            f"only {_some(classes) or 'no class'} has photos that can be used: {len(left_out)} cannot",
+            where=root,
+            allowed="two classes or more",
+            hint=left_out[0] if left_out else None,
+        )
+    unknown = sorted({photo.label for photo in photos} - set(classes))
+    if unknown:
+        raise DataError(
+            f"the training folder has no photos of {_some(unknown)}, which another part holds",
+            where=root,
+            allowed=f"its classes: {_some(classes)}",
+            hint="rename the folder, add training photos, or take it out",
+        )
+
+
+def _remarks(sides: dict[str, str], classes: Sequence[str], labels, side, group) -> list[str]:
+    notes = [f"{len(classes)} classes: {_some(classes)}"]
+    validated = set(labels[side == "val"].tolist())
+    missing = [name for number, name in enumerate(classes) if number not in validated]
+    if missing:
+        why = "" if "val" in sides else " (one photo, or only photos that resemble each other)"
+        notes.append(f"without a photo for validation{why}: {_some(missing)}")
+    train = set(group[side == "train"].tolist())
+    leaks = sum(int(one) in train for one in group[side != "train"])
+    if leaks:
+        notes.append(
+            f"{leaks} photos for validation or test look like one for training: accuracy will look better than it is; "
+            "ppmobilenet check-dataset names them"
+        )
+    return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(str(name)[:60] for name in names[:NAMED]) + more
 
 
 def _is_text(name: str) -> bool:

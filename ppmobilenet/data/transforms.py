@@ -1,7 +1,8 @@
 """PaddleClas's image operators, by their names and parameters, on NumPy arrays; no Paddle is needed.
 
 A transform is called with an image and a random generator (None in evaluation) and returns the image. All randomness
-comes from that generator, so a sample is the same whichever worker makes it.
+comes from that generator, so a sample is the same whichever worker makes it. ``takes`` and ``gives`` of each say which
+type, layout and channels it works on and returns (the same, where it has no ``gives``), see ``chain``.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 
+from ppmobilenet.data.chain import ANY_TYPE, FILE, PHOTO, PIXELS, Form, Takes
 from ppmobilenet.data.decode import MAX_PIXELS, check_size, decode_image, pixel_size, read_bytes
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.registry import TRANSFORMS
@@ -23,6 +25,7 @@ INTERPOLATIONS = {
     "bicubic": cv2.INTER_CUBIC,
     "lanczos": cv2.INTER_LANCZOS4,
 }
+WIDEST = 300.0  # what 0 to 255 may span after NormalizeImage: without any scaling it is 255
 PIL_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "lanczos", "hamming")
 
 
@@ -81,6 +84,7 @@ class Resizer:
         known = (*(INTERPOLATIONS if self.backend == "cv2" else PIL_INTERPOLATIONS), "random")
         if self.interpolation not in known:
             raise ValueError(f"interpolation {interpolation!r}; allowed with {backend}: {', '.join(known)}")
+        self.takes = PIXELS if self.backend == "cv2" else PHOTO
 
     def __call__(self, image: np.ndarray, size: tuple[int, int], rng: np.random.Generator | None) -> np.ndarray:
         """Resize [H, W, 3] to ``size`` (width, height)."""
@@ -103,14 +107,29 @@ def pair(size: int | Sequence[int], name: str = "size") -> tuple[int, int]:
     return values
 
 
+def _three(name: str, values: Sequence[float]) -> np.ndarray:
+    try:
+        array = np.array(values, np.float32)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape != (3,) or not np.isfinite(array).all():
+        raise ValueError(f"{name} {values!r}; allowed: three numbers, one a channel")
+    return array
+
+
 @TRANSFORMS.register()
 class DecodeImage:
     """Bytes or a path -> uint8 [H, W, 3] (``channel_first``: [3, H, W])."""
+
+    takes = FILE
 
     def __init__(self, to_np: bool = True, to_rgb: bool = True, channel_first: bool = False, backend: str = "cv2"):
         if backend.lower() not in ("cv2", "pil"):
             raise ValueError(f"backend {backend!r}; allowed: cv2, pil")
         self.to_rgb, self.channel_first, self.backend = to_rgb, channel_first, backend.lower()
+
+    def gives(self, form: Form) -> Form:
+        return Form("uint8", "CHW" if self.channel_first else "HWC")
 
     def __call__(self, image, rng=None) -> np.ndarray:
         pixels = self._pil(image) if self.backend == "pil" else decode_image(image, to_rgb=self.to_rgb)
@@ -150,6 +169,7 @@ class ResizeImage:
         self.resize_short = resize_short or None
         self.size = None if self.resize_short else pair(size)
         self.resize = Resizer(interpolation, backend)
+        self.takes = self.resize.takes
 
     def target(self, width: int, height: int) -> tuple[int, int]:
         """Return the (width, height) that a photo of this size gets."""
@@ -172,6 +192,8 @@ class ResizeImage:
 @TRANSFORMS.register()
 class CropImage:
     """Centre crop to ``size`` (a number, or [width, height])."""
+
+    takes = PIXELS
 
     def __init__(self, size: int | list):
         self.size = pair(size)
@@ -216,6 +238,7 @@ class RandCropImage:
             raise ValueError(f"ratio {ratio!r}; allowed: 0 < narrowest <= widest")
         self.use_log_aspect = use_log_aspect
         self.resize = Resizer(interpolation, backend)
+        self.takes = self.resize.takes
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Draw the crop of a photo of this size: (left, top, width, height)."""
@@ -238,6 +261,8 @@ class RandCropImage:
 @TRANSFORMS.register()
 class RandFlipImage:
     """Flip every second image: ``flip_code`` 1 left-right, 0 top-bottom, -1 both."""
+
+    takes = PIXELS
 
     def __init__(self, flip_code: int = 1):
         if flip_code not in (-1, 0, 1):
@@ -276,15 +301,38 @@ class NormalizeImage:
         if order not in ("chw", "hwc", ""):
             raise ValueError(f"order {order!r}; allowed: 'chw', 'hwc', ''")
         self.order, self.chw = order, order == "chw"
+        self.takes = Takes(("uint8",), ("CHW" if self.chw else "HWC",))
         self.scale = np.float32(1.0 / 255.0 if scale is None else scale)
         shape = (3, 1, 1) if self.chw else (1, 1, 3)
-        self.mean = np.array(mean or (0.485, 0.456, 0.406), np.float32).reshape(shape)
-        self.std = np.array(std or (0.229, 0.224, 0.225), np.float32).reshape(shape)
+        self.mean = _three("mean", mean or (0.485, 0.456, 0.406)).reshape(shape)
+        self.std = _three("std", std or (0.229, 0.224, 0.225)).reshape(shape)
+        if not self.std.all():
+            raise ValueError(f"std {std!r} divides by zero; allowed: three numbers other than 0")
+        brightest = 255 * abs(float(self.scale))
+        if np.abs(self.mean).max() > 2 * brightest:
+            raise ValueError(
+                f"mean {list(self.mean.ravel())} is far above the pixels, which reach {brightest:g} after the scale "
+                f"{float(self.scale):g}: a network would see next to nothing; give scale: 1.0 with mean and std of "
+                "0 to 255, or divide both by 255"
+            )
         self.output_fp16, self.channel_num = output_fp16, channel_num
         # 256 values a channel hold every answer for uint8 [H, W, 3]: to look them up is 20 times as fast, and the same
         self.table = None
         if not self.chw and channel_num == 3 and not output_fp16:
             self.table = (np.arange(256, dtype=np.float32).reshape(1, 256, 1) * self.scale - self.mean) / self.std
+
+    def gives(self, form: Form) -> Form:
+        return Form("float16" if self.output_fp16 else "float32", form.layout, self.channel_num)
+
+    @property
+    def doubt(self) -> str:
+        """What is odd though it can be computed; empty if nothing is."""
+        widest = 255 * abs(float(self.scale)) / float(np.abs(self.std).min())
+        if widest <= WIDEST:
+            return ""
+        return (
+            f"pixels will span {widest:.0f}, some 4 is usual: std 0 to 1 goes with scale 1/255, 0 to 255 with scale 1"
+        )
 
     def __call__(self, image: np.ndarray, rng=None) -> np.ndarray:
         if image.shape[0 if self.chw else 2] != 3:
@@ -305,6 +353,11 @@ class NormalizeImage:
 @TRANSFORMS.register()
 class ToCHWImage:
     """[H, W, C] -> [C, H, W]."""
+
+    takes = ANY_TYPE
+
+    def gives(self, form: Form) -> Form:
+        return form._replace(layout="CHW")
 
     def __call__(self, image: np.ndarray, rng=None) -> np.ndarray:
         return np.ascontiguousarray(image.transpose(2, 0, 1))

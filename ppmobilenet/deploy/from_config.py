@@ -7,11 +7,15 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+<<<<<<< HEAD
 from ppmobilenet.data.dataset import read_list, scan_folders
+=======
+from ppmobilenet.data.lists import read_list
+from ppmobilenet.data.photo_files import list_photos
+>>>>>>> data
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden
-from ppmobilenet.deploy.labels import find_label_file, label_names, read_labels
-from ppmobilenet.deploy.predictor import list_photos
+from ppmobilenet.deploy.labels import check_count, find_label_file, label_names, read_labels
 from ppmobilenet.deploy.preprocessing import Ops, deployment_ops
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.training.start import find_start
@@ -30,6 +34,7 @@ def trained_accuracy(config: Mapping) -> list[dict]:
 
 
 def deployment_labels(config: Mapping, class_num: int) -> list[str]:
+<<<<<<< HEAD
     """Return the class names from ``Infer.PostProcess.class_id_map_file``, else those of the photos' folders.
 
     Where there is neither, a class is called ``class N``.
@@ -40,11 +45,16 @@ def deployment_labels(config: Mapping, class_num: int) -> list[str]:
         if len(folders) == class_num:
             return folders
     if not named:
+=======
+    """Return the class names from ``Infer.PostProcess.class_id_map_file``; ``class N`` where no file is named."""
+    path = label_file(config)
+    if path is None:
+>>>>>>> data
         return [f"class {number}" for number in range(class_num)]
-    path = find_label_file(named, beside=Path(config.source).parent if getattr(config, "source", None) else None)
     return label_names(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, where=path)
 
 
+<<<<<<< HEAD
 def _is_there(config: Mapping, named: str) -> bool:
     """Whether a label file has to be taken: it was typed, or is beside the configuration or the working folder."""
     if config.typed("Infer.PostProcess.class_id_map_file"):
@@ -60,6 +70,24 @@ def _class_folders(config: Mapping) -> list[str]:
             with suppress(DataError):  # no folder, or no classes in it: then they have no names
                 return scan_folders(root)[1]
     return []
+=======
+def label_file(config: Mapping) -> Path | None:
+    """Return the label file that a config means, None where it names none."""
+    named = config.get("Infer.PostProcess.class_id_map_file")
+    beside = Path(config.source).parent if getattr(config, "source", None) else None
+    return find_label_file(named, beside) if named else None
+
+
+def check_labels(config: Mapping) -> None:
+    """Refuse, before a training, the label file with which its export would fail or name classes wrongly.
+
+    Raises:
+        UserError, DataError: it is missing, has another form, or names more or fewer classes than ``Arch.class_num``.
+    """
+    path, class_num = label_file(config), int(config.get("Arch.class_num") or 0)
+    if path is not None and class_num:
+        check_count(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, path)
+>>>>>>> data
 
 
 def evaluation_ops(config: Mapping) -> list[dict]:

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ppmobilenet.data.build import build_loader
-from ppmobilenet.data.dataset import read_list
+from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy.backends import open_backend, usable
 from ppmobilenet.deploy.forms import export_layer, parse_forms

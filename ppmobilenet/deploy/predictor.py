@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppmobilenet.data.photo_files import list_photos
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy.answers import Failure, Prediction, Topk, softmax
 from ppmobilenet.deploy.backends import Run, open_backend, sample_input, usable
@@ -26,52 +27,6 @@ from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.machine import usable_cores
 
 log = logging.getLogger(__name__)
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
-
-
-def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None = None) -> list[str]:
-    """Return the photos that a file, a folder (searched through) or a list file names, sorted as PaddleClas does.
-
-    Args:
-        source: a photo, a folder, or with ``infer_list`` the folder that its paths are relative to.
-        infer_list: text file, one path a line, optionally followed by a label.
-
-    Raises:
-        DataError: nothing is there.
-    """
-    source = os.fspath(source)
-    if infer_list:
-        if not os.path.isfile(infer_list):
-            raise DataError(f"the list file {os.fspath(infer_list)!r} does not exist", where="Infer.infer_list")
-        try:
-            lines = [line.strip() for line in Path(infer_list).read_text(encoding="utf-8-sig").splitlines()]
-        except OSError as error:
-            raise DataError(f"the list cannot be read: {error.strerror}", where=infer_list) from error
-        except UnicodeDecodeError as error:
-            raise DataError(f"byte {error.start} is not UTF-8", where=infer_list, hint="save it as UTF-8") from error
-        photos = []
-        for line in filter(None, lines):
-            path, _, label = line.rpartition(" ")  # a path may hold spaces; a label is a number
-            photos.append(os.path.join(source, path if path and label.isdigit() else line))
-        if not photos:
-            raise DataError("the list is empty", where=infer_list)
-        return photos
-    if os.path.isdir(source):
-        photos = sorted(
-            os.path.join(root, name)
-            for root, _, names in os.walk(source)
-            for name in names
-            if name.lower().endswith(PHOTO_SUFFIXES)
-        )
-        if not photos:
-            raise DataError(
-                f"there is no photo below {source!r}", allowed="files ending in " + " ".join(PHOTO_SUFFIXES)
-            )
-        return photos
-    if not os.path.exists(source):
-        raise DataError(f"{source!r} does not exist", hint="give a photo or a folder of photos")
-    return [source]
 
 
 def _check_positive(**numbers: int | None) -> None:

@@ -19,9 +19,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ppmobilenet.data.dataset import PHOTO_SUFFIXES, ImageNetDataset
+from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.decode import decode_image
 from ppmobilenet.data.loader import Loader
+from ppmobilenet.data.photo_files import list_photos
 from ppmobilenet.data.samplers import DistributedBatchSampler
 from ppmobilenet.data.transforms import RandCropImage
 from ppmobilenet.data.worker import Maker, Recipe, Task, generator
@@ -92,9 +93,7 @@ def originals_of(images: str | os.PathLike | None) -> list[np.ndarray]:
     if images is not None:
         if not Path(images).is_dir():
             raise UserError("no such folder", where=images)
-        paths = sorted(p for p in Path(images).rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
-        if not paths:
-            raise UserError("there is no photo in this folder", where=images)
+        paths = list_photos(images)
         # from the whole folder: the first ones are often of one class, on one background
         return [decode_image(path, to_rgb=False) for path in paths[:: -(-len(paths) // PHOTOS)]]
     rng = np.random.default_rng(0)

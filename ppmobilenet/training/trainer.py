@@ -16,9 +16,10 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppmobilenet.data.before import check_before_training
 from ppmobilenet.data.build import build_loader
-from ppmobilenet.data.doctor import check_before_training
 from ppmobilenet.data.loader import Batch, Loader
+from ppmobilenet.deploy.from_config import check_labels
 from ppmobilenet.errors import NumericsError, Stopped, UserError
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.models.zoo import build_model
@@ -139,6 +140,7 @@ def _prepare(
     frozen = freeze(model, config.get("Arch.freeze"))
     resting = norms(model) if config.get("Arch.freeze_norm") else frozen
     if rank == 0:
+        check_labels(config)
         check_before_training(config, log.info)
     loader = build_loader(config, "Train", rank=rank, world_size=world, seed=seed, on_device=device != "cpu")
     evaluating = config.get("Global.eval_during_train")

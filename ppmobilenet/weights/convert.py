@@ -18,7 +18,6 @@ from ppmobilenet.weights.loading import LoadReport, load_weights
 from ppmobilenet.weights.unfolding import unfold_bn
 from ppmobilenet.weights.writing import write_weights
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 # the Eval list of PaddleClas's MobileNet recipes, and its datasets' transpose
 EVAL_OPS = (
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
@@ -143,12 +142,12 @@ def calibration_batches(folder: str | os.PathLike, size: int = 16) -> Iterator[n
         UserError: no photo in it.
         DataError: a photo that cannot be read.
     """
+    from ppmobilenet.data.photo_files import list_photos
     from ppmobilenet.data.transforms import build_transforms
 
-    photos = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
-    if not photos:
-        what = "no photos in this folder" if os.path.isdir(folder) else "is no folder of photos"
-        raise UserError(what, where=folder, allowed=", ".join(PHOTO_SUFFIXES))
+    if not os.path.isdir(folder):
+        raise UserError("is no folder of photos", where=folder)
+    photos = list_photos(folder)
     prepare = build_transforms(EVAL_OPS)
     for start in range(0, len(photos), size):
         yield np.stack([prepare(photo) for photo in photos[start : start + size]])

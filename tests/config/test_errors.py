@@ -104,6 +104,53 @@ def test_wrong_file(load, line_of, old, new, words):
         assert word.replace("@", f"a.yaml:{line_of(old)}") in str(caught.value)
 
 
+D, R, C, N, T = (
+    *("{DecodeImage: {to_rgb: True}}", "{ResizeImage: {size: 224}}", "{CropImage: {size: 224}}"),
+    *("{NormalizeImage: {order: ''}}", "{ToCHWImage: {}}"),
+)
+# (list, the transform that is named, words)
+CHAINS = [
+    ([D, R], "", "result is uint8 [H, W, 3]|put a NormalizeImage behind ResizeImage"),
+    ([D, R, N, N], "3.NormalizeImage", "takes uint8 [H, W, 3] and gets float32|leave one NormalizeImage out"),
+    ([C, D, N], "0.CropImage", "gets an undecoded photo|move DecodeImage in front"),
+    ([R, N], "0.ResizeImage", "there is no DecodeImage"),
+    ([D, D, R, N], "1.DecodeImage", "leave one DecodeImage out"),
+    ([D, R, N, T, T], "4.ToCHWImage", "gets float32 [3, H, W] from ToCHWImage|leave one ToCHWImage out"),
+    ([D, T, R, N], "2.ResizeImage", "move it in front of ToCHWImage"),
+    ([D, R, N.replace("''", "chw")], "2.NormalizeImage", "give it order: ''"),
+    ([D, R, T, N], "3.NormalizeImage", "give it order: 'chw'"),
+    ([D.replace("True", "True, channel_first: True"), R, N], "1.ResizeImage", "channel_first: False"),
+    ([D, R, N, "{AutoAugment: {}}"], "3.AutoAugment", "move it in front of NormalizeImage"),
+    ([D, R, "{RandomErasing: {}}", N], "2.RandomErasing", "move it behind NormalizeImage"),
+    ([D, R, N, "{ResizeImage: {size: 224, backend: pil}}"], "3.ResizeImage", "takes uint8"),
+    ([D, R, N.replace("''", "'', output_fp16: True")], "", "float16|leave output_fp16"),
+    ([D, R, N.replace("''", "'', channel_num: 4")], "", "[H, W, 4]|leave channel_num"),
+    ([D, R, N.replace("''", "'', std: [0, 1, 1]")], "2.NormalizeImage", "divides by zero"),
+]
+
+
+@pytest.mark.parametrize("key", ["DataLoader.Train.dataset.transform_ops", "Infer.transforms"])
+@pytest.mark.parametrize(("ops", "place", "words"), CHAINS)
+def test_a_chain_that_cannot_work_names_its_step(load, key, ops, place, words):
+    with pytest.raises(UserError) as caught:
+        load(f"{key}=[{', '.join(ops)}]", "Global.resolution=224")
+    for word in (f"{key}.{place}" if place else f"{key}: ", *words.split("|")):
+        assert word in str(caught.value)
+
+
+def test_a_chain_that_works_is_no_mistake_and_odd_numbers_are_said(load):
+    key = "DataLoader.Train.dataset.transform_ops"
+    for ops in (
+        [D, R, "{AutoAugment: {}}", N, "{RandomErasing: {}}", "{RandFlipImage: {}}"],
+        [D, R, N, C, T],
+        [D, R, T, N.replace("''", "chw")],
+        [D, "{ResizeImage: {size: 224, backend: pil}}", "{Pad: {padding: 4}}", "{RandomCropImage: {size: 224}}", N],
+    ):
+        load(f"{key}=[{', '.join(ops)}]")
+    config = load(f"{key}=[{D}, {R}, {N.replace(chr(39) * 2, chr(39) * 2 + ', scale: 1.0')}]")
+    assert any(f"{key}.2.NormalizeImage" in note and "span" in note for note in config.notes)
+
+
 def test_every_mistake_is_listed(load):
     with pytest.raises(UserError) as caught:
         load("Global.epoch=5", replace={"\nAMP:": "\nAmp:"})

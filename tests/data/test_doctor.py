@@ -16,7 +16,8 @@ import pytest
 
 from ppmobilenet.cli import main
 from ppmobilenet.data import doctor
-from ppmobilenet.data.dataset import ImageNetDataset, read_list
+from ppmobilenet.data.dataset import ImageNetDataset
+from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.photo_facts import groups, look
 from ppmobilenet.data.samplers import DistributedBatchSampler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 import cv2
@@ -9,10 +10,12 @@ import numpy as np
 import pytest
 
 from ppmobilenet.config import load_config
+from ppmobilenet.data import doctor
 from ppmobilenet.data.build import build_dataset
 from ppmobilenet.data.cache import DecodedCache, build_cache
-from ppmobilenet.data.dataset import read_list, scan_list
 from ppmobilenet.data.decode import decode_image
+from ppmobilenet.data.lists import read_list, scan_list
+from ppmobilenet.data.photo_files import list_photos
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError
 
@@ -50,11 +53,11 @@ Optimizer: {{name: SGD, lr: {{name: Constant, learning_rate: 0.1}}}}
 DataLoader:
   Train:
     dataset: {{name: ImageNetDataset, image_root: {root}, cls_label_path: {root}/t.txt, relabel: True,
-      transform_ops: [DecodeImage: {{}}]}}
+      transform_ops: [DecodeImage: {{}}, NormalizeImage: {{order: ''}}]}}
     sampler: {{name: DistributedBatchSampler, batch_size: 2}}
   Eval:
     dataset: {{name: ImageNetDataset, image_root: {root}, cls_label_path: {root}/v.txt, relabel: True,
-      transform_ops: [DecodeImage: {{}}]}}
+      transform_ops: [DecodeImage: {{}}, NormalizeImage: {{order: ''}}]}}
     sampler: {{name: DistributedBatchSampler, batch_size: 2}}
 Metric: {{Eval: [TopkAcc: {{topk: [1]}}]}}
 """
@@ -70,6 +73,65 @@ def test_validation_is_numbered_as_training_is(photos):
     (photos / "v.txt").write_text("2.png 7\n3.png 5\n")
     with pytest.raises(DataError, match=r"v.txt:2.* label 5"):
         build_dataset(config, "Eval")
+
+
+@pytest.mark.parametrize(
+    ("text", "delimiter", "words"),
+    [
+        ("0.png,0\n1.png,1\n", None, "a comma separates.*delimiter: ','"),
+        ("0.png, 0\n1.png, 1\n", None, "a comma separates.*delimiter: ','"),
+        ("path;label\n0.png;0\n1.png;1\n", None, "a semicolon separates.*delimiter: ';'"),
+        ("0.png|0\n1.png|1\n", None, "a vertical bar separates.*delimiter: '|'"),
+        ("0.png 0\n1.png 1\n", ",", "a space separates path and label here, and a comma .*leave `delimiter` out"),
+        ("0.png 0\n1.png,1\n", None, r"l.txt:2: no label .*a comma separates.*set `delimiter`"),
+    ],
+)
+def test_another_separator_is_named_with_its_key(photos, text, delimiter, words):
+    (photos / "l.txt").write_text(text)
+    with pytest.raises(DataError, match=f"(?s){words.replace('|', '[|]')}"):
+        read_list(photos / "l.txt", photos, delimiter=delimiter)
+    if "path" not in text and ", " not in text and delimiter is None and text[5] != " ":
+        assert len(read_list(photos / "l.txt", photos, delimiter=text[5])) == 2
+
+
+def test_windows_backslashes_are_taken_where_the_file_is(photos):
+    (photos / "a").mkdir()
+    (photos / "0.png").rename(photos / "a/0.png")
+    (photos / "l.txt").write_bytes(b"a\\0.png 0\r\n.\\1.png 1\r\n")
+    assert [path for path, _ in read_list(photos / "l.txt", photos)] == [f"{photos}/a/0.png", f"{photos}/./1.png"]
+    assert list_photos(photos, photos / "l.txt") == [f"{photos}/a/0.png", f"{photos}/./1.png"]
+    (photos / "l.txt").write_bytes(b"b\\0.png 0\n")
+    with pytest.raises(DataError, match="does not exist"):
+        read_list(photos / "l.txt", photos)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ((0, 1, 2), "-o Arch.class_num=3, if they are right"),
+        ((1, 2, 1), "counts its 2 classes from 1: .*relabel=True"),
+        ((0, 1, 700), "-o Arch.class_num=701 if .*only 3 of the labels"),
+    ],
+)
+def test_more_classes_than_the_network_say_what_to_type(photos, labels, words):
+    (photos / "l.txt").write_text("".join(f"{i}.png {label}\n" for i, label in enumerate(labels)))
+    with pytest.raises(DataError, match=f"(?s)l.txt:.* is not below class_num 2.*{words}"):
+        read_list(photos / "l.txt", photos, class_num=2)
+    found = [f.message for f in doctor.examine({"train": photos / "l.txt"}, photos, class_num=2).findings]
+    assert re.search(words, found[0])
+
+
+def test_renumbered_labels_are_counted_too(photos):
+    (photos / "l.txt").write_text("0.png 10\n1.png 20\n2.png 30\n")
+    with pytest.raises(DataError, match="3 labels, and class_num is 2.*\n.*Arch.class_num=3"):
+        read_list(photos / "l.txt", photos, relabel=True, class_num=2)
+
+
+def test_a_missing_list_says_where_it_was_looked_for_and_what_writes_one(photos):
+    with pytest.raises(DataError, match=f"looked for in {photos}.*\n.*split-dataset {photos} -o"):
+        read_list(photos / "none.txt", photos)
+    with pytest.raises(DataError, match="nowhere, which is no folder"):
+        read_list(photos / "nowhere/none.txt", photos)
 
 
 def test_a_tiff_that_claims_too_many_pixels_is_refused():

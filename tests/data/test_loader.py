@@ -10,12 +10,11 @@ import cv2
 import numpy as np
 import pytest
 
-from ppmobilenet.config import load_config
-from ppmobilenet.data.build import build_loader
-from ppmobilenet.data.dataset import ImageNetDataset, read_list
+from ppmobilenet.data.dataset import ImageNetDataset
+from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler, MultiScaleSampler, Share
-from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.errors import DataError
 
 OPS = [{"DecodeImage": {}}, {"RandCropImage": {"size": 16}}, {"RandFlipImage": {}}, {"NormalizeImage": {"order": ""}}]
 NAME = "a b=#é/photo '0'.png"
@@ -177,17 +176,3 @@ def test_a_worker_runs_this_package_wherever_it_starts(photos, tmp_path, monkeyp
     loader = load(photos, DistributedBatchSampler(8), num_workers=1)
     assert sum(len(batch.labels) for batch in loader) == 23
     loader.close()
-
-
-def test_a_list_of_transforms_without_decoding_is_refused(photos, repo):
-    config = load_config(
-        repo / "configs/quick_start/MobileNetV2_x0_25_digits.yaml",
-        [
-            f"DataLoader.Train.dataset.image_root={photos}",
-            f"DataLoader.Train.dataset.cls_label_path={photos / 'list.txt'}",
-            "DataLoader.Train.sampler.batch_size=2",
-            "DataLoader.Train.dataset.transform_ops=[{RandCropImage: {size: 16}}]",
-        ],
-    )
-    with pytest.raises(UserError, match="DataLoader.Train.dataset.transform_ops: there is no DecodeImage"):
-        build_loader(config, "Train")

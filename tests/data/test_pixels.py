@@ -120,6 +120,11 @@ def test_exif_rotation_is_applied(orientation):
         (b"GIF89a" + bytes(2), "not a photo|reads none"),  # OpenCV 4 reads no GIF
         (b"\x89PNG\r\n\x1a\n" + bytes(8) + (60000).to_bytes(4, "big") * 2, "60000x60000"),
         (b"plain text", "not a photo"),
+        (cv2.imencode(".tiff", np.zeros((9, 9), np.float32))[1].tobytes(), "a TIFF of 32-bit floating-point numbers"),
+        (cv2.imencode(".tiff", np.zeros((9, 9, 3)))[1].tobytes(), "a TIFF of 64-bit floating-point numbers"),
+        (cv2.imencode(".tiff", np.zeros((9, 9), np.int32))[1].tobytes(), "a TIFF of 32-bit signed numbers"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photo"),
+        (b"P6 60000 60000 255\n", "60000x60000"),
     ],
 )
 def test_what_is_not_a_photo_is_named(tmp_path, data, words):
@@ -158,6 +163,9 @@ def test_random_crop_has_paddleclas_distribution():
         ({"ResizeImage": {"size": 3, "backend": "gpu"}}, "allowed: cv2, pil"),
         ({"ResizeImage": {"size": 3, "interpolation": "cubic"}}, "bicubic"),
         ({"NormalizeImage": {"order": "rgb"}}, "order 'rgb'"),
+        ({"NormalizeImage": {"std": [0.2, 0, 0.2]}}, "divides by zero"),
+        ({"NormalizeImage": {"mean": [0.5, 0.5]}}, "three numbers"),
+        ({"NormalizeImage": {"mean": [123.7, 116.3, 103.5], "std": [58.4, 57.1, 57.4]}}, "scale: 1.0 with mean"),
     ],
 )
 def test_wrong_parameters_are_named(op, words):

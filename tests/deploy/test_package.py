@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -13,9 +14,15 @@ import numpy as np
 import pytest
 import yaml
 
+<<<<<<< HEAD
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import inference_yml, package
+=======
+from ppmobilenet.config import load_config
+from ppmobilenet.deploy import package
+>>>>>>> data
 from ppmobilenet.deploy.folder import replacing
+from ppmobilenet.deploy.from_config import check_labels, deployment_labels
 from ppmobilenet.deploy.labels import IMAGENET_LABELS, find_label_file, label_names, read_labels
 from ppmobilenet.deploy.preprocessing import deployment_ops, spell_out
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
@@ -337,6 +344,31 @@ def test_bad_label_lines_are_named(tmp_path, text, message):
     (tmp_path / "labels.txt").write_text(text)
     with pytest.raises(DataError, match=message):
         read_labels(tmp_path / "labels.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cat\ndog\n", "2 lines are names without numbers.*`0 tench`.*in the order of the labels"),
+        ("0,cat\n1,dog\n", "',' separates number and name.*Infer.PostProcess.delimiter=','"),
+        ("0 cat\n1 dog\n2 cow\n", "names 3 classes, and Arch.class_num is 2.*-o Arch.class_num=3 if the list is right"),
+        ("0 cat\n", "names 1 classes, and Arch.class_num is 2.*class_id_map_file=null"),
+        (None, "label_list.txt' does not exist.*split-dataset.*null"),
+        ("0\tcat\n1\tdog\n", None),
+    ],
+)
+def test_a_training_looks_at_the_label_list_first(repo, tmp_path, text, words):
+    if text is not None:
+        (tmp_path / "label_list.txt").write_text(text)
+    overrides = ["Arch.class_num=2", f"Infer.PostProcess.class_id_map_file={tmp_path}/label_list.txt"]
+    config = load_config(repo / "configs/quick_start/MobileNetV2_finetune.yaml", overrides)
+    if words is None:
+        check_labels(config)
+        assert deployment_labels(config, 2) == ["cat", "dog"]
+        return
+    with pytest.raises(UserError) as caught:
+        check_labels(config)
+    assert re.search(f"(?s){words}", str(caught.value))
 
 
 def test_classes_without_a_name_are_said(caplog):

@@ -65,7 +65,10 @@ def test_normalising_on_the_device_trains_the_same(run, monkeypatch):
 
 
 def test_an_operator_that_cannot_work_is_named_with_the_photo(run):
-    ops = "[{DecodeImage: {to_rgb: True}}, {RandCropImage: {size: 32}}, {NormalizeImage: {order: chw}}]"
+    ops = (
+        "[{DecodeImage: {to_rgb: True}}, {RandCropImage: {size: 32}}, {NormalizeImage: {order: ''}}, "
+        "{RandomErasing: {EPSILON: 1, mean: [0, 0]}}]"
+    )
     for pipeline in ("exact", "fast"):
         with pytest.raises(UserError) as error:
             run(
@@ -77,8 +80,7 @@ def test_an_operator_that_cannot_work_is_named_with_the_photo(run):
             )
         text = str(error.value)
         assert error.value.exit_code == 2
-        assert "train_list.txt:" in text and "NormalizeImage has order 'chw', and the image is [32, 32, 3]" in text
-        assert "order: ''" in text
+        assert "train_list.txt:" in text and "RandomErasing fails on an image of shape [32, 32, 3]" in text
 
 
 def test_lists_are_examined_before_the_first_step(run, tmp_path):
@@ -95,6 +97,16 @@ def test_lists_are_examined_before_the_first_step(run, tmp_path):
     with pytest.raises(DataError, match="train_list.txt:4: .*003.png: the photo is empty"):
         run("c", "Global.check_data=full")
     assert run("d", "Global.check_data=full", "DataLoader.Train.dataset.max_bad_samples=1")
+
+
+def test_spare_classes_are_said_before_the_first_step_and_a_label_list_that_disagrees_stops(run, tmp_path, capfd):
+    assert run("a", "Arch.class_num=5")
+    assert "photos of 3 classes, and class_num is 5: -o Arch.class_num=3" in capfd.readouterr().out
+    (tmp_path / "label_list.txt").write_text("0 red\n1 green\n2 blue\n")
+    named = f"Infer.PostProcess.class_id_map_file={tmp_path}/label_list.txt"
+    with pytest.raises(UserError, match="names 3 classes, and Arch.class_num is 5"):
+        run("b", "Arch.class_num=5", named)
+    assert not list((tmp_path / "b").glob("*.pdparams")) and run("c", named)
 
 
 def test_class_weights():

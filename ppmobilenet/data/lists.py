@@ -1,0 +1,296 @@
+"""List files: one photo and its label a line."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet.data.photo_files import here
+from ppmobilenet.errors import DataError
+
+MAX_LABEL = 2**31 - 1
+SHOWN = 5  # faults of a list that are printed; the rest are counted
+# what may stand between path and label where a delimiter was forgotten
+SEPARATED = re.compile(r"(.*?\S)\s*([,;|\t ])\s*([-+]?[0-9]{1,9})\s*")
+SEPARATORS = {"\t": "a tab", " ": "a space", ",": "a comma", ";": "a semicolon", "|": "a vertical bar"}
+
+
+class Samples(Sequence):
+    """(path, label) pairs in few bytes each, so that a list of a million lines stays small.
+
+    Attributes:
+        root: the folder that the paths start from.
+        labels: int32 [N].
+        lines: int32 [N], the line of the list file that each sample stands in (0: no list file).
+        source: the list file, or the folder.
+        remark: what else the folder holds, for the user; empty if nothing.
+    """
+
+    def __init__(
+        self, root: Path, source: Path, paths: list[str], labels: list[int], lines: list[int], remark: str = ""
+    ):
+        encoded = [path.encode("utf-8", "surrogateescape") for path in paths]
+        self.root, self.source, self.remark = root, source, remark
+        self._text = b"".join(encoded)
+        self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
+        self.labels = np.asarray(labels, np.int32)
+        self.lines = np.asarray(lines, np.int32)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def path(self, index: int) -> str:
+        """Return the absolute or working-folder path of one photo."""
+        return os.path.join(self.root, self.name(index))
+
+    def name(self, index: int) -> str:
+        """Return the path of one photo as the list has it, below ``root``."""
+        start = int(self._ends[index - 1]) if index else 0
+        return self._text[start : int(self._ends[index])].decode("utf-8", "surrogateescape")
+
+    def where(self, index: int) -> str:
+        """Return the place a sample is named at, for messages: ``train_list.txt:17``."""
+        line = int(self.lines[index])
+        return f"{self.source}:{line}" if line else self.path(index)
+
+    def __getitem__(self, index: int) -> tuple[str, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        return self.path(index), int(self.labels[index])
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        return (self[i] for i in range(len(self)))
+
+
+def read_list(
+    path: str | os.PathLike,
+    image_root: str | os.PathLike,
+    *,
+    delimiter: str | None = None,
+    class_num: int | None = None,
+    relabel: bool | Sequence[int] = False,
+    check_files: bool = True,
+) -> Samples:
+    """Read a list file, one photo a line: ``path label``.
+
+    The label is what follows the last delimiter, so a path may hold spaces. Blank lines, a byte order mark and CRLF
+    are harmless.
+
+    Args:
+        path: the list file, UTF-8.
+        image_root: the folder that the paths start from.
+        delimiter: between path and label; default a space or a tab.
+        class_num: if given, labels are 0 to class_num - 1.
+        relabel: number the labels that occur anew from 0, in ascending order; or the labels to number, of another list.
+        check_files: every photo must exist.
+
+    Raises:
+        DataError: with file and line, what stands there and what is allowed; the first five faults are shown.
+    """
+    path, root = Path(path), Path(image_root)
+    paths, labels, lines, faults = scan_list(path, root, delimiter, check_files)
+    advice = None
+    if class_num is not None and not relabel:
+        beyond, advice = class_faults(labels, lines, class_num)
+        faults = sorted(faults + beyond)
+    if faults:
+        shown = "\n  ".join(f"{path}:{line}: {fault}" for line, fault in faults[:SHOWN])
+        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        what = "correct the list, each line is `path label`; ppmobilenet check-dataset --fix can do it"
+        raise DataError(shown + more, hint=advice or what)
+    if not paths:
+        raise DataError("the list holds no photo", where=path, allowed="one photo a line: path label")
+    if relabel:
+        new = {old: i for i, old in enumerate(sorted(set(labels if relabel is True else relabel)))}
+        if class_num is not None and len(new) > class_num:
+            raise DataError(
+                f"there are {len(new)} labels, and class_num is {class_num}",
+                where=path,
+                hint=f"-o Arch.class_num={len(new)}",
+            )
+        for label, line in zip(labels, lines):
+            if label not in new:
+                raise DataError(f"no photo of the training list has the label {label}", where=f"{path}:{line}")
+        labels = [new[label] for label in labels]
+    return Samples(root, path, paths, labels, lines)
+
+
+def scan_list(
+    path: Path, root: Path, delimiter: str | None = None, check_files: bool = True
+) -> tuple[list[str], list[int], list[int], list[tuple[int, str]]]:
+    """Read a list file without stopping at faults; the arguments are those of :func:`read_list`.
+
+    Returns:
+        Paths, labels and line numbers of the good lines; (line number, what is wrong) of the others.
+
+    Raises:
+        DataError: the file itself cannot be read, or something else than ``delimiter`` separates its columns.
+    """
+    text = _read_text(path, root)
+    paths: list[str] = []
+    labels: list[int] = []
+    lines: list[int] = []
+    faults: list[tuple[int, str]] = []
+    others: Counter = Counter()  # separators of the lines that are wrong
+    folders: dict[str, frozenset[str]] = {}
+    for number, line in enumerate(lines_of(text), 1):
+        line = line.strip()
+        if not line:
+            continue
+        fields = line.rsplit(delimiter, 1)
+        fault = None
+        name, label = (fields[0].rstrip(), fields[1].strip()) if len(fields) == 2 else (line, "")
+        value = _as_label(label)
+        if value is None:
+            fault = _label_fault(line, label, delimiter)
+            others[_separator(line)] += 1
+        elif value < 0:
+            fault = f"the label {label} is negative; labels count from 0"
+        elif value > MAX_LABEL:
+            fault = f"the label {label} is too large; allowed: 0 to {MAX_LABEL}"
+        else:
+            name = here(root, name)
+            if check_files and not _exists(root, name, folders):
+                fault = _missing(root, name)
+                if name[-1:] in SEPARATORS and _exists(root, name[:-1].rstrip(), folders):
+                    fault, others[name[-1]] = _other_separator(name[-1], delimiter), others[name[-1]] + 1
+        if fault:
+            faults.append((number, fault))
+            continue
+        paths.append(name)
+        labels.append(value)
+        lines.append(number)
+    found, times = others.most_common(1)[0] if others else (None, 0)
+    if found and not paths and 2 * times > len(faults):
+        raise DataError(_other_separator(found, delimiter), where=path, hint=delimiter_hint(found))
+    return paths, labels, lines, faults
+
+
+def _separator(line: str) -> str | None:
+    match = SEPARATED.fullmatch(line)
+    return match[2] if match else None
+
+
+def _other_separator(found: str, delimiter: str | None) -> str:
+    between = "a space or a tab" if delimiter is None else SEPARATORS.get(delimiter, repr(delimiter))
+    return f"{SEPARATORS[found]} separates path and label here, and {between} is to do it"
+
+
+def delimiter_hint(found: str) -> str:
+    """Return what sets a list's delimiter to the one that was found."""
+    if found.isspace():
+        return "leave `delimiter` out: a space or a tab is the default"
+    return (
+        f"say so beside cls_label_path, `delimiter: '{found}'` (-o \"DataLoader.Train.dataset.delimiter='{found}'\", "
+        f"and Eval's alike; ppmobilenet check-dataset --delimiter '{found}')"
+    )
+
+
+def class_faults(labels: Sequence[int], lines: Sequence[int], class_num: int) -> tuple[list[tuple[int, str]], str]:
+    """Find labels that a network of ``class_num`` classes has not.
+
+    Returns:
+        (Line number, what is wrong) of each; and what to do, empty if there is none.
+    """
+    faults = [
+        (line, f"the label {label} is not below class_num {class_num}; allowed: 0 to {class_num - 1}")
+        for label, line in zip(labels, lines)
+        if label >= class_num
+    ]
+    if not faults:
+        return [], ""
+    present = set(labels)
+    top, low = max(present), min(present)
+    if low == 1 and len(present) == top == class_num:
+        advice = (
+            f"the list counts its {top} classes from 1: -o DataLoader.Train.dataset.relabel=True (and Eval's alike) "
+            "counts them from 0"
+        )
+    elif len(present) == top + 1:
+        advice = f"the labels 0 to {top} are those of {top + 1} classes: -o Arch.class_num={top + 1}, if they are right"
+    else:
+        advice = (
+            f"correct these lines, or -o Arch.class_num={top + 1} if they are right, though only {len(present)} of "
+            f"the labels 0 to {top} occur; ppmobilenet check-dataset --fix drops them"
+        )
+    return faults, advice
+
+
+def lines_of(text: str) -> list[str]:
+    """Split at line feeds and carriage returns only: a name may hold what Unicode calls a line end."""
+    return re.split(r"\r\n|\r|\n", text)
+
+
+def _read_text(path: Path, root: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        folder = path.parent.absolute()
+        looked = f"in {folder}" if folder.is_dir() else f"in {folder}, which is no folder"
+        raise DataError(
+            f"the list file does not exist (looked for {looked})",
+            where=path,
+            hint="correct cls_label_path, or write lists from one folder per class: "
+            f"ppmobilenet split-dataset {root if root.is_dir() else 'DIR'} -o {path.parent}",
+        ) from error
+    except IsADirectoryError as error:
+        raise DataError("this is a folder, not a list file", where=path) from error
+    except OSError as error:
+        raise DataError(f"the list file cannot be read: {error.strerror or error}", where=path) from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"byte {data[error.start]:#x} is not UTF-8", where=f"{path}:{line}", hint="save the list as UTF-8"
+        ) from error
+
+
+def _as_label(text: str) -> int | None:
+    return int(text) if re.fullmatch(r"[-+]?[0-9]{1,4000}", text) else None  # int() alone takes 1_0 and other scripts
+
+
+def _label_fault(line: str, label: str, delimiter: str | None) -> str:
+    if line.startswith("#"):
+        return "a comment; a list file has none, each line is: path label"
+    found = _separator(line)
+    if found and found != delimiter and not (found.isspace() and delimiter is None):
+        return f"no label in {line!r}: {_other_separator(found, delimiter)}; set `delimiter`"
+    if not label:
+        return f"no label in {line!r}"
+    try:
+        float(label)
+    except ValueError:
+        between = "a space" if delimiter is None else repr(delimiter)
+        return f"the label {label!r} is not a whole number (path and label are separated by {between})"
+    return f"the label {label!r} is not a whole number"
+
+
+def _exists(root: Path, name: str, folders: dict[str, frozenset[str]]) -> bool:
+    """Whether a photo is there, with one directory listing for all photos of a folder."""
+    folder, _, base = name.rpartition("/")
+    if folder not in folders:
+        try:
+            with os.scandir(os.path.join(root, folder)) as entries:
+                folders[folder] = frozenset(entry.name for entry in entries)
+        except (OSError, ValueError):  # not there; or a NUL in its name
+            folders[folder] = frozenset()
+    return base in folders[folder] or os.path.exists(os.path.join(root, name))
+
+
+def _missing(root: Path, name: str) -> str:
+    full = os.path.join(root, name)
+    for form in ("NFC", "NFD"):
+        other = unicodedata.normalize(form, name)
+        if other != name and os.path.exists(os.path.join(root, other)):
+            return f"{full} does not exist, but the same name in Unicode's form {form} does: write it that way"
+    if not os.path.isdir(root):
+        return f"{full} does not exist; image_root {str(root)!r} is no folder"
+    return f"{full} does not exist"
