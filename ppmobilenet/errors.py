@@ -26,6 +26,7 @@ EXTRAS = {
     "visualdl": "visualdl",
     "tensorboardX": "tensorboard",
     "paddlelite": "lite",
+    "sklearn": "demo",
 }
 
 

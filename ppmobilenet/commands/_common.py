@@ -28,7 +28,13 @@ class Outcome(NamedTuple):
 
 def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add PaddleClas's ``-c CONFIG`` and ``-o key=value``."""
-    parser.add_argument("-c", "--config", required=required, metavar="YAML", help="the configuration file")
+    parser.add_argument(
+        "-c",
+        "--config",
+        required=required,
+        metavar="YAML",
+        help="the configuration file, or the name of a shipped recipe",
+    )
     parser.add_argument(
         "-o",
         "--override",

@@ -78,7 +78,7 @@ class Setting:
 
 
 def train(config: Mapping) -> dict[str, float]:
-    """Train what a config describes (``tools/train.py``).
+    """Train what a config describes (``ppmobilenet train``).
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.

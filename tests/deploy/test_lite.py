@@ -149,7 +149,10 @@ def converted(tmp_path_factory):
     to = ["lite-armv8", "lite-armv7", "lite-x86", "lite-armv8-fp16"]
     model = create_model("MobileNetV2_x0_25", class_num=3)
     model.out.weight.set_value(np.random.default_rng(0).normal(0, 50, model.out.weight.shape).astype("float32"))
-    export_layer(model, folder, name="x", ops=ops, labels=list("abc"), to=to, log=said.append, softmax_inside=False)
+    export_layer(
+        model, folder, name="x", ops=ops, labels=list("abc"), to=to, log=said.append, softmax_inside=False,
+        with_board=True,
+    )  # fmt: skip
     return folder, "\n".join(said)
 
 
@@ -162,6 +165,14 @@ def test_every_target_is_written_and_x86_is_compared(converted):
     assert forms["lite-x86-fp32"]["compared"] and forms["lite-x86-fp32"]["max_difference"] < 1e-4
     assert not forms["lite-armv8-fp32"]["compared"] and forms["lite-armv8-fp32"]["opt_version"] == "v2.13-rc"
     assert "SIGILL" in said and "the board proves it" in said
+
+
+def test_the_board_program_lies_in_the_package(converted):
+    package = open_package(converted[0])
+    sources = {path.name for path in (Path(lite.__file__).parent / "board").iterdir() if path.is_file()}
+    assert {"CMakeLists.txt", "classify.cpp", "engine.hpp"} <= sources
+    assert sources == {path.name for path in (converted[0] / "board").iterdir()}
+    assert {f"board/{name}" for name in sources} <= {entry["path"] for entry in package.meta["files"]}
 
 
 def test_the_x86_runtime_answers_batches(converted):
