@@ -18,15 +18,6 @@ from ppmobilenet.deploy.package import dump_json, list_files, open_package
 from ppmobilenet.errors import DamagedFileError, UserError
 
 
-@pytest.fixture
-def tool():
-    """The real environment, where an earlier export made it or the variable names it."""
-    python = lite_env.existing()
-    if python is None:
-        pytest.skip("Paddle Lite's environment was not made yet (`ppmobilenet export --to lite-x86` makes it)")
-    return python
-
-
 def program(path: Path, text: str) -> Path:
     path.write_text("#!/bin/sh\n" + text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -137,9 +128,7 @@ def test_nb_headers(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-    if lite_env.existing() is None:
-        pytest.skip("Paddle Lite's environment was not made yet (`ppmobilenet export --to lite-x86` makes it)")
+def converted(tmp_path_factory, lite_python):
     from ppmobilenet.deploy.forms import export_layer
     from ppmobilenet.models.zoo import create_model
 
@@ -200,7 +189,7 @@ def test_a_nb_of_another_opt_version_is_named_by_verify(converted, tmp_path):
     assert report.first_departure.stage == "files" and "v2.10" in report.table()
 
 
-def test_an_operator_that_lite_lacks_is_an_error_message(tool, tmp_path):
+def test_an_operator_that_lite_lacks_is_an_error_message(lite_python, tmp_path):
     import paddle
 
     from ppmobilenet.deploy.forms import export_layer
