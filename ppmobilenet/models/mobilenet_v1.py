@@ -6,6 +6,7 @@ those of PaddleClas's published files; parameter names (``conv2_1_dw_weights``) 
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 
 import paddle
@@ -36,6 +37,24 @@ PYRAMID = tuple(i for i in range(len(BLOCKS)) if i + 1 == len(BLOCKS) or BLOCKS[
 
 ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6}
 INITS = ("paddleclas", "kaiming_fan_out")
+
+
+class OwnNames(type):
+    """Metaclass of networks whose parameters have fixed names (``conv1_weights``).
+
+    Paddle refuses a name that was given before, in the whole process: a second network, or a notebook's cell run
+    again, would fail. Two networks for one optimizer need different ``prefix_name`` all the same: an optimizer's
+    state goes by names.
+    """
+
+    def __call__(cls, *args, **kwargs):
+        with paddle.utils.unique_name.guard():
+            return super().__call__(*args, **kwargs)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor, as without this metaclass."""
+        return inspect.signature(cls.__init__.__get__(object()))
 
 
 class ConvBNLayer(nn.Layer):
@@ -128,7 +147,7 @@ class DepthwiseSeparable(nn.Layer):
         return self.pointwise_conv(self.depthwise_conv(x))
 
 
-class MobileNetV1(nn.Layer):
+class MobileNetV1(nn.Layer, metaclass=OwnNames):
     """MobileNetV1; as it stands, the published ``MobileNetV1`` (4,231,976 parameters, PaddleClas: top-1 70.99 %).
 
     Images are float32 [N, 3, H, W] in either data format, H and W from 32 up, odd sizes included.

@@ -7,6 +7,7 @@ PaddleClas's published files.
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from math import ceil
 
@@ -31,6 +32,24 @@ PYRAMID = tuple(i for i in range(len(STAGES)) if i + 1 == len(STAGES) or STAGES[
 
 ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6}
 INITS = ("paddleclas", "kaiming_fan_out")
+
+
+class OwnNames(type):
+    """Metaclass of networks whose parameters have fixed names (``conv1_weights``).
+
+    Paddle refuses a name that was given before, in the whole process: a second network, or a notebook's cell run
+    again, would fail. Two networks for one optimizer need different ``prefix_name`` all the same: an optimizer's
+    state goes by names.
+    """
+
+    def __call__(cls, *args, **kwargs):
+        with paddle.utils.unique_name.guard():
+            return super().__call__(*args, **kwargs)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor, as without this metaclass."""
+        return inspect.signature(cls.__init__.__get__(object()))
 
 
 class ConvBNLayer(nn.Layer):
@@ -181,7 +200,7 @@ class InvresiBlocks(nn.Layer):
         return x
 
 
-class MobileNetV2(nn.Layer):
+class MobileNetV2(nn.Layer, metaclass=OwnNames):
     """MobileNetV2; as it stands, the published ``MobileNetV2`` (3,505,960 parameters, PaddleClas: top-1 72.15 %).
 
     Images are float32 [N, 3, H, W] in either data format, H and W from 32 up, odd sizes included.

@@ -299,7 +299,7 @@ def test_the_registry_tells_a_config_what_a_variant_takes():
 def test_a_family_file_can_be_copied_alone(module, tmp_path):
     source = inspect.getsource(module)
     imported = set(re.findall(r"^(?:from|import) (\w+)", source, re.M))
-    assert imported <= {"__future__", "functools", "math", "paddle"}
+    assert imported <= {"__future__", "functools", "inspect", "math", "paddle"}
     name = module.__name__.split(".")[-1]
     (tmp_path / f"{name}.py").write_text(source)
     family = "MobileNetV1" if name.endswith("v1") else "MobileNetV2"
