@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 PAPER_PEER := paddleclas==2.6.0
 PADDLEX_PEER := 'paddlex[cv]==3.7.2' paddlepaddle==3.3.1 onnxruntime==1.32.0
 
-.PHONY: help demo test test-old test-min programs slow fuzz chaos verify-zoo docs venv peers lint format clean
+.PHONY: help demo test test-old test-min programs wheel-test slow fuzz chaos verify-zoo docs venv peers lint format clean
 
 help:
 	@echo "make demo       train, evaluate, export and predict handwritten digits on this machine's CPU (minutes)"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-old   the core tests on paddlepaddle 2.6.2"
 	@echo "make test-min   prediction in the field on the lowest versions that setup.py promises, without Paddle"
 	@echo "make programs   PaddleX's and PaddleClas's own predictors on our packages (PaddleX in .venv-paddlex)"
+	@echo "make wheel-test builds a wheel, installs it in a fresh environment, trains, exports, compiles the board program"
 	@echo "make slow       the long tests: README's slow commands, campaigns"
 	@echo "make fuzz       an hour of made-up input for every reader"
 	@echo "make chaos      200 kills and a fault at every system call of a save"
@@ -37,7 +38,7 @@ $(VENV)/.demo: setup.py constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install -c constraints.txt -e '.[cpu,export,visualdl,dev]'
+	$(PIP) install -c constraints.txt -e '.[cpu,export,visualdl,tensorboard,dev]'
 	$(PIP) install --no-deps $(PAPER_PEER)
 	@touch $@
 
@@ -70,7 +71,9 @@ peers: $(VENV)/.dev
 demo: $(VENV)/.demo
 	$(BIN)/python tools/demo.py
 
+# Paddle Lite's tools live in an environment of an older Python, made once where there is one: see lite_env.py
 test: $(VENV)/.dev
+	@$(BIN)/python -m ppmobilenet.deploy.lite_env >/dev/null || echo "the tests of Paddle Lite's tools will be skipped"
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not board"
 
 test-old: $(OLD)/.ready
@@ -87,6 +90,9 @@ test-min: $(MIN)/.ready $(VENV)/.dev
 
 programs: $(PADDLEX)/.ready $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow tests/deploy/test_programs.py
+
+wheel-test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow tests/test_wheel.py
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

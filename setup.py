@@ -27,7 +27,7 @@ EXTRAS = {
     # the converter's wheels end at CPython 3.10; from a newer Python, `--to lite-...` makes an environment of its own
     "lite": ['paddlelite>=2.13rc0; python_version<"3.11"'],
     "demo": ["scikit-learn"],
-    "dev": ["pytest>=7", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "pdoc"],
+    "dev": ["pytest>=7", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "pdoc", "setuptools>=64"],
 }
 
 setup(
@@ -38,9 +38,13 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.9",
-    packages=find_packages(include=["ppmobilenet", "ppmobilenet.*"]),
-    include_package_data=True,
-    package_data={"ppmobilenet": ["**/*.txt", "**/*.csv", "**/*.json", "**/*.cc", "**/*.cpp", "**/*.h", "**/*.html"]},
+    # the recipes stay at the checkout's top and go into the wheel as ppmobilenet/configs (see config/shipped.py)
+    packages=[*find_packages(include=["ppmobilenet", "ppmobilenet.*"]), "ppmobilenet.configs"],
+    package_dir={"ppmobilenet.configs": "configs"},
+    package_data={
+        "ppmobilenet": [f"**/*.{suffix}" for suffix in ("txt", "csv", "json", "cc", "cpp", "h", "hpp", "html")],
+        "ppmobilenet.configs": ["**/*.yaml"],
+    },
     install_requires=[NUMPY, "opencv-python-headless>=4.11", "PyYAML>=5.4", "tqdm>=4.60", "Pillow>=9.1"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["ppmobilenet = ppmobilenet.cli:main"]},

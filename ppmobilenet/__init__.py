@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "UserError": "ppmobilenet.errors",
     "load_config": "ppmobilenet.config",
+    "MobileNetV1": "ppmobilenet.models",
+    "MobileNetV2": "ppmobilenet.models",
     "create_model": "ppmobilenet.models.zoo",
     "list_models": "ppmobilenet.models.zoo",
     "load_weights": "ppmobilenet.weights.loading",

@@ -1,4 +1,4 @@
-"""The command line: ``ppmobilenet COMMAND ...``, and ``tools/COMMAND.py ...``, which is the same.
+"""The command line: ``ppmobilenet COMMAND ...``; in a checkout ``python tools/COMMAND.py ...`` is the same.
 
 Each command is a module in ``ppmobilenet/commands`` with ``add_arguments(parser)`` and ``run(args) -> Outcome``.
 Only the chosen one is imported, so ``--help`` is quick.
@@ -31,11 +31,12 @@ COMMANDS = {
         "what is wrong with lists and photos: damage, duplicates, labels",
         "--root photos/ --list photos/train_list.txt photos/val_list.txt",
     ),
-    "train": (
-        "train",
-        "train or fine-tune",
-        "-c configs/quick_start/MobileNetV2_finetune.yaml -o Arch.pretrained=True",
+    "configs": (
+        "configs",
+        "the shipped recipes: list them, copy one to change",
+        "quick_start/MobileNetV2_finetune.yaml",
     ),
+    "train": ("train", "train or fine-tune", "-c quick_start/MobileNetV2_finetune.yaml -o Arch.pretrained=True"),
     "eval": (
         "eval",
         "accuracy of weights on a list of photos",
@@ -75,7 +76,7 @@ COMMANDS = {
 CHAPTERS = {
     "choose": ("choose", "cost"),
     "data": ("split-dataset", "check-dataset"),
-    "train": ("convert-weights", "train", "eval", "report", "benchmark"),
+    "train": ("configs", "convert-weights", "train", "eval", "report", "benchmark"),
     "deploy": ("export", "quantize", "verify", "infer"),
 }
 

@@ -27,6 +27,7 @@ EXTRAS = {
     "visualdl": "visualdl",
     "tensorboardX": "tensorboard",
     "paddlelite": "lite",
+    "sklearn": "demo",
 }
 
 

@@ -33,7 +33,8 @@ def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True)
         "--config",
         required=required,
         metavar="YAML|RUN",
-        help="the configuration file, or a run's folder: its config.yaml with its best weights",
+        help="the configuration file, the name of a shipped recipe, or a run's folder: its config.yaml with its best "
+        "weights",
     )
     parser.add_argument(
         "-o",

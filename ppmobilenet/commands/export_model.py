@@ -29,6 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compute the normalisation inside the graph; its input is then uint8 pixels in this layout",
     )
     parser.add_argument("--int8", action="store_true", help="write the int8 twins of the forms too (see quantize)")
+    parser.add_argument(
+        "--with-board", action="store_true", help="put the board program's C++ sources into the package (board/)"
+    )
     parser.add_argument("--random-init", action="store_true", help="export without trained weights")
 
 
@@ -45,5 +48,6 @@ def run(args: argparse.Namespace) -> Outcome:
         softmax_inside=args.softmax,
         embed_preprocess=args.embed_preprocess,
         int8=args.int8,
+        with_board=args.with_board,
     )
     return Outcome({"package": folder, **json.loads((folder / "package.json").read_text(encoding="utf-8"))})

@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=whole(1), default=2, help="of quantization-aware fine-tuning")
     parser.add_argument("--lr", type=above_zero, default=1e-4, help="of quantization-aware fine-tuning")
     parser.add_argument("--to", default="pdmodel,onnx,lite-armv8", metavar="FORMS", help="as for export")
+    parser.add_argument(
+        "--with-board", action="store_true", help="put the board program's C++ sources into the package (board/)"
+    )
     parser.add_argument("--output", metavar="DIR", help="the folder to write (default: Global.save_inference_dir)")
     parser.add_argument("--limit", type=whole(1), help="validation photos at most")
 
@@ -32,6 +35,7 @@ def run(args: argparse.Namespace) -> Outcome:
         output=args.output,
         to=args.to,
         limit=args.limit,
+        with_board=args.with_board,
         log=say,
         method=args.method,
         algorithm=args.algorithm,

@@ -11,6 +11,7 @@ from ppmobilenet.config.foreign import refuse_foreign, translate_names
 from ppmobilenet.config.overrides import apply_overrides
 from ppmobilenet.config.reading import Document, read_yaml
 from ppmobilenet.config.rivals import STARTS, settle_rivals
+from ppmobilenet.config.shipped import find_config
 from ppmobilenet.config.sizes import settle_sizes
 from ppmobilenet.config.tree import Config
 from ppmobilenet.errors import UserError
@@ -23,8 +24,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool 
     """Load a PaddleClas-style YAML and check all of it.
 
     Args:
-        path: the file; or a run's folder, which means its ``config.yaml`` with its best weights
-            (``Global.pretrained_model``) and itself as ``Global.output_dir``, where the overrides do not say otherwise.
+        path: the file; the name of a shipped recipe, ``quick_start/MobileNetV2_finetune.yaml``; or a run's folder,
+            which means its ``config.yaml`` with its best weights (``Global.pretrained_model``) and itself as
+            ``Global.output_dir``, where the overrides do not say otherwise.
         overrides: ``key=value`` texts as ``-o`` takes them; a key is dotted and may hold list indices, a value is a
             YAML literal: ``1e-5``, ``1.0/255.0``, ``[1, 5]``, ``True``, ``null``.
         go_on: a run's folder means to go on with its training instead (``Global.checkpoints: auto``).
@@ -37,10 +39,10 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool 
     """
     overrides, folder = tuple(overrides), Path(path)
     is_run = (folder / RUN_CONFIG).is_file()
-    file = folder / RUN_CONFIG if is_run else path
+    file = folder / RUN_CONFIG if is_run else find_config(path)
     document = read_yaml(file)
     if document.tree is None:
-        raise UserError("the file is empty", where=path, hint="start from one in configs/")
+        raise UserError("the file is empty", where=path, hint="`ppmobilenet configs` lists recipes to start from")
     if not isinstance(document.tree, dict):
         raise UserError("the file is not a mapping of sections", where=path, allowed="Global:, Arch:, DataLoader:, ...")
     refuse_foreign(document, str(file))
@@ -48,15 +50,13 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool 
     if is_run:
         _take_run(document, folder, go_on)
     notes = translate_names(document)
+    if not is_run and file != folder:
+        notes.append(f"{path} is not here: the recipe of that name that comes with ppmobilenet is used")
     notes += check(document)
     notes += settle_rivals(document, Path(file))
     notes += settle_sizes(document)
-<<<<<<< HEAD
-    return Config(document.tree, document.marks, str(file), overrides, notes)
-=======
     notes += check_chains(document)
-    return Config(document.tree, document.marks, str(path), overrides, notes)
->>>>>>> data
+    return Config(document.tree, document.marks, str(file), overrides, notes)
 
 
 def _take_run(document: Document, folder: Path, go_on: bool) -> None:

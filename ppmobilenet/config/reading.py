@@ -7,16 +7,15 @@ PyYAML scans and parses; what a scalar means is decided here, because YAML 1.1 r
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
+from ppmobilenet.config.shipped import shipped_recipes
 from ppmobilenet.errors import UserError
 
-SHIPPED = Path(__file__).parents[2] / "configs"  # beside the package in a source tree; nothing where it is installed
 MAX_BYTES = 1_000_000  # the longest published recipe has 5 kB
 MAX_VALUES = 20_000  # what all aliases together may expand to
 MAX_DEPTH = 40
@@ -165,10 +164,10 @@ def _meant(path: Path) -> str | None:
     """What a missing file may have been meant to be: one beside it, or one of the shipped configurations."""
     if path.parent.is_dir() and any(path.parent.glob("*.y*ml")):
         return _yamls_in(path.parent)
-    shipped = {p.name: p for p in SHIPPED.rglob("*.yaml")}
+    shipped = {name.rpartition("/")[2]: name for name in shipped_recipes()}
     near = difflib.get_close_matches(path.with_suffix(".yaml").name, shipped, 1)
     if near:
-        return f"did you mean {os.path.relpath(shipped[near[0]])}?"
+        return f"did you mean {shipped[near[0]]}? (`ppmobilenet configs` lists the shipped recipes)"
     return _yamls_in(path.parent) if path.parent.is_dir() else f"there is no folder {path.parent}"
 
 

@@ -178,16 +178,11 @@ PARTS: dict[str, Part] = {
         registry.SCHEDULES, "ConstLR", supplied=frozenset({"epochs", "step_each_epoch", "steps_per_epoch"})
     ),
     "Infer.PostProcess": Part(registry.POSTPROCESSES, "Topk"),
-<<<<<<< HEAD
-    **{f"DataLoader.{mode}.dataset": Part(registry.DATASETS, supplied=frozenset({"class_num"})) for mode in MODES},
-    **{f"DataLoader.{mode}.sampler": Part(registry.SAMPLERS, "DistributedBatchSampler", whole=True) for mode in MODES},
-=======
     **{
         f"DataLoader.{mode}.dataset": Part(registry.DATASETS, supplied=frozenset({"class_num", "class_names"}))
         for mode in MODES
     },
-    **{f"DataLoader.{mode}.sampler": Part(registry.SAMPLERS, "DistributedBatchSampler") for mode in MODES},
->>>>>>> data
+    **{f"DataLoader.{mode}.sampler": Part(registry.SAMPLERS, "DistributedBatchSampler", whole=True) for mode in MODES},
 }
 
 

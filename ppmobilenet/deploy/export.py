@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ppmobilenet.deploy.board_sources import check_board
 from ppmobilenet.deploy.forms import PADDLE_FORMS, export_layer, parse_forms
 from ppmobilenet.deploy.from_config import (
     check_image_shape,
@@ -27,9 +28,10 @@ def export(
     softmax_inside: bool | None = None,
     embed_preprocess: str | None = None,
     int8: bool = False,
+    with_board: bool = False,
     log: Callable[[str], None] = print,
 ) -> Path:
-    """Write the package that a config describes (``tools/export_model.py``).
+    """Write the package that a config describes (``ppmobilenet export``).
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.
@@ -41,12 +43,15 @@ def export(
         embed_preprocess: ``"NCHW"`` or ``"NHWC"``: uint8 input, normalisation in the graph.
         int8: write the int8 twins of the forms too, quantized after training on photos of the training list
             (:func:`ppmobilenet.deploy.int8.quantize` can do more, and reports accuracy).
+        with_board: put the board program's sources into the package too (``board``); needs a ``lite-...`` form.
         log: where lines for the user go.
 
     Returns:
         The folder.
     """
     to = parse_forms(to)
+    if with_board:
+        check_board(to)
     model = model_with_weights(config, random_init)
     class_num = int(config["Arch"].get("class_num", 1000))
     if softmax_inside is None:
@@ -71,6 +76,7 @@ def export(
         softmax_inside=bool(softmax_inside),
         embed_preprocess=embed_preprocess,
         int8=plan,
+        with_board=with_board,
         measure=lambda _written: trained_accuracy(config),
         topk=int(config.get("Infer.PostProcess.topk") or 5),
         log=log,

@@ -12,6 +12,7 @@ from paddle import nn
 from ppmobilenet import __version__
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden, inference_yml, lite, lite_env, onnx, package
+from ppmobilenet.deploy.board_sources import check_board, copy_board
 from ppmobilenet.deploy.folder import replacing
 from ppmobilenet.deploy.predictor import softmax
 from ppmobilenet.deploy.preprocessing import Ops, as_transform_ops, deployment_ops, spell_out
@@ -96,6 +97,7 @@ def export_layer(
     embed_preprocess: str | None = None,
     topk: int = 5,
     int8: Plan | None = None,
+    with_board: bool = False,
     measure: Callable[[package.Package], list[dict]] | None = None,
     log: Callable[[str], None] = print,
 ) -> Path:
@@ -113,6 +115,7 @@ def export_layer(
         embed_preprocess: ``"NCHW"`` or ``"NHWC"``: normalisation inside the graph, for uint8 input of that layout.
         topk: answers a predictor shows.
         int8: write int8 forms too, as planned.
+        with_board: put the board program's sources into the package too, as ``board``.
         measure: called with the package before it takes its place; gives its ``accuracy`` rows.
         log: where lines for the user go.
 
@@ -121,6 +124,8 @@ def export_layer(
         NumericsError: a form departs from the model; nothing is then written.
     """
     to = parse_forms(to)
+    if with_board:
+        check_board(to)
     model.eval()
     ops = deployment_ops(ops)
     if not photos:
@@ -160,6 +165,8 @@ def export_layer(
                 (folder / "inference.pdiparams").unlink()
         if not forms:
             raise UserError("none of the forms could be written", where="--to")
+        if with_board:
+            copy_board(folder)
         meta = {
             "name": name,
             "class_num": len(labels),

@@ -7,12 +7,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-<<<<<<< HEAD
-from ppmobilenet.data.dataset import read_list, scan_folders
-=======
+from ppmobilenet.data.dataset import scan_folders
 from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.photo_files import list_photos
->>>>>>> data
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import golden
 from ppmobilenet.deploy.labels import check_count, find_label_file, label_names, read_labels
@@ -34,48 +31,29 @@ def trained_accuracy(config: Mapping) -> list[dict]:
 
 
 def deployment_labels(config: Mapping, class_num: int) -> list[str]:
-<<<<<<< HEAD
     """Return the class names from ``Infer.PostProcess.class_id_map_file``, else those of the photos' folders.
 
     Where there is neither, a class is called ``class N``.
     """
-    named = config.get("Infer.PostProcess.class_id_map_file")
-    if not named or not _is_there(config, named):
+    path = label_file(config)
+    if path is None:
         folders = _class_folders(config)
         if len(folders) == class_num:
             return folders
-    if not named:
-=======
-    """Return the class names from ``Infer.PostProcess.class_id_map_file``; ``class N`` where no file is named."""
-    path = label_file(config)
     if path is None:
->>>>>>> data
         return [f"class {number}" for number in range(class_num)]
     return label_names(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, where=path)
 
 
-<<<<<<< HEAD
-def _is_there(config: Mapping, named: str) -> bool:
-    """Whether a label file has to be taken: it was typed, or is beside the configuration or the working folder."""
-    if config.typed("Infer.PostProcess.class_id_map_file"):
-        return True
-    return Path(named).expanduser().is_file() or (Path(config.source).parent / named).is_file()
-
-
-def _class_folders(config: Mapping) -> list[str]:
-    """Return the names of the folders that are the classes, where a data set of the config has no list."""
-    for mode in ("Eval", "Train"):
-        root = config.get(f"DataLoader.{mode}.dataset.image_root")
-        if root and not config.get(f"DataLoader.{mode}.dataset.cls_label_path"):
-            with suppress(DataError):  # no folder, or no classes in it: then they have no names
-                return scan_folders(root)[1]
-    return []
-=======
 def label_file(config: Mapping) -> Path | None:
-    """Return the label file that a config means, None where it names none."""
+    """Return the label file that a config means; None where it names none, or one that is not there and not needed."""
     named = config.get("Infer.PostProcess.class_id_map_file")
+    if not named:
+        return None
     beside = Path(config.source).parent if getattr(config, "source", None) else None
-    return find_label_file(named, beside) if named else None
+    needed = config.typed("Infer.PostProcess.class_id_map_file") or not _class_folders(config)
+    there = Path(named).expanduser().is_file() or (beside is not None and (beside / named).is_file())
+    return find_label_file(named, beside) if needed or there else None
 
 
 def check_labels(config: Mapping) -> None:
@@ -87,7 +65,16 @@ def check_labels(config: Mapping) -> None:
     path, class_num = label_file(config), int(config.get("Arch.class_num") or 0)
     if path is not None and class_num:
         check_count(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, path)
->>>>>>> data
+
+
+def _class_folders(config: Mapping) -> list[str]:
+    """Return the names of the folders that are the classes, where a data set of the config has no list."""
+    for mode in ("Eval", "Train"):
+        root = config.get(f"DataLoader.{mode}.dataset.image_root")
+        if root and not config.get(f"DataLoader.{mode}.dataset.cls_label_path"):
+            with suppress(DataError):  # no folder, or no classes in it: then they have no names
+                return scan_folders(root)[1]
+    return []
 
 
 def evaluation_ops(config: Mapping) -> list[dict]:

@@ -1,4 +1,4 @@
-"""A folder of photos -> lines on the screen and a file of answers (``tools/infer.py``)."""
+"""A folder of photos -> lines on the screen and a file of answers (``ppmobilenet infer``)."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from ppmobilenet.data.build import build_loader
 from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy.backends import open_backend, usable
+from ppmobilenet.deploy.board_sources import check_board
 from ppmobilenet.deploy.forms import export_layer, parse_forms
 from ppmobilenet.deploy.from_config import (
     check_image_shape,
@@ -286,6 +287,7 @@ def quantize(
     output: str | Path | None = None,
     to: str | Sequence[str] = ("pdmodel", "onnx", "lite-armv8"),
     limit: int | None = None,
+    with_board: bool = False,
     log: Callable[[str], None] = print,
     **planning,
 ) -> Int8Report:
@@ -296,6 +298,7 @@ def quantize(
         output: the folder; default ``Global.save_inference_dir``.
         to: forms; each gets its int8 twin where there is one.
         limit: validation photos at most; default all.
+        with_board: put the board program's sources into the package too, as ``board``.
         log: where lines go.
         **planning: of :func:`plan_int8`.
 
@@ -303,6 +306,9 @@ def quantize(
         UserError: no weights, no photos, a pattern without a layer.
         NumericsError: nothing was quantized, or a float form departs from the model.
     """
+    to = parse_forms(to)
+    if with_board:
+        check_board(to)
     model = model_with_weights(config)
     ops = evaluation_ops(config)
     check_image_shape(config, ops)
@@ -315,11 +321,12 @@ def quantize(
         name=config["Arch"]["name"],
         ops=ops,
         labels=deployment_labels(config, int(config["Arch"].get("class_num", 1000))),
-        to=parse_forms(to),
+        to=to,
         photos=example_photos(config),
         softmax_inside=bool(config["Arch"].get("infer_add_softmax", True)),
         topk=int(config.get("Infer.PostProcess.topk") or 5),
         int8=plan,
+        with_board=with_board,
         measure=lambda written: measure(written, samples, log),
         log=log,
     )

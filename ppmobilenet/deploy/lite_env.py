@@ -12,11 +12,12 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ppmobilenet.errors import UserError
+from ppmobilenet.errors import EXIT_OK, UserError
 from ppmobilenet.machine import cache_folder, writable_folder
 
 LITE_VERSION = "v2.13-rc"
@@ -167,3 +168,17 @@ def lite_python(log: Callable[[str], None] = print) -> Path:
             raise NoLite(f"the Paddle Lite environment does not import: {reason}")
         (folder / "complete").touch()
         return python
+
+
+def main() -> int:
+    """Make the environment and print its interpreter; exit code 2, with what to do, where it cannot be made."""
+    try:
+        print(lite_python(log=lambda line: print(line, file=sys.stderr)))
+    except NoLite as error:
+        print(f"{error.label}: {error}", file=sys.stderr)
+        return error.exit_code
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,7 +28,7 @@ LOOKED_AT = 6
 
 
 def report_folder(source: str | Path, output: str | Path | None = None, *, timed: bool = True) -> Path:
-    """Write the report of a run's folder or of an exported package (``tools/report.py``).
+    """Write the report of a run's folder or of an exported package (``ppmobilenet report``).
 
     Args:
         source: ``Global.output_dir`` of a training or an evaluation (with the package that was exported from it, if it

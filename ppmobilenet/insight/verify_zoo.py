@@ -1,4 +1,4 @@
-"""``make verify-zoo``: download every published weight file, load it strictly, evaluate it if ImageNet is there.
+"""``ppmobilenet verify-zoo``: download every published weight file, load it strictly, evaluate it if ImageNet is there.
 
 What it finds goes into the catalogue's ``verified.json``: a row that is not in it is unverified.
 """

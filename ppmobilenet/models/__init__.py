@@ -1,13 +1,54 @@
-"""The networks. They import only paddle and each other: copy this folder (``zoo.py`` is the kit's) to use them alone.
+"""The networks and the blocks they are made of, to build with.
 
-| file | holds |
+| name | is |
 |---|---|
-| ``mobilenet_v1`` ``mobilenet_v2`` | a family each: the paper's table, blocks, variants, and the family as a value |
-| ``network`` ``layers`` ``widths`` | what families have in common |
-| ``family`` | ``Family`` and ``register``: how the kit comes to know a family, also one of yours |
-| ``zoo`` | ``create_model`` and ``list_models`` |
+| ``MobileNetV1`` ``MobileNetV2`` | the networks, of any ``scale``, ``class_num``, ``data_format``, ... |
+| ``MobileNetV1_x0_25`` ... ``MobileNetV2_x2_0`` | the published variants: ``MobileNetV2_x0_25(class_num=10)`` |
+| ``DepthwiseSeparable`` | MobileNetV1's block |
+| ``InvertedResidualUnit`` ``InvresiBlocks`` | MobileNetV2's block, and a stage of several |
+| ``ConvBNLayer`` | MobileNetV1's convolution: keys ``conv``, ``bn``; ReLU |
+| ``mobilenet_v2.ConvBNLayer`` | MobileNetV2's: keys ``_conv``, ``_batch_norm``; ReLU6 |
+| ``create_model`` ``list_models`` | the same networks by name, with published weights (``pretrained=True``) |
+| ``Family`` ``register`` | how the kit comes to know a family, also one of yours |
+
+All are ``paddle.nn.Layer``: they go into ``paddle.Model``, a loop, an optimizer or another network as any layer does.
+Names are imported at first use. The files import only paddle and each other: copy this folder (``zoo.py`` is the
+kit's) to use them alone. A family is one file, with the paper's table, its blocks and variants, and itself as a value;
+``network``, ``layers`` and ``widths`` hold what families have in common.
 """
+
+import importlib
+import pkgutil
 
 from .family import FAMILIES, Family, family_of, register
 
-__all__ = ["FAMILIES", "Family", "family_of", "register"]
+_OWN = ["FAMILIES", "Family", "family_of", "register", "create_model", "list_models"]
+
+
+def _families() -> list:
+    """Return the modules that hold a family, in the order of their names."""
+    files = (file.name for file in pkgutil.iter_modules(__path__) if file.name != "zoo")
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in files]
+    return [module for module in modules if hasattr(module, "FAMILY")]
+
+
+def __getattr__(name: str):
+    if name in ("create_model", "list_models"):
+        thing = getattr(importlib.import_module(f"{__name__}.zoo"), name)
+    elif not name[0].isupper() or not (found := [m for m in _families() if name in vars(m)]):
+        raise AttributeError(f"module 'ppmobilenet.models' has no attribute {name!r}")
+    else:
+        thing = getattr(found[0], name)  # ConvBNLayer: MobileNetV1's
+    globals()[name] = thing
+    return thing
+
+
+def __dir__() -> list[str]:
+    """The public names: those of the families' files that begin with a capital, and the functions."""
+    own = {
+        name
+        for module in _families()
+        for name, thing in vars(module).items()
+        if name[0].isupper() and not name.isupper() and getattr(thing, "__module__", module.__name__) == module.__name__
+    }
+    return sorted({*_OWN, *own, *(name for family in FAMILIES.values() for name in family.variants)})

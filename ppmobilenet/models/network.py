@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 import paddle
@@ -10,7 +11,25 @@ from paddle import ParamAttr, nn
 from .layers import ACTIVATIONS, INITS, kaiming_fan_out
 
 
-class Network(nn.Layer):
+class OwnNames(type):
+    """Metaclass of networks whose parameters have fixed names (``conv1_weights``).
+
+    Paddle refuses a name that was given before, in the whole process: a second network, or a notebook's cell run
+    again, would fail. Two networks for one optimizer need different ``prefix_name`` all the same: an optimizer's
+    state goes by names.
+    """
+
+    def __call__(cls, *args, **kwargs):
+        with paddle.utils.unique_name.guard():
+            return super().__call__(*args, **kwargs)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor, as without this metaclass."""
+        return inspect.signature(cls.__init__.__get__(object()))
+
+
+class Network(nn.Layer, metaclass=OwnNames):
     """Images float32 [N, 3, H, W] through a first convolution, stages, perhaps a last convolution, and the head.
 
     A family's network calls ``super().__init__``, builds its layers in the order of their keys, the head with

@@ -89,7 +89,7 @@ def line(result: Mapping[str, float]) -> str:
 
 
 def evaluate(config: Mapping, *, random_init: bool = False, collect: Collect | None = None) -> dict[str, float]:
-    """Evaluate what a config describes (``tools/eval.py``).
+    """Evaluate what a config describes (``ppmobilenet eval``).
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.

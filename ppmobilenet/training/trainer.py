@@ -79,7 +79,7 @@ class Setting:
 
 
 def train(config: Mapping, *, random_init: bool = False) -> dict[str, float]:
-    """Train what a config describes (``tools/train.py``).
+    """Train what a config describes (``ppmobilenet train``).
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.

@@ -13,7 +13,7 @@ The way of a file, room by room:
 | ``guess`` | the network whose shapes these are |
 | ``matching`` | a model's tensors against a file's, every difference by its name |
 | ``loading`` | ``load_weights`` and its report |
-| ``inspecting`` ``convert`` ``unfolding`` ``writing`` | what ``tools/convert_weights.py`` does |
+| ``inspecting`` ``convert`` ``unfolding`` ``writing`` | what ``ppmobilenet convert-weights`` does |
 | ``catalog`` ``download`` | the published files: typed rows, a checked cache |
 | ``optimizer_names`` | MobileNetV1's optimizer state to and from PaddleClas's automatic names |
 """

@@ -2,7 +2,7 @@
 
 Addresses are those of PaddleClas's ``MODEL_URLS``; its SSLD files are named by putting ``_ssld`` in front of
 ``_pretrained``. Accuracy is ImageNet validation at 224 pixels (resize the short side to 256, crop the centre), from
-PaddleClas's model documents. A row is *unverified* until ``make verify-zoo`` has downloaded the file, loaded it
+PaddleClas's model documents. A row is *unverified* until ``ppmobilenet verify-zoo`` has downloaded the file, loaded it
 strictly and entered its sha256 into ``verified.json``; with an ImageNet folder it enters the measured accuracy too.
 """
 
@@ -139,7 +139,7 @@ def find(model: str, use_ssld: bool = False) -> Published:
 
 
 def verified() -> dict[str, dict]:
-    """Return what ``make verify-zoo`` has found: row name -> sha256, size, date and, if measured, top1, top5."""
+    """Return what ``ppmobilenet verify-zoo`` has found: row name -> sha256, size, date and, if measured, top1, top5."""
     return json.loads(VERIFIED.read_text(encoding="utf-8"))
 
 

@@ -129,7 +129,7 @@ def load_weights(
     if report.bn_folded:
         log.warning(
             "%s: its batch norm is folded away: right for evaluation and export, but training from it starts badly; "
-            "recalibrate it first: tools/convert_weights.py %s --unfold-bn PHOTOS -o NEW.pdparams",
+            "recalibrate it first: ppmobilenet convert-weights %s --unfold-bn PHOTOS -o NEW.pdparams",
             source,
             source,
         )

@@ -225,7 +225,7 @@ def _advice(found: Match, missing: list[str], misshaped: list[str]) -> str | Non
         return f"build the file's network: Arch.name={found.architecture.name}{arguments}"
     if missing and not misshaped and not found.unexpected and len(missing) <= SHOWN:
         keys = " ".join(missing)
-        return f"if they may keep their initial values: tools/convert_weights.py SRC -o DST --allow-missing {keys}"
+        return f"if they may keep their initial values: ppmobilenet convert-weights SRC -o DST --allow-missing {keys}"
     return None
 
 

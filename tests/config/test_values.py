@@ -240,7 +240,7 @@ def test_every_shipped_configuration(repo, config, tmp_path):
         assert load_config(tmp_path / "again.yaml") == loaded, file
         assert not loaded.notes, file
         head = file.read_text(encoding="utf-8").split("Global:")[0]
-        assert "Hardware" in head and "Expected" in head and "tools/train.py" in head, f"{file} lacks its header"
+        assert "Hardware" in head and "Expected" in head and "ppmobilenet train -c" in head, f"{file} lacks its header"
         resized = load_config(file, ["Global.resolution=96"])
         assert list(resized["Global"]["image_shape"]) == [3, 96, 96]
 

@@ -310,18 +310,16 @@ def test_an_export_by_paddleclas_opens_too(exported, tmp_path):
     assert theirs.output == "probabilities"
 
 
-def test_paddleclas_own_operators_read_inference_yml(exported):
+def test_paddleclas_own_operators_read_inference_yml(exported, peer):
     """Its deploy/python preprocessing and Topk, built from our inference.yml, give our tensor and names."""
-    preprocess = pytest.importorskip("paddleclas.deploy.python.preprocess", reason="paddleclas is not importable")
-    postprocess = pytest.importorskip("paddleclas.deploy.python.postprocess")
     content = yaml.safe_load((exported / "inference.yml").read_text(encoding="utf-8"))
     encoded = photo(seed=3)
     value = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
-    for operator in preprocess.create_operators(content["PreProcess"]["transform_ops"]):
+    for operator in peer.preprocess.create_operators(content["PreProcess"]["transform_ops"]):
         value = operator(value)
     predictor = Predictor(exported, backend="paddle")
     assert np.abs(value - predictor.preprocess(encoded)).max() < 1e-5
-    theirs = postprocess.Topk(**content["PostProcess"]["Topk"])(predictor.run(value[None]))[0]
+    theirs = peer.postprocess.Topk(**content["PostProcess"]["Topk"])(predictor.run(value[None]))[0]
     assert theirs["label_names"] == predictor(encoded).label_names
 
 

@@ -18,15 +18,6 @@ from ppmobilenet.deploy.package import dump_json, list_files, open_package
 from ppmobilenet.errors import DamagedFileError, UserError
 
 
-@pytest.fixture
-def tool():
-    """The real environment, where an earlier export made it or the variable names it."""
-    python = lite_env.existing()
-    if python is None:
-        pytest.skip("Paddle Lite's environment was not made yet (`ppmobilenet export --to lite-x86` makes it)")
-    return python
-
-
 def program(path: Path, text: str) -> Path:
     path.write_text("#!/bin/sh\n" + text)
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
@@ -137,9 +128,7 @@ def test_nb_headers(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-    if lite_env.existing() is None:
-        pytest.skip("Paddle Lite's environment was not made yet (`ppmobilenet export --to lite-x86` makes it)")
+def converted(tmp_path_factory, lite_python):
     from ppmobilenet.deploy.forms import export_layer
     from ppmobilenet.models.zoo import create_model
 
@@ -149,7 +138,10 @@ def converted(tmp_path_factory):
     to = ["lite-armv8", "lite-armv7", "lite-x86", "lite-armv8-fp16"]
     model = create_model("MobileNetV2_x0_25", class_num=3)
     model.out.weight.set_value(np.random.default_rng(0).normal(0, 50, model.out.weight.shape).astype("float32"))
-    export_layer(model, folder, name="x", ops=ops, labels=list("abc"), to=to, log=said.append, softmax_inside=False)
+    export_layer(
+        model, folder, name="x", ops=ops, labels=list("abc"), to=to, log=said.append, softmax_inside=False,
+        with_board=True,
+    )  # fmt: skip
     return folder, "\n".join(said)
 
 
@@ -162,6 +154,14 @@ def test_every_target_is_written_and_x86_is_compared(converted):
     assert forms["lite-x86-fp32"]["compared"] and forms["lite-x86-fp32"]["max_difference"] < 1e-4
     assert not forms["lite-armv8-fp32"]["compared"] and forms["lite-armv8-fp32"]["opt_version"] == "v2.13-rc"
     assert "SIGILL" in said and "the board proves it" in said
+
+
+def test_the_board_program_lies_in_the_package(converted):
+    package = open_package(converted[0])
+    sources = {path.name for path in (Path(lite.__file__).parent / "board").iterdir() if path.is_file()}
+    assert {"CMakeLists.txt", "classify.cpp", "engine.hpp"} <= sources
+    assert sources == {path.name for path in (converted[0] / "board").iterdir()}
+    assert {f"board/{name}" for name in sources} <= {entry["path"] for entry in package.meta["files"]}
 
 
 def test_the_x86_runtime_answers_batches(converted):
@@ -189,7 +189,7 @@ def test_a_nb_of_another_opt_version_is_named_by_verify(converted, tmp_path):
     assert report.first_departure.stage == "files" and "v2.10" in report.table()
 
 
-def test_an_operator_that_lite_lacks_is_an_error_message(tool, tmp_path):
+def test_an_operator_that_lite_lacks_is_an_error_message(lite_python, tmp_path):
     import paddle
 
     from ppmobilenet.deploy.forms import export_layer

@@ -14,13 +14,9 @@ import numpy as np
 import pytest
 import yaml
 
-<<<<<<< HEAD
+from ppmobilenet.config import load_config
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import inference_yml, package
-=======
-from ppmobilenet.config import load_config
-from ppmobilenet.deploy import package
->>>>>>> data
 from ppmobilenet.deploy.folder import replacing
 from ppmobilenet.deploy.from_config import check_labels, deployment_labels
 from ppmobilenet.deploy.labels import IMAGENET_LABELS, find_label_file, label_names, read_labels

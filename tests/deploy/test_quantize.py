@@ -339,11 +339,7 @@ def test_the_command_reports_what_int8_costs(trained, tmp_path, capsys):
     assert "gone.txt" in capsys.readouterr().err
 
 
-def test_nb_int8_is_at_most_a_third(trained, tmp_path):
-    from ppmobilenet.deploy import lite_env
-
-    if lite_env.existing() is None:
-        pytest.skip("Paddle Lite's environment was not made yet (`ppmobilenet export --to lite-x86` makes it)")
+def test_nb_int8_is_at_most_a_third(trained, tmp_path, lite_python):
     model, photos, _ = trained
     said: list[str] = []
     folder = export_layer(

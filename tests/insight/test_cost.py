@@ -248,7 +248,6 @@ def test_command_draws(capsys, tmp_path):
 
 def test_command_counts_dead_filters_of_real_weights(shared, capsys):
     weights = shared / "weights" / "MobileNetV1_x0_25.npz"
-    pytest.importorskip("ppmobilenet.weights.loading")
     assert main(["cost", "MobileNetV1_x0_25", "--weights", str(weights)]) == 0
     arrays = np.load(weights)
     dead = sum(

@@ -295,16 +295,12 @@ def test_every_shipped_config_takes_a_step(path, tiny, tmp_path, monkeypatch):
             f"DataLoader.{mode}.sampler.batch_size=2",
             f"DataLoader.{mode}.loader.num_workers=0",
         ]
-<<<<<<< HEAD
-    result = trainer.train(load_config(path, overrides), random_init=True)
-=======
     config = load_config(path, overrides)
     if "quick_start" in path.parts:  # these name a file of the user's
         names = "".join(f"{i} class {i}\n" for i in range(config.get("Arch.class_num")))
         (tmp_path / "label_list.txt").write_text(names)
         config = load_config(path, [*overrides, f"Infer.PostProcess.class_id_map_file={tmp_path}/label_list.txt"])
-    result = trainer.train(config)
->>>>>>> data
+    result = trainer.train(config, random_init=True)
     assert result["step"] == 1 and result["evaluated"] == 2
 
 

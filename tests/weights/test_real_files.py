@@ -218,7 +218,6 @@ def test_the_command_inspects_converts_and_refuses(weights, shared, tmp_path, re
 
 
 def test_the_command_unfolds_with_photos(weights, shared, tmp_path, repo):
-    pytest.importorskip("ppmobilenet.data.transforms")
     source = weights / "MobileNetV2_torchvision_bnfolded.npz"
     done = run_tool(repo, source, "-o", tmp_path / "w.pdparams", "--unfold-bn", shared / "images")
     assert done.returncode == 0, done.stderr
