@@ -56,7 +56,8 @@ class Document:
 
     def typed(self, path: tuple) -> bool:
         """Whether a value was typed, by ``-o`` or as the run's folder after ``-c``, and not read from a file."""
-        return is_typed(self.where(path))
+        # a section that a typed key has made is not typed as a whole
+        return is_typed(self.where(path)) and (path in self.marks or self.get(path) is not None)
 
     def get(self, path: tuple) -> object:
         """Return the value at a path of keys, None where there is none."""

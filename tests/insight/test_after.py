@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from ppmobilenet.cli import main
+from ppmobilenet.config import load_config
+from ppmobilenet.deploy.from_config import deployment_labels
+from ppmobilenet.errors import UserError
 from ppmobilenet.insight.predictions import FILE_NAME, Predictions
 
 
@@ -60,6 +63,14 @@ def test_training_ends_with_its_report(run):
     assert table.about["weights"].endswith("run/best_model.pdparams") and table.about["seconds"] > 0
     page = (folder / "report" / "report.html").read_text()
     assert "Where it looked" in page and page.count("data:image/jpeg") > 6
+
+
+def test_class_folders_name_the_classes_of_a_package(run):
+    """The recipe's label file is not there, and there is no list beside which one could lie."""
+    config = load_config(run)
+    assert deployment_labels(config, 3) == ["blue", "green", "red"]
+    with pytest.raises(UserError, match="the label file"):
+        deployment_labels(load_config(run, ["Infer.PostProcess.class_id_map_file=mine.txt"]), 3)
 
 
 def test_evaluation_ends_with_its_line_and_its_report(words, run, capsys, tmp_path):
@@ -125,7 +136,6 @@ def test_tensorboard_shows_the_run(run):
 
 
 def test_hyperparameters_are_the_ones_that_stand_in_the_config(repo):
-    from ppmobilenet.config import load_config
     from ppmobilenet.training.board import hyperparameters
 
     found = hyperparameters(load_config(repo / "configs" / "quick_start" / "MobileNetV2_finetune.yaml"))

@@ -154,6 +154,10 @@ def test_a_runs_folder_is_its_configuration_with_its_best_weights(place, tmp_pat
     assert find_start(config).named == str(run / "best_model")
     assert load_config(run, ["Global.pretrained_model=other"]).get("Global.pretrained_model") == "other"
     assert load_config(run, ["Arch.pretrained=x"]).get("Global.pretrained_model") is None
+    bare = tmp_path / "bare"  # a section that -o makes is not typed as a whole
+    bare.mkdir()
+    (bare / "config.yaml").write_text("Arch: {name: MobileNetV2}\n")
+    assert load_config(bare, ["Global.device=cpu"]).get("Global.pretrained_model") == str(bare / "best_model")
     moved = tmp_path / "moved"
     run.rename(moved)
     try:
