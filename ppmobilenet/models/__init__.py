@@ -22,7 +22,7 @@ import pkgutil
 
 from .family import FAMILIES, Family, family_of, register
 
-_OWN = ["FAMILIES", "Family", "family_of", "register", "create_model", "list_models"]
+_OWN = {"Family": Family, "family_of": family_of, "register": register}
 
 
 def _families() -> list:
@@ -33,6 +33,8 @@ def _families() -> list:
 
 
 def __getattr__(name: str):
+    if name == "__all__":
+        return __dir__()
     if name in ("create_model", "list_models"):
         thing = getattr(importlib.import_module(f"{__name__}.zoo"), name)
     elif not name[0].isupper() or not (found := [m for m in _families() if name in vars(m)]):
@@ -51,4 +53,5 @@ def __dir__() -> list[str]:
         for name, thing in vars(module).items()
         if name[0].isupper() and not name.isupper() and getattr(thing, "__module__", module.__name__) == module.__name__
     }
-    return sorted({*_OWN, *own, *(name for family in FAMILIES.values() for name in family.variants)})
+    variants = {name for family in FAMILIES.values() for name in family.variants}
+    return sorted({*_OWN, "create_model", "list_models", *own, *variants})

@@ -31,7 +31,7 @@ PARAMETERS = {
     "MobileNetV2_x2_0": 11_262_312,
 }
 # of Python
-STANDARD = ("__future__", "collections", "dataclasses", "functools", "math")
+STANDARD = {"__future__", "collections", "dataclasses", "functools", "importlib", "inspect", "math", "pkgutil"}
 SMALL = ["MobileNetV1_x0_25", "MobileNetV2_x0_25"]
 
 
