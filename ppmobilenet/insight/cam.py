@@ -1,7 +1,7 @@
 """Class activation maps (Zhou et al. 2016): where in the photo the answer came from.
 
-Both networks end in average pooling and one linear layer, so a class's logit is the mean of a map over the last
-features, plus the class's offset: the map is exact, nothing is approximated.
+Where a network ends in average pooling and one linear layer, a class's logit is the mean of a map over the last
+features, plus the class's offset: the map is exact. Whether a network ends so is seen by computing it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import paddle
 from paddle import nn
 
 from ppmobilenet.errors import UserError
+
+NO_MAP = "class activation maps need a network whose answer is one linear layer of the mean of its last features"
 
 
 def class_activation(model: nn.Layer, images: np.ndarray, classes: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
@@ -24,25 +26,38 @@ def class_activation(model: nn.Layer, images: np.ndarray, classes: np.ndarray | 
 
     Returns:
         maps [N, h, w], whose mean plus the class's offset is the logit; and the logits [N, K].
+
+    Raises:
+        UserError: the network has more behind its last features than that, so there is no such map.
     """
-    pools = [layer for layer in model.sublayers() if isinstance(layer, nn.AdaptiveAvgPool2D)]
-    heads = [layer for layer in model.sublayers() if isinstance(layer, nn.Linear)]
-    if len(pools) != 1 or len(heads) != 1:
-        raise UserError("class activation maps need a network with one average pooling and one linear classifier")
-    seen = []
-    hook = pools[0].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].numpy()))
+    seen: dict[type, tuple] = {}
+
+    def see(layer, inputs):
+        seen[type(layer)] = (layer, inputs[0])  # the last one that runs: gates inside the network pool, too
+
+    kinds = (nn.AdaptiveAvgPool2D, nn.Linear)
+    hooks = [layer.register_forward_pre_hook(see) for layer in model.sublayers() if isinstance(layer, kinds)]
     model.eval()
     try:
         with paddle.no_grad():
             logits = model(paddle.to_tensor(images)).numpy()
     finally:
-        hook.remove()
-    features = seen[0]
-    if getattr(pools[0], "_data_format", "NCHW") == "NHWC":
+        for hook in hooks:
+            hook.remove()
+    if len(seen) < len(kinds):
+        raise UserError("class activation maps need a network that ends in average pooling and one linear classifier")
+    (pool, features), (head, pooled) = (seen[kind] for kind in kinds)
+    features, weights = features.numpy(), head.weight.numpy()
+    if getattr(pool, "_data_format", "NCHW") == "NHWC":
         features = features.transpose(0, 3, 1, 2)
+    means = features.mean(axis=(2, 3))
+    if means.shape != tuple(pooled.shape) or logits.shape[-1] != weights.shape[-1]:
+        raise UserError(NO_MAP)
+    whole = means @ weights + (0 if head.bias is None else head.bias.numpy())
+    if not np.allclose(whole, logits, rtol=1e-3, atol=1e-3 * max(float(np.abs(logits).max()), 1e-6)):
+        raise UserError(NO_MAP)
     classes = logits.argmax(axis=1) if classes is None else np.asarray(classes)
-    weights = heads[0].weight.numpy()[:, classes]  # [C, N]
-    return np.einsum("nchw,cn->nhw", features, weights), logits
+    return np.einsum("nchw,cn->nhw", features, weights[:, classes]), logits
 
 
 def overlay(image: np.ndarray, activation: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import ceil
 
 import numpy as np
@@ -15,12 +16,12 @@ import paddle
 from paddle import nn
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.mobilenet_v2 import InvertedResidualUnit
+from ppmobilenet.models.family import family_of
+from ppmobilenet.registry import MODELS
 
 # MobileNetV1's Table 2, and the order of ours
 KINDS = ("conv 1x1", "depthwise 3x3", "conv 3x3", "fc")
-# width and resolution multipliers that the papers sweep
-ALPHAS = {"MobileNetV1": (0.25, 0.5, 0.75, 1.0), "MobileNetV2": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)}
+# resolution multipliers that the papers sweep
 RESOLUTIONS = (128, 160, 192, 224)
 
 
@@ -30,15 +31,17 @@ class LayerCost:
 
     Attributes:
         name: where it stands in the model: ``"blocks.0.depthwise_conv.conv"``.
-        kind: ``"conv 1x1"``, ``"depthwise 3x3"``, ``"conv 3x3"``, ``"fc"``.
+        kind: ``"conv 1x1"``, ``"depthwise 3x3"``, ``"conv 3x3"``, ``"depthwise 5x5"``, ``"fc"``.
         input_shape: (channels, height, width); (features,) of a linear layer.
         output_shape: likewise.
         weights: values of the filter alone, as MobileNetV1's Table 2 counts parameters.
         parameters: weights, bias, and scale and offset of the batch norm behind it.
         madds: multiply-adds.
-        live: values in memory while it runs: input, output, and the input of the shortcut it stands under.
+        live: values in memory while it runs: input, output, and the input of the shortcut it stands under; the last
+            layer of a gate stands for its multiplication, too: the map, the gate and the product.
         dead_filters: depthwise filters that are zero throughout; None for other kinds.
         unit: the inverted residual it belongs to; a stem in front of the first one belongs to that.
+        gate: the squeeze-excitation it belongs to.
     """
 
     name: str
@@ -51,6 +54,7 @@ class LayerCost:
     live: int
     dead_filters: int | None = None
     unit: str | None = None
+    gate: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ class Cost:
         return self.madds - sum(
             unit[0].madds
             for unit in ([row for row in rows if row.kind != "conv 3x3"] for rows in self._units().values())
-            if unit[0].kind == "conv 1x1" and unit[0].input_shape == unit[0].output_shape
+            if len(unit) > 1 and unit[0].kind == "conv 1x1" and unit[0].input_shape == unit[0].output_shape
         )
 
     def split(self) -> list[dict]:
@@ -101,7 +105,20 @@ class Cost:
             rows.append(row)
         return rows
 
-    def peak(self, split: int = 1) -> tuple[int, str]:
+    @property
+    def branch(self) -> str | None:
+        """The first layer whose input is not what came before it: what is held meanwhile, nothing tells.
+
+        A unit with ``shortcut``, a module with ``gates`` and pooling are known; other branches are not.
+        """
+        chain = [layer for layer in self.layers if not layer.gate]
+        for before, layer in zip(chain, chain[1:]):
+            pooled = layer.input_shape[0] == before.output_shape[0] and _size(layer.input_shape[1:]) == 1
+            if layer.input_shape != before.output_shape and not pooled:
+                return layer.name
+        return None
+
+    def peak(self, split: int = 1) -> tuple[int, str] | None:
         """Return the most values in memory at one time, for one image, and the layer or unit where that is.
 
         Eq. 3 of the MobileNetV2 paper: the largest sum of a layer's inputs and outputs, shortcuts included, each
@@ -110,10 +127,19 @@ class Cost:
         Args:
             split: compute each inverted residual in this many slices of its expanded channels (section 5.1 of the
                 paper), the stem being a part of the first; so only a slice of the expanded tensors is ever held.
+                A unit with a gate is computed whole: each of its channels depends on all.
+
+        Returns:
+            None for a network with a :attr:`branch`.
         """
-        rows = [(layer.live, layer.name) for layer in self.layers if split == 1 or layer.unit is None]
+        if self.branch:
+            return None
+        whole = {layer.unit for layer in self.layers if layer.gate} | {None}
+        rows = [(layer.live, layer.name) for layer in self.layers if split == 1 or layer.unit in whole]
         if split > 1:
             for name, unit in self._units().items():
+                if name in whole:
+                    continue
                 sliced = sum(_sliced(layer.output_shape, split) for layer in unit[:-1])
                 rows.append((_size(unit[0].input_shape) + _size(unit[-1].output_shape) + sliced, name))
         return max(rows, key=lambda row: row[0])
@@ -130,6 +156,8 @@ class Cost:
         largest: dict[tuple[int, int], dict] = {}
         tensors = [("image", (3, *self.resolution), False)]
         for layer in self.layers:
+            if layer.gate:
+                continue
             if layer.kind == "fc":
                 tensors.append(("pooled features", layer.input_shape, False))
             tensors.append((layer.name, layer.output_shape, layer.unit is not None and layer.name not in last_of_unit))
@@ -145,8 +173,10 @@ class Cost:
     def separable(self) -> list[dict]:
         """Return, for each depthwise convolution and the 1x1 behind it, the cost relative to a standard convolution."""
         rows = []
-        for depthwise, pointwise in zip(self.layers, self.layers[1:]):
-            if depthwise.kind.startswith("depthwise") and pointwise.kind == "conv 1x1":
+        chain = [layer for layer in self.layers if not layer.gate]
+        for depthwise, pointwise in zip(chain, chain[1:]):
+            follows = depthwise.output_shape == pointwise.input_shape
+            if follows and depthwise.kind.startswith("depthwise") and pointwise.kind == "conv 1x1":
                 m, (n, height, width) = depthwise.input_shape[0], pointwise.output_shape
                 k = int(depthwise.kind.split("x")[-1])
                 pair = depthwise.madds + pointwise.madds
@@ -163,7 +193,8 @@ class Cost:
     def to_dict(self, split: int = 1, batch: int = 1, bits: int = 32) -> dict:
         """Return everything as plain values for JSON; memory in bytes of ``bits`` bits for ``batch`` images."""
         scale = batch * bits // 8
-        peak, where = self.peak(split)
+        peak, where = self.peak(split) or (None, None)
+        unknown = f"{self.branch} takes another map than the one before it gave, so what is held meanwhile is not known"
         by_resolution = self.memory_by_resolution(split)
         return {
             "resolution": list(self.resolution),
@@ -174,8 +205,9 @@ class Cost:
             "madds": self.madds,
             "paper_madds": self.paper_madds,
             "model_bytes": self.parameters * bits // 8,
-            "peak_activation_bytes": peak * scale,
+            "peak_activation_bytes": None if peak is None else peak * scale,
             "peak_at": where,
+            "left_out": {"peak memory": unknown} if peak is None else {},
             "by_kind": self.split(),
             "by_resolution": [{**row, "bytes": row["values"] * scale} for row in by_resolution],
             "separable": self.separable(),
@@ -192,48 +224,15 @@ def measure(model: nn.Layer, resolution: int | tuple[int, int] = 224) -> Cost:
         resolution: side of the image, or (height, width).
     """
     height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
-    rows: list[dict] = []
-    units: list[dict] = []  # the inverted residual that is running, if any
-
-    def count(layer, inputs, output, name):
-        if isinstance(layer, nn.BatchNorm2D):
-            rows[-1]["parameters"] += sum(_size(p.shape) for p in layer.parameters() if not p.stop_gradient)
-            return
-        unit = units[-1] if units else None
-        shape_in, shape_out = _shape(layer, inputs[0]), _shape(layer, output)
-        weights = _size(layer.weight.shape)
-        rows.append(
-            {
-                "name": name,
-                "kind": _kind(layer),
-                "input_shape": shape_in,
-                "output_shape": shape_out,
-                "weights": weights,
-                "parameters": weights + (0 if layer.bias is None else _size(layer.bias.shape)),
-                "madds": weights * _size(shape_out[1:]),
-                "live": _size(shape_in) + _size(shape_out) + (unit["held"] if unit else 0),
-                "dead_filters": _dead_filters(layer),
-                "unit": unit["name"] if unit else None,
-            }
-        )
-        if unit and unit["shortcut"]:
-            unit["held"] = unit["shortcut"]  # the first layer's input is the shortcut's: held from the second on
-
-    def enter(layer, inputs, name):
-        if len(rows) == 1:
-            rows[0]["unit"] = name
-        units.append({"name": name, "held": 0, "shortcut": _size(inputs[0].shape[1:]) if layer.shortcut else 0})
-
-    def leave(layer, inputs, output):
-        units.pop()
-
+    counter = _Counter()
     hooks = []
     for name, layer in model.named_sublayers():
         if isinstance(layer, (nn.Conv2D, nn.Linear, nn.BatchNorm2D)):
-            hooks.append(layer.register_forward_post_hook(lambda la, i, o, name=name: count(la, i, o, name)))
-        elif isinstance(layer, InvertedResidualUnit):
-            hooks.append(layer.register_forward_pre_hook(lambda la, i, name=name: enter(la, i, name)))
-            hooks.append(layer.register_forward_post_hook(leave))
+            hooks.append(layer.register_forward_post_hook(partial(counter.count, name)))
+        for role in ("shortcut", "gates"):
+            if hasattr(layer, role):
+                hooks.append(layer.register_forward_pre_hook(partial(counter.enter, name, role)))
+                hooks.append(layer.register_forward_post_hook(partial(counter.leave, role)))
     training = model.training
     model.eval()
     try:
@@ -244,14 +243,63 @@ def measure(model: nn.Layer, resolution: int | tuple[int, int] = 224) -> Cost:
             hook.remove()
         if training:
             model.train()
-    return Cost(tuple(LayerCost(**row) for row in rows), (height, width))
+    return Cost(tuple(LayerCost(**row) for row in counter.rows), (height, width))
+
+
+class _Counter:
+    """Called by a network's layers as they run; ``rows`` become the layers' costs."""
+
+    def __init__(self):
+        self.rows: list[dict] = []
+        # the blocks that are running, if any: with a shortcut or without, and gates
+        self.running: dict[str, list[dict]] = {"shortcut": [], "gates": []}
+
+    def count(self, name, layer, inputs, output):
+        if isinstance(layer, nn.BatchNorm2D):
+            self.rows[-1]["parameters"] += sum(_size(p.shape) for p in layer.parameters() if not p.stop_gradient)
+            return
+        unit, gate = (blocks[-1] if blocks else None for blocks in self.running.values())
+        shape_in, shape_out = _shape(layer, inputs[0]), _shape(layer, output)
+        weights = _size(layer.weight.shape)
+        held = sum(block["held"] for block in (unit, gate) if block)
+        self.rows.append(
+            {
+                "name": name,
+                "kind": _kind(layer),
+                "input_shape": shape_in,
+                "output_shape": shape_out,
+                "weights": weights,
+                "parameters": weights + (0 if layer.bias is None else _size(layer.bias.shape)),
+                "madds": weights * _size(shape_out[1:]),
+                "live": _size(shape_in) + _size(shape_out) + held,
+                "dead_filters": _dead_filters(layer),
+                "unit": unit["name"] if unit else None,
+                "gate": gate["name"] if gate else None,
+            }
+        )
+        if unit and unit["adds"]:
+            unit["held"] = unit["input"]  # the first layer's input is the shortcut's: held from the second on
+
+    def enter(self, name, role, layer, inputs):
+        if role == "shortcut" and len(self.rows) == 1:
+            self.rows[0]["unit"] = name
+        size = _size(inputs[0].shape[1:])
+        adds = role == "shortcut" and layer.shortcut
+        self.running[role].append({"name": name, "input": size, "adds": adds, "held": size if role == "gates" else 0})
+
+    def leave(self, role, layer, inputs, output):
+        block = self.running[role].pop()
+        if role == "gates" and self.rows and self.rows[-1]["gate"] == block["name"]:
+            around = sum(unit["held"] for unit in self.running["shortcut"])
+            product = 2 * block["input"] + _size(self.rows[-1]["output_shape"]) + around
+            self.rows[-1]["live"] = max(self.rows[-1]["live"], product)
 
 
 def sweep(family: str, alphas: Sequence[float] = (), resolutions: Sequence[int] = RESOLUTIONS, **kwargs) -> list[dict]:
     """Return the cost at each width multiplier alpha and resolution, with the published accuracy where there is one.
 
     Args:
-        family: ``"MobileNetV1"`` or ``"MobileNetV2"``.
+        family: a name of :func:`ppmobilenet.list_models` that leaves the scale open.
         alphas: width multipliers; default the published ones.
         resolutions: sides of the image, rho times 224.
         **kwargs: of :func:`ppmobilenet.create_model`.
@@ -259,13 +307,16 @@ def sweep(family: str, alphas: Sequence[float] = (), resolutions: Sequence[int] 
     from ppmobilenet.insight.published import accuracy
     from ppmobilenet.models.zoo import create_model
 
-    if family not in ALPHAS:
-        raise UserError(f"no sweep of {family!r}", allowed=" or ".join(ALPHAS), hint="it varies the scale itself")
+    open_scale = [name for name in MODELS if "scale" in MODELS.parameters(name)]
+    if family not in open_scale:
+        allowed = " or ".join(sorted(open_scale))
+        raise UserError(f"no sweep of {family!r}", allowed=allowed, hint="it varies the scale itself")
     rows = []
-    for alpha in alphas or ALPHAS[family]:
+    for alpha in alphas or family_of(family).scales(family):
         model = create_model(family, scale=alpha, **kwargs)
         for resolution in resolutions:
             cost = measure(model, resolution)
+            peak = cost.peak()
             best = max(accuracy(family, alpha, resolution), key=lambda row: row.top1, default=None)
             rows.append(
                 {
@@ -275,7 +326,7 @@ def sweep(family: str, alphas: Sequence[float] = (), resolutions: Sequence[int] 
                     "resolution": resolution,
                     "parameters": cost.parameters,
                     "madds": cost.madds,
-                    "peak_activation_bytes": cost.peak()[0] * 4,
+                    "peak_activation_bytes": peak and peak[0] * 4,
                     "top1": best.top1 if best else None,
                     "source": best.source if best else None,
                 }

@@ -71,8 +71,10 @@ def cost_text(cost: Mapping, weights: str | None = None) -> str:
     ]
     if cost["paper_madds"] != cost["madds"]:
         lines.append(f"                  {cost['paper_madds']:,} without the 1x1 expansion at t = 1, as papers count")
-    peak = f"{amount(cost['peak_activation_bytes'], 'B')} for {images} at {cost['peak_at']}{split}"
-    lines.append(f"  peak memory     {peak} (activations)")
+    if cost["peak_activation_bytes"] is not None:
+        peak = f"{amount(cost['peak_activation_bytes'], 'B')} for {images} at {cost['peak_at']}{split}"
+        lines.append(f"  peak memory     {peak} (activations)")
+    lines += [f"  {what:<15} left out: {why}" for what, why in cost["left_out"].items()]
     if ratios:
         lines.append(
             f"  separable       depthwise + 1x1 cost {min(ratios):.3f} to {max(ratios):.3f} of a standard convolution "
@@ -80,7 +82,7 @@ def cost_text(cost: Mapping, weights: str | None = None) -> str:
         )
     if weights:
         dead, rows = cost["dead_filters"], [r for r in cost["layers"] if r["dead_filters"] is not None]
-        total = sum(r["weights"] // 9 for r in rows)
+        total = sum(r["output_shape"][0] for r in rows)
         lines.append(f"  dead filters    {sum(dead.values())} of {total} depthwise filters are all zero in {weights}")
         lines += [f"                  {count} in {name}" for name, count in dead.items()]
     lines += ["", "by kind of layer (MobileNetV1, Table 2)", kinds]
@@ -99,7 +101,7 @@ def sweep_text(rows: Sequence[Mapping]) -> str:
             "px": lambda r: r["resolution"],
             "parameters": lambda r: amount(r["parameters"]),
             "multiply-adds": lambda r: amount(r["madds"]),
-            "peak memory": lambda r: amount(r["peak_activation_bytes"], "B"),
+            "peak memory": lambda r: r["peak_activation_bytes"] and amount(r["peak_activation_bytes"], "B"),
             "top-1 %": lambda r: r["top1"],
             "<published by": lambda r: r["source"],
         },

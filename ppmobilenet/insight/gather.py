@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from ppmobilenet.insight import cam, figures, report
 from ppmobilenet.insight.cost import measure
 from ppmobilenet.insight.predictions import FILE_NAME, Predictions
 from ppmobilenet.machine import usable_cores
+from ppmobilenet.models.family import family_of
 from ppmobilenet.models.zoo import build_model, create_model
 from ppmobilenet.registry import MODELS
 from ppmobilenet.weights.loading import load_weights
@@ -54,7 +55,8 @@ def report_folder(source: str | Path, output: str | Path | None = None, *, timed
         content, default = from_run(source), source / "report"
         package = package_of(source)
         if package is not None:
-            content.forms, content.latencies = forms(package), package_latencies(package) if timed else []
+            content.forms = forms(package)
+            content.latencies = _part(content, "latency", lambda: package_latencies(package)) if timed else []
     return report.write(content, output or default)
 
 
@@ -84,10 +86,20 @@ def from_run(folder: Path, config: Config | None = None) -> report.Content:
     if config is not None:
         content.title = f"{config['Arch']['name']}, {folder.resolve().name}"
         content.config = config_file.read_text(encoding="utf-8") if config_file else to_yaml(config.to_dict())
-        content.cost = config_cost(config)
+        content.cost = _part(content, "cost", lambda: config_cost(config))
         if table is not None and table.about.get("weights"):
-            content.activations = activations(config, str(table.about["weights"]), table)
+            weights = str(table.about["weights"])
+            content.activations = _part(content, "where it looked", lambda: activations(config, weights, table))
     return content
+
+
+def _part(content: report.Content, what: str, compute: Callable):
+    """Compute a part of the report; what cannot be had for this network is left out by name, the rest stands."""
+    try:
+        return compute()
+    except UserError as error:
+        content.left_out[what] = error.message
+        return () if what != "cost" else None
 
 
 def from_package(folder: Path, *, timed: bool = True) -> report.Content:
@@ -104,11 +116,13 @@ def from_package(folder: Path, *, timed: bool = True) -> report.Content:
         same = f"; as float in {100 * row['agreement']:.1f} %" if "agreement" in row else ""
         facts.append((f"top-1 of {row['form']}{where}", f"{100 * row['top1']:.2f} %{of}{same}"))
     facts += [(f"written by {name}", str(version)) for name, version in meta.get("versions", {}).items()]
-    cost = None
+    content = report.Content(f"{meta['name']}, package", forms=forms(package), data=facts)
     if meta["name"] in MODELS:
-        cost = model_cost(meta["name"], create_model(meta["name"], class_num=meta["class_num"]), (height, width))
-    latencies = package_latencies(package) if timed else []
-    return report.Content(f"{meta['name']}, package", forms=forms(package), latencies=latencies, data=facts, cost=cost)
+        network = create_model(meta["name"], class_num=meta["class_num"])
+        content.cost = _part(content, "cost", lambda: model_cost(meta["name"], network, (height, width)))
+    if timed:
+        content.latencies = _part(content, "latency", lambda: package_latencies(package))
+    return content
 
 
 def forms(package: Package) -> list[dict]:
@@ -160,7 +174,8 @@ def package_latencies(package: Package, threads: int | None = None) -> list[dict
 
 def model_cost(name: str, model, resolution: tuple[int, int]) -> dict:
     """Return a network's cost for the report."""
-    return {"model": name, **measure(model, resolution).to_dict()}
+    family = family_of(model)
+    return {"model": name, "paper": family.paper if family else "", **measure(model, resolution).to_dict()}
 
 
 def config_cost(config: Mapping) -> dict:
@@ -189,6 +204,9 @@ def activations(config: Mapping, weights: str, table: Predictions, count: int = 
     """Return class activation maps of a few photos: half of the most wrong, half of the surest right ones.
 
     Photos that are gone are left out.
+
+    Raises:
+        UserError: this network, or this size, has no such maps.
     """
     right = np.flatnonzero(table.correct)
     surest = right[np.argsort(-table.scores[right, 0], kind="stable")]
@@ -204,11 +222,11 @@ def activations(config: Mapping, weights: str, table: Predictions, count: int = 
         except (DataError, OSError):
             continue
         maps, _ = cam.class_activation(model, tensor[None], table.classes[i, :1])
-        if maps[0].size < 4:  # the last features are one point: there is no where
-            return []
+        if maps[0].size < 4:
+            raise UserError("at this size its last features are one point: there is no where")
         seen = pictures(tensor[None], ops)
         if seen is None:
-            return []
+            raise UserError("its input cannot be shown as a picture")
         text = f"{table.names[table.classes[i, 0]]} {100 * table.scores[i, 0]:.1f} %"
         if not table.correct[i]:
             text += f", true: {table.names[table.labels[i]]}"

@@ -40,6 +40,7 @@ class Content:
         forms: exported forms: ``name``, ``precision``, ``bytes``, ``max_difference``.
         latencies: rows ``backend``, ``threads``, ``median_ms``.
         activations: class activation maps: ``path``, ``overlay`` (RGB picture), ``text``.
+        left_out: what could not be computed for this network -> why.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Content:
     forms: Sequence[Mapping] = ()
     latencies: Sequence[Mapping] = ()
     activations: Sequence[Mapping] = field(default_factory=tuple)
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def write(content: Content, folder: str | Path, photos_root: str | Path | None = None) -> Path:
@@ -97,6 +99,8 @@ def numbers(content: Content) -> dict:
     for name in ("data", "times"):
         if getattr(content, name):
             found[name] = dict(getattr(content, name))
+    if content.left_out:
+        found["left_out"] = content.left_out
     if content.cost:
         found["cost"] = {k: v for k, v in content.cost.items() if k not in ("layers", "separable")}
     return found
@@ -130,6 +134,9 @@ def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
         sections.append(("cost", "Cost", _cost(content.cost)))
     if content.forms:
         sections.append(("package", "Package", _package(content.forms, content.latencies)))
+    left_out = {**content.left_out, **(content.cost or {}).get("left_out", {})}
+    if left_out:
+        sections.append(("left-out", "Left out", _facts(list(left_out.items()))))
     if content.config:
         text = f"<details><summary>The effective configuration</summary><pre>{escape(content.config)}</pre></details>"
         sections.append(("config", "Configuration", text))
@@ -425,12 +432,14 @@ def _cost(cost: Mapping) -> str:
     height, width = cost["resolution"]
     facts = [
         ("network", str(cost.get("model", ""))),
+        *((("published", cost["paper"]),) if cost.get("paper") else ()),
         ("image", f"{height}x{width}"),
         ("parameters", amount(cost["parameters"])),
         ("multiply-adds", amount(cost["madds"])),
         ("weights", amount(cost["model_bytes"], "B")),
-        ("peak activations", amount(cost["peak_activation_bytes"], "B")),
     ]
+    if cost["peak_activation_bytes"] is not None:
+        facts.append(("peak activations", amount(cost["peak_activation_bytes"], "B")))
     bars = plots.bars(
         [(row["kind"], round(row["madds_percent"], 2)) for row in cost["by_kind"]],
         "Multiply-adds by kind of layer",
