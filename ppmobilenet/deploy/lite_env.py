@@ -63,7 +63,7 @@ def _candidates() -> Iterator[Path]:
         if found:
             yield Path(found)
     roots = [os.environ.get("PYENV_ROOT"), "~/.pyenv"]
-    for root in dict.fromkeys(Path(r).expanduser() for r in roots if r):
+    for root in dict.fromkeys(Path(os.path.expanduser(r)) for r in roots if r):
         for major, minor in SUPPORTED:
             folders = sorted(
                 root.glob(f"versions/{major}.{minor}.*"), key=lambda p: [int(n) for n in re.findall(r"\d+", p.name)]

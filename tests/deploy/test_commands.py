@@ -152,7 +152,8 @@ def test_a_reader_that_goes_away_costs_no_answer(place, tmp_path):
     process.stdout.close()
     error = process.stderr.read().decode()
     assert process.wait() == 3 and "Traceback" not in error and "Broken" not in error
-    assert len((tmp_path / "a.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 3 + 1
+    with open(tmp_path / "a.csv", encoding="utf-8", newline="") as file:
+        assert len(list(csv.reader(file))) == 1 + 2 * 3 + 1
 
 
 @pytest.mark.parametrize(

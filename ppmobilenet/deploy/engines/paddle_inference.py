@@ -84,7 +84,7 @@ class PaddleInference(Engine):
 
     def another(self) -> PaddleInference:
         new = copy.copy(self)
-        with self._told("cannot open the model once more", "less memory is needed with fewer threads"), self._opening:
+        with self._told("cannot open the model once more", "fewer threads need less memory"), self._opening:
             new._predictor = self._predictor.clone()
         new._take_slots()
         return new
