@@ -101,7 +101,7 @@ def test_lists_are_examined_before_the_first_step(run, tmp_path):
 
 def test_spare_classes_are_said_before_the_first_step_and_a_label_list_that_disagrees_stops(run, tmp_path, capfd):
     assert run("a", "Arch.class_num=5")
-    assert "photos of 3 classes, and class_num is 5: -o Arch.class_num=3" in capfd.readouterr().out
+    assert "photos of 3 classes, and class_num is 5: -o Arch.class_num=3" in capfd.readouterr().err
     (tmp_path / "label_list.txt").write_text("0 red\n1 green\n2 blue\n")
     named = f"Infer.PostProcess.class_id_map_file={tmp_path}/label_list.txt"
     with pytest.raises(UserError, match="names 3 classes, and Arch.class_num is 5"):
