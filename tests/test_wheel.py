@@ -36,16 +36,21 @@ def data_files(folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory) -> Path:
+def source(tmp_path_factory) -> Path:
+    """The checkout again: setuptools leaves files beside setup.py, and takes old ones from there into a wheel."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in ("ppmobilenet", "configs", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        (folder / name).symlink_to(REPO / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(source, tmp_path_factory) -> Path:
     """The folder that setup.py would put into a wheel."""
     pytest.importorskip("setuptools", reason="setuptools is not installed: it builds the wheel")
     folder = tmp_path_factory.mktemp("built")
-    source = folder / "source"  # setuptools writes an egg-info beside setup.py
-    source.mkdir()
-    for name in ("ppmobilenet", "configs", "setup.py", "README.md", "pyproject.toml"):
-        (source / name).symlink_to(REPO / name)
-    run(sys.executable, "setup.py", "-q", "build_py", "-d", folder / "lib", cwd=source)
-    return folder / "lib"
+    run(sys.executable, "setup.py", "-q", "build_py", "-d", folder, cwd=source)
+    return folder
 
 
 def test_every_file_of_the_package_and_every_recipe_is_in_it(built):
@@ -144,12 +149,12 @@ def test_no_message_names_what_only_a_checkout_has():
 
 
 @pytest.mark.slow
-def test_a_wheel_trains_exports_and_compiles_the_board_program(tmp_path):
+def test_a_wheel_trains_exports_and_compiles_the_board_program(tmp_path, source):
     """Installed from a wheel with what it asks for, in a folder that knows nothing of the checkout."""
     if not shutil.which("cmake") or not shutil.which("g++"):
         pytest.skip("no cmake and g++: they build the board program")
     pip = (sys.executable, "-m", "pip", "-q", "--disable-pip-version-check")
-    run(*pip, "wheel", "--no-deps", "-w", tmp_path / "wheel", REPO, cwd=tmp_path)
+    run(*pip, "wheel", "--no-deps", "-w", tmp_path / "wheel", source, cwd=tmp_path)
     wheel = next((tmp_path / "wheel").glob("ppmobilenet-*.whl"))
     run(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
     binaries, empty = tmp_path / "env/bin", tmp_path / "empty"
