@@ -46,15 +46,23 @@ def answers(made) -> dict:
 
 def command(*arguments) -> subprocess.CompletedProcess:
     """The command line as it is typed, on a machine without Paddle."""
-    script = (
-        "import sys\n"
-        "class No:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'paddle': raise ModuleNotFoundError(name, name=name)\n"
-        "sys.meta_path.insert(0, No())\n"
-        "from ppmobilenet.cli import main\n"
-        "sys.exit(main())\n"
-    )
+    script = """
+import sys
+
+class WithoutPaddle:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split(".")[0] == "paddle" else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = map(WithoutPaddle, sys.meta_path)
+from ppmobilenet.cli import main
+sys.exit(main())
+"""
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
     return subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)],
@@ -126,7 +134,8 @@ def test_a_package_that_does_not_say_its_names_opens(made, tmp_path):
     copy = Path(shutil.copytree(made / "usual", tmp_path / "copy"))
     meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))
     for form in meta["forms"]:
-        assert [form.pop(key) for key in ("input", "output", "opset", "ir_version")] == ["x", "output", 13, 7]
+        if form["engine"] == "onnxruntime":
+            assert [form.pop(key) for key in ("input", "output", "opset", "ir_version")] == ["x", "output", 13, 7]
     dump_json(meta, copy / "package.json")
     photo = made / "photos" / "grün.png"
     assert Predictor(open_package(copy))(photo).scores == Predictor(made / "usual")(photo).scores
