@@ -322,7 +322,7 @@ def test_the_command_reports_what_int8_costs(trained, tmp_path, capsys):
     ]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "of 40 photos" in out and "pdmodel-int8: top-1" in out and "worst layers" in out
+    assert "of 40 photos" in out and "worst layers" in out
     report = json.loads((tmp_path / "r.json").read_text())
     whole, board, int8 = report["accuracy"]
     assert whole["agreement"] == 1.0 and whole["top1"] > 0.6 and 0.5 < int8["agreement"] <= 1.0
