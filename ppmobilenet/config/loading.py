@@ -13,7 +13,7 @@ from ppmobilenet.config.reading import Document, read_yaml
 from ppmobilenet.config.rivals import STARTS, settle_rivals
 from ppmobilenet.config.shipped import find_config
 from ppmobilenet.config.sizes import settle_sizes
-from ppmobilenet.config.tree import Config
+from ppmobilenet.config.tree import Config, is_effective
 from ppmobilenet.errors import UserError
 
 RUN_CONFIG = "config.yaml"  # what a training writes into its folder
@@ -38,7 +38,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool 
         UserError: anything that cannot be meant, with its place and the nearest known key.
     """
     overrides, folder = tuple(overrides), Path(path)
-    is_run = (folder / RUN_CONFIG).is_file()
+    is_run = (folder / RUN_CONFIG).is_file() and (_saved(folder) or is_effective(folder / RUN_CONFIG))
     file = folder / RUN_CONFIG if is_run else find_config(path)
     document = read_yaml(file)
     if document.tree is None:
@@ -59,6 +59,10 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool 
     return Config(document.tree, document.marks, str(file), overrides, notes)
 
 
+def _saved(folder: Path) -> list[str]:
+    return [name for name in RUN_WEIGHTS if (folder / f"{name}.pdparams").is_file()]
+
+
 def _take_run(document: Document, folder: Path, go_on: bool) -> None:
     """Put in what a run's folder means; what is typed comes first."""
     meant: dict[tuple, object] = {("Global", "output_dir"): str(folder)}
@@ -66,8 +70,7 @@ def _take_run(document: Document, folder: Path, go_on: bool) -> None:
         if go_on:
             meant["Global", "checkpoints"] = "auto"
         else:
-            saved = [name for name in RUN_WEIGHTS if (folder / f"{name}.pdparams").is_file()]
-            meant["Global", "pretrained_model"] = str(folder / (saved or RUN_WEIGHTS)[0])
+            meant["Global", "pretrained_model"] = str(folder / (_saved(folder) or RUN_WEIGHTS)[0])
     for path, value in meant.items():
         if not document.typed(path) and isinstance(document.tree.get("Global") or {}, dict):
             document.put(path, value, f"-c {folder}")

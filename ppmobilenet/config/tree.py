@@ -13,6 +13,8 @@ from ppmobilenet.config.check import dotted, parameters
 from ppmobilenet.config.reading import is_typed, scalar
 from ppmobilenet.errors import UserError, did_you_mean
 
+EFFECTIVE = "# effective configuration"  # how a dumped file begins
+
 
 class MissingKey(UserError, KeyError):
     """A section or key that a command needs and the configuration does not hold."""
@@ -161,13 +163,19 @@ class Config(Section):
 
     def dump(self, path: str | Path) -> None:
         """Write the effective YAML: the file with the overrides in it. Loading it gives an equal configuration."""
-        lines = [f"# effective configuration, from {self.source}", *(f"#   -o {text}" for text in self.overrides)]
+        lines = [f"{EFFECTIVE}, from {self.source}", *(f"#   -o {text}" for text in self.overrides)]
         header = "".join(_one_line(line) + "\n" for line in lines)
         # one place that writes whole files atomically is not worth an import of another room here
         target = Path(path)
         partial = target.with_name(target.name + ".partial")
         partial.write_text(header + to_yaml(self._tree), encoding="utf-8")
         partial.replace(target)
+
+
+def is_effective(path: Path) -> bool:
+    """Whether a file is one that :meth:`Config.dump` wrote."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.readline().startswith(EFFECTIVE)
 
 
 def to_yaml(tree: object) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ppmobilenet.config import Config, load_config
-from ppmobilenet.config.tree import to_yaml
+from ppmobilenet.config.tree import is_effective, to_yaml
 from ppmobilenet.data.pictures import pictures
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.deploy import backends
@@ -236,12 +236,7 @@ def activations(config: Mapping, weights: str, table: Predictions, count: int = 
 
 def effective_config(folder: Path) -> Path | None:
     """Return the configuration that a training wrote into its folder, if there was one."""
-    return next((path for path in sorted(folder.glob("*.yaml")) if _is_effective(path)), None)
-
-
-def _is_effective(path: Path) -> bool:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.readline().startswith("# effective configuration")
+    return next((path for path in sorted(folder.glob("*.yaml")) if is_effective(path)), None)
 
 
 def _speed(steps: Sequence[Mapping], epoch: float) -> dict[str, float]:

@@ -157,7 +157,10 @@ def test_a_runs_folder_is_its_configuration_with_its_best_weights(place, tmp_pat
     bare = tmp_path / "bare"  # a section that -o makes is not typed as a whole
     bare.mkdir()
     (bare / "config.yaml").write_text("Arch: {name: MobileNetV2}\n")
-    assert load_config(bare, ["Global.device=cpu"]).get("Global.pretrained_model") == str(bare / "best_model")
+    with pytest.raises(UserError, match="a folder, not a configuration"):
+        load_config(bare)
+    (bare / "latest.pdparams").touch()
+    assert load_config(bare, ["Global.device=cpu"]).get("Global.pretrained_model") == str(bare / "latest")
     moved = tmp_path / "moved"
     run.rename(moved)
     try:
