@@ -73,7 +73,7 @@ demo: $(VENV)/.demo
 
 # Paddle Lite's tools live in an environment of an older Python, made once where there is one: see lite_env.py
 test: $(VENV)/.dev
-	@$(BIN)/python -m ppmobilenet.deploy.lite_env >/dev/null || echo "the tests of Paddle Lite's tools will be skipped"
+	@$(BIN)/python -m ppmobilenet.field.engines.lite_env >/dev/null || echo "the tests of Paddle Lite's tools will be skipped"
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not board"
 
 test-old: $(OLD)/.ready
@@ -85,11 +85,11 @@ test-min: $(MIN)/.ready $(VENV)/.dev
 	rm -rf $(MIN)/field
 	$(BIN)/python tests/field/make_package.py $(MIN)/field --int8
 	PPMOBILENET_FIELD=$(MIN)/field $(MIN)/bin/python -m pytest -p no:cacheprovider tests/field tests/test_machine.py \
-		tests/test_nothing_runs_code.py tests/deploy/test_package.py tests/deploy/test_shares.py \
-		tests/data/test_pixels.py tests/data/test_pictures.py
+		tests/test_nothing_runs_code.py tests/field/test_package.py tests/field/test_shares.py \
+		tests/photos/test_pixels.py tests/photos/test_pictures.py
 
 programs: $(PADDLEX)/.ready $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow tests/deploy/test_programs.py
+	$(BIN)/python -m pytest -m slow tests/workshop/test_programs.py
 
 wheel-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow tests/test_wheel.py

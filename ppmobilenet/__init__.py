@@ -21,8 +21,8 @@ _PUBLIC = {
     "load_weights": "ppmobilenet.weights.loading",
     "train": "ppmobilenet.training.trainer",
     "evaluate": "ppmobilenet.training.evaluator",
-    "export": "ppmobilenet.deploy.export",
-    "Predictor": "ppmobilenet.deploy.predictor",
+    "export": "ppmobilenet.workshop.export",
+    "Predictor": "ppmobilenet.field.predictor",
 }
 
 __all__ = ["__version__", *_PUBLIC]

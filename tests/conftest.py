@@ -54,13 +54,13 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def lite_python() -> Path:
     """The interpreter of Paddle Lite's own environment."""
-    from ppmobilenet.deploy import lite_env
+    from ppmobilenet.field.engines import lite_env
 
     python = lite_env.existing()
     if python is None and lite_env.find_interpreter() is None:
         pytest.skip("no CPython 3.8-3.10 on this machine: Paddle Lite's tools have no wheel for a newer one")
     if python is None:
-        pytest.skip("Paddle Lite's environment was not made (`python -m ppmobilenet.deploy.lite_env` makes it)")
+        pytest.skip("Paddle Lite's environment was not made (`python -m ppmobilenet.field.engines.lite_env` makes it)")
     return python
 
 

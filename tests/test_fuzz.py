@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from ppmobilenet.config import load_config
-from ppmobilenet.data.decode import decode_image
 from ppmobilenet.data.lists import read_list
-from ppmobilenet.deploy.package import FORMAT, FORMAT_VERSION, open_package
 from ppmobilenet.errors import UserError
+from ppmobilenet.field.package import FORMAT, FORMAT_VERSION, open_package
+from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.training import disk
 from ppmobilenet.weights.files import read_pickle, read_weights
 from ppmobilenet.weights.writing import write_pickle, write_weights

@@ -18,9 +18,9 @@ import pytest
 from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler
-from ppmobilenet.deploy import infer
-from ppmobilenet.deploy.forms import export_layer
+from ppmobilenet.field import infer
 from ppmobilenet.models.zoo import create_model
+from ppmobilenet.workshop.forms import export_layer
 
 REPO = Path(__file__).resolve().parents[1]
 NORMALIZE = {"scale": 1 / 255, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "order": ""}

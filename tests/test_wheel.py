@@ -16,7 +16,7 @@ from ppmobilenet.cli import COMMANDS, main
 from ppmobilenet.config import load_config
 
 REPO = Path(__file__).resolve().parents[1]
-STUB = REPO / "tests/deploy/board_stub"
+STUB = REPO / "tests/field/board_stub"
 DIGITS = "quick_start/MobileNetV2_x0_25_digits.yaml"
 
 
@@ -127,7 +127,7 @@ def test_the_board_program_goes_with_lites_forms_only(tmp_path, monkeypatch, cap
 CHECKOUT_ONLY = re.compile(
     r"\btools/|\bmake (?:demo|test|slow|fuzz|chaos|verify-zoo|docs|venv|peers|lint)\b|\b[a-z_]+\.py "
 )
-FOR_THE_CHECKOUT = {"insight/zoo_table.py"}  # writes the READMEs
+FOR_THE_CHECKOUT = {"paper/zoo_table.py"}  # writes the READMEs
 
 
 def test_no_message_names_what_only_a_checkout_has():

@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import ppmobilenet  # noqa: E402
-from ppmobilenet.insight.zoo_table import update  # noqa: E402
+from ppmobilenet.paper.zoo_table import update  # noqa: E402
 
 # commands are documented by --help; the worker is started by a file's name, in another Python
-HIDDEN = ("ppmobilenet.commands", "ppmobilenet.__main__", "ppmobilenet.deploy.lite_worker")
+HIDDEN = ("ppmobilenet.commands", "ppmobilenet.__main__", "ppmobilenet.field.engines.lite_worker")
 
 
 def modules() -> list[str]:

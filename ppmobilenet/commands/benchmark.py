@@ -44,17 +44,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Outcome:
     if args.kind == "infer":
-        from ppmobilenet.deploy import benchmark
+        from ppmobilenet.benchmarks import inference as benchmark
 
         result = benchmark.benchmark(args.package, args.images, args.threads, args.rounds)
         return Outcome(result, benchmark.table(result))
     if args.kind == "data":
-        from ppmobilenet.insight import data_speed
+        from ppmobilenet.benchmarks import data as data_speed
 
         result = data_speed.measure(args.images, args.rounds, args.workers)
         return Outcome(result, _ratios(result))
+    from ppmobilenet.benchmarks import training as training_speed
     from ppmobilenet.errors import UserError, did_you_mean
-    from ppmobilenet.insight import training_speed
 
     wanted = args.candidates or list(training_speed.CANDIDATES)
     for name in wanted:

@@ -26,7 +26,8 @@ def run(args: argparse.Namespace) -> Outcome:
     from tqdm import tqdm
 
     from ppmobilenet.errors import UserError
-    from ppmobilenet.insight import choose, published, tables
+    from ppmobilenet.paper import choose, published
+    from ppmobilenet.report import tables
 
     if args.device == "list":
         return Outcome(list(published.devices()), "\n".join(published.devices()))

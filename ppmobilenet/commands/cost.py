@@ -33,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.errors import UserError
-    from ppmobilenet.insight import cost, cost_text, tables
     from ppmobilenet.models.zoo import create_model, list_models
+    from ppmobilenet.paper import cost, cost_text
+    from ppmobilenet.report import tables
 
     if args.list:
         return Outcome(list_models(), "\n".join(list_models()))

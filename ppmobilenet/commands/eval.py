@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.insight.after import evaluate_and_report
+    from ppmobilenet.report.after import evaluate_and_report
     from ppmobilenet.training.evaluator import evaluate
 
     job = evaluate if args.no_report else evaluate_and_report

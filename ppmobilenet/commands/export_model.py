@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     import json
 
-    from ppmobilenet.deploy.export import export
+    from ppmobilenet.workshop.export import export
 
     folder = export(
         load_config(args),

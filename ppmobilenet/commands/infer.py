@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.deploy import infer
     from ppmobilenet.errors import UserError
+    from ppmobilenet.field import infer
 
     if bool(args.config) == bool(args.model):
         raise UserError("give either -c CONFIG (trained weights) or -m DIR (an exported package)")

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.deploy.int8 import quantize, say
+    from ppmobilenet.workshop.int8 import quantize, say
 
     report = quantize(
         load_config(args),

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.insight.gather import report_folder
+    from ppmobilenet.report.gather import report_folder
 
     page = report_folder(args.source, args.output, timed=not args.untimed)
     return Outcome({"page": page, "figures": page.with_name("report.json")}, str(page))

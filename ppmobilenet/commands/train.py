@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.insight.after import train_and_report
+    from ppmobilenet.report.after import train_and_report
     from ppmobilenet.training.trainer import train
 
     job = train if args.no_report else train_and_report

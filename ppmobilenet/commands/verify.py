@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.deploy.verify import verify
     from ppmobilenet.errors import EXIT_NUMERICS, EXIT_OK, UserError
+    from ppmobilenet.field.verify import verify
 
     if args.checkpoint and not args.config:
         raise UserError("--checkpoint needs the config it was trained with", hint="add -c CONFIG")

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> Outcome:
     if args.list:
         return Outcome(list(catalog.rows().values()), catalog.as_text())
 
-    from ppmobilenet.insight.verify_zoo import verify_zoo
+    from ppmobilenet.paper.verify_zoo import verify_zoo
 
     failed = verify_zoo(args.names, args.imagenet, args.output or catalog.VERIFIED, args.device)
     return Outcome({"failed": failed}, exit_code=EXIT_USER if failed else EXIT_OK)

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ppmobilenet.data.decode import decode_image, read_bytes
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.photos.decode import decode_image, read_bytes
 
 log = logging.getLogger("ppmobilenet")
 

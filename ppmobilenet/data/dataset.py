@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppmobilenet.data.lists import Samples, read_list
-from ppmobilenet.data.photo_files import find_photos
 from ppmobilenet.errors import DataError
+from ppmobilenet.photos.names import find_photos
 from ppmobilenet.registry import DATASETS
 
 # part of a data set -> what its folder is called

@@ -14,9 +14,9 @@ import numpy as np
 
 from ppmobilenet.data.dataset import find_sides, scan_folders
 from ppmobilenet.data.lists import Samples, class_faults, lines_of, scan_list
-from ppmobilenet.data.photo_facts import groups, look_at_all
-from ppmobilenet.data.photo_files import find_photos
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.photos.facts import groups, look_at_all
+from ppmobilenet.photos.names import find_photos
 
 KEPT = 1000  # findings of one kind that are kept in full; more are only counted
 UNBALANCED = 10  # the largest class has this many times the smallest one's photos

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import cv2
 
-from ppmobilenet.data.decode import decode_image
 from ppmobilenet.data.doctor import KINDS, Diagnosis
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.photos.decode import decode_image
 
 SHOWN = 5  # findings of a kind in the text
 PICTURES = 200  # findings on the page

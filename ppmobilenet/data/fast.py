@@ -21,8 +21,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ppmobilenet.data.decode import check_size, decode_image, read_bytes
-from ppmobilenet.data.jpeg import keep_rows, read_header
 from ppmobilenet.data.transforms import (
     Compose,
     NormalizeImage,
@@ -31,6 +29,8 @@ from ppmobilenet.data.transforms import (
     ResizeImage,
     build_transforms,
 )
+from ppmobilenet.photos.decode import check_size, decode_image, read_bytes
+from ppmobilenet.photos.jpeg import keep_rows, read_header
 
 try:
     import simplejpeg

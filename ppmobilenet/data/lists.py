@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ppmobilenet.data.photo_files import here
 from ppmobilenet.errors import DataError
+from ppmobilenet.photos.names import here
 
 MAX_LABEL = 2**31 - 1
 SHOWN = 5  # faults of a list that are printed; the rest are counted

@@ -12,9 +12,9 @@ import numpy as np
 
 from ppmobilenet.data.dataset import SIDES, find_sides
 from ppmobilenet.data.lists import lines_of
-from ppmobilenet.data.photo_facts import Facts, groups, look_at_all
-from ppmobilenet.data.photo_files import Found, find_photos
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.photos.facts import Facts, groups, look_at_all
+from ppmobilenet.photos.names import Found, find_photos
 
 NAMED = 10  # classes that are named in a line for the user
 

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from ppmobilenet.data.chain import ANY_TYPE, FILE, PHOTO, PIXELS, Form, Takes
-from ppmobilenet.data.decode import MAX_PIXELS, check_size, decode_image, pixel_size, read_bytes
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.photos.decode import MAX_PIXELS, check_size, decode_image, pixel_size, read_bytes
 from ppmobilenet.registry import TRANSFORMS
 
 INTERPOLATIONS = {

@@ -88,7 +88,7 @@ class SqueezeExcitation(nn.Layer):
         self, num_channels: int, num_squeezed: int, *, name: str, slope: float = 1 / 6, data_format: str = "NCHW"
     ):
         super().__init__()
-        self.gates = True  # the map in is held until the gate is known; see insight.cost
+        self.gates = True  # the map in is held until the gate is known; see paper.cost
         self._slope = slope
         self.avg_pool = nn.AdaptiveAvgPool2D(1, data_format=data_format)
         for number, c_in, c_out in ((1, num_channels, num_squeezed), (2, num_squeezed, num_channels)):

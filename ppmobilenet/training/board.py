@@ -9,7 +9,7 @@ import numpy as np
 from paddle import nn
 
 from ppmobilenet.data.loader import Batch
-from ppmobilenet.data.pictures import contact_sheet, pictures
+from ppmobilenet.photos.pictures import contact_sheet, pictures
 
 SHOWN_PICTURES = 16
 SHOWN_EPOCHS = 3  # whose first batch is shown: pictures are large

@@ -142,8 +142,8 @@ def calibration_batches(folder: str | os.PathLike, size: int = 16) -> Iterator[n
         UserError: no photo in it.
         DataError: a photo that cannot be read.
     """
-    from ppmobilenet.data.photo_files import list_photos
     from ppmobilenet.data.transforms import build_transforms
+    from ppmobilenet.photos.names import list_photos
 
     if not os.path.isdir(folder):
         raise UserError("is no folder of photos", where=folder)

@@ -19,10 +19,10 @@ from ppmobilenet.data import doctor
 from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.loader import Loader
-from ppmobilenet.data.photo_facts import groups, look
 from ppmobilenet.data.samplers import DistributedBatchSampler
 from ppmobilenet.data.split import choose_validation, split_folder
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.photos.facts import groups, look
 
 Image = pytest.importorskip("PIL.Image")
 OPS = [{"DecodeImage": {}}, {"RandCropImage": {"size": 16}}, {"NormalizeImage": {"order": ""}}]

@@ -15,11 +15,11 @@ from ppmobilenet.data.balance import class_weights
 from ppmobilenet.data.cache import build_cache
 from ppmobilenet.data.dali import DaliLoader
 from ppmobilenet.data.dataset import ImageNetDataset
-from ppmobilenet.data.jpeg import exif_orientation, keep_rows, read_header
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import ClassBalancedBatchSampler, DistributedBatchSampler, RASampler, Share, times_before
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.photos.jpeg import exif_orientation, keep_rows, read_header
 
 TRAIN_OPS = [
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
@@ -297,8 +297,8 @@ def test_without_dali_there_is_a_clear_error(photos):
 def test_the_benchmark_gives_the_promised_keys(tmp_path, monkeypatch, capsys):
     import json
 
+    from ppmobilenet.benchmarks import data as data_speed
     from ppmobilenet.cli import main
-    from ppmobilenet.insight import data_speed
 
     monkeypatch.setattr(data_speed, "KINDS", {"imagenet": (160, 4, 90), "mp12": (500, 1, 90), "small": (64, 4, 90)})
     out = tmp_path / "speed.json"

@@ -12,9 +12,9 @@ import pytest
 from ppmobilenet.cli import main
 from ppmobilenet.data import doctor
 from ppmobilenet.data.dataset import scan_folders
-from ppmobilenet.data.photo_files import find_photos, list_photos, photo_suffixes
 from ppmobilenet.data.split import split_folder
 from ppmobilenet.errors import DataError
+from ppmobilenet.photos.names import find_photos, list_photos, photo_suffixes
 
 
 def put(root, *names: str) -> None:

@@ -13,11 +13,11 @@ from ppmobilenet.config import load_config
 from ppmobilenet.data import doctor
 from ppmobilenet.data.build import build_dataset
 from ppmobilenet.data.cache import DecodedCache, build_cache
-from ppmobilenet.data.decode import decode_image
 from ppmobilenet.data.lists import read_list, scan_list
-from ppmobilenet.data.photo_files import list_photos
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError
+from ppmobilenet.photos.decode import decode_image
+from ppmobilenet.photos.names import list_photos
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "deploy"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workshop"))
 
 from test_export import LABELS, lively, ops_for, photo  # noqa: E402
 
@@ -23,10 +23,10 @@ def make(folder: Path, int8: bool = False) -> None:
     import paddle
 
     from ppmobilenet.data.transforms import build_transforms
-    from ppmobilenet.deploy.forms import export_layer
-    from ppmobilenet.deploy.predictor import softmax
-    from ppmobilenet.deploy.preprocessing import deployment_ops
-    from ppmobilenet.deploy.quantize import Plan
+    from ppmobilenet.field.predictor import softmax
+    from ppmobilenet.field.preprocessing import deployment_ops
+    from ppmobilenet.workshop.forms import export_layer
+    from ppmobilenet.workshop.quantize import Plan
 
     photos = folder / "photos"
     photos.mkdir(parents=True)

@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from ppmobilenet import Predictor
-from ppmobilenet.deploy.verify import verify
 from ppmobilenet.errors import EXIT_DAMAGED_FILE, EXIT_DATA, EXIT_OK
+from ppmobilenet.field.verify import verify
 
 pytest.importorskip("onnxruntime")
 
@@ -129,7 +129,7 @@ def test_infer_writes_an_answer_for_every_photo(made, answers, tmp_path):
 
 def test_a_package_that_does_not_say_its_names_opens(made, tmp_path):
     """Packages of before have neither input nor output in their ONNX form."""
-    from ppmobilenet.deploy.package import dump_json, open_package
+    from ppmobilenet.field.package import dump_json, open_package
 
     copy = Path(shutil.copytree(made / "usual", tmp_path / "copy"))
     meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))

@@ -36,7 +36,7 @@ def test_unknown_candidate(capsys):
 def test_peers_have_our_layers():
     """The comparison is fair only if PyTorch's networks have the same parameters."""
     pytest.importorskip("torch")
-    from ppmobilenet.insight.training_speed import PEERS
+    from ppmobilenet.benchmarks.training import PEERS
 
     spec = importlib.util.spec_from_file_location("mobilenets_torch", PEERS)
     peers = importlib.util.module_from_spec(spec)

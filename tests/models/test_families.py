@@ -15,9 +15,10 @@ from network_helpers import photos, randomise
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import UserError
-from ppmobilenet.insight import cam, cost, gather
 from ppmobilenet.models import FAMILIES, family_of, register
 from ppmobilenet.models.zoo import create_model, list_models
+from ppmobilenet.paper import cost
+from ppmobilenet.report import cam, gather
 from ppmobilenet.weights import layouts
 from ppmobilenet.weights.convert import architecture_of
 from ppmobilenet.weights.files import read_pickle

@@ -18,8 +18,8 @@ def batch_norm_values(model, cost) -> int:
 
 @pytest.mark.parametrize("model", sorted({row.model for row in ROWS}))
 def test_exact_and_published_figures(model):
-    from ppmobilenet.insight.cost import measure
     from ppmobilenet.models.zoo import create_model
+    from ppmobilenet.paper.cost import measure
 
     network = create_model(model)
     cost = measure(network, 224)

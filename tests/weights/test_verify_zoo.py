@@ -52,7 +52,7 @@ def test_a_failed_row_is_said_and_the_others_go_on(server, tmp_path, capsys):  #
 
 
 def test_mistakes_are_said_before_anything_is_downloaded(server, tmp_path):  # noqa: F811
-    from ppmobilenet.insight.verify_zoo import verify_zoo
+    from ppmobilenet.paper.verify_zoo import verify_zoo
 
     with pytest.raises(UserError, match="did you mean 'MobileNetV1_x0_25'"):
         verify_zoo(["MobileNetV1_x025"])

@@ -1,0 +1,267 @@
+"""How fast a full training step is: stock Paddle, our kernels, two processes, and PyTorch on the same machine.
+
+Each candidate is a process of its own with its own thread settings. They take turns, a few steps each, so that what
+else happens on the machine hits all of them; ratios of medians of one run are the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ppmobilenet.errors import UserError
+
+PEERS = Path(__file__).resolve().parents[2] / "tests" / "peers" / "mobilenets_torch.py"
+
+# candidate -> what it is; the order of the table
+CANDIDATES = {
+    "stock": "Paddle's own operators",
+    "accelerated": "Global.cpu_kernels: on",
+    "frozen_cached": "Arch.freeze: trunk with cache_features, from the second epoch on",
+    "two_processes": "accelerated, two data-parallel processes that share the threads and the batch",
+    "torch": "PyTorch, channels_last",
+}
+MODELS = {"v1": "MobileNetV1", "v2": "MobileNetV2"}
+
+
+def measure(
+    *,
+    models: Sequence[str] = ("v2", "v1"),
+    batches: Sequence[int] = (8, 32),
+    threads: Sequence[int] = (1, 2),
+    candidates: Sequence[str] = tuple(CANDIDATES),
+    size: int = 224,
+    rounds: int = 5,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Run every combination and return the rows and ratios.
+
+    Args:
+        models: of ``v1``, ``v2`` (scale 1.0).
+        batches: images a step.
+        threads: threads a candidate may use.
+        candidates: of :data:`CANDIDATES`; what cannot run here is left out, with the reason in ``skipped``.
+        size: of the images.
+        rounds: turns of each candidate, after one to warm up.
+        say: receives one line for each result.
+
+    Returns:
+        ``rows`` (model, candidate, batch, threads, images_per_second: median, slowest, fastest) and ratios such as
+        ``v2.batch8.threads2.accelerated_over_stock``; those of the first batch and most threads as
+        ``v2.accelerated_over_stock`` too.
+
+    Raises:
+        UserError: a candidate stopped, with its last words.
+    """
+    result: dict = {"size": size, "rounds": rounds, "cores": os.cpu_count(), "rows": [], "skipped": {}}
+    usable = [c for c in candidates if c not in ("torch",) or _has_torch(result["skipped"])]
+    for model in models:
+        for batch in batches:
+            for count in threads:
+                here = [c for c in usable if c != "two_processes" or (count > 1 and count % 2 == 0 and batch % 2 == 0)]
+                medians = {}
+                for candidate, speeds in _take_turns(here, MODELS[model], batch, count, size, rounds).items():
+                    medians[candidate] = statistics.median(speeds)
+                    row = {
+                        "model": model,
+                        "candidate": candidate,
+                        "batch": batch,
+                        "threads": count,
+                        "images_per_second": round(medians[candidate], 2),
+                        "slowest": round(min(speeds), 2),
+                        "fastest": round(max(speeds), 2),
+                    }
+                    result["rows"].append(row)
+                    say(
+                        f"{model} batch {batch:<3} threads {count}  {candidate:<14}"
+                        f"{row['images_per_second']:8.1f} images/s  ({row['slowest']:.1f} to {row['fastest']:.1f})"
+                    )
+                for over in ("stock", "torch", "accelerated"):
+                    for candidate in medians:
+                        if over in medians and candidate != over and candidate not in ("stock", "torch"):
+                            ratio = round(medians[candidate] / medians[over], 3)
+                            result[f"{model}.batch{batch}.threads{count}.{candidate}_over_{over}"] = ratio
+                            if batch == batches[0] and count == max(threads):
+                                result[f"{model}.{candidate}_over_{over}"] = ratio
+    return result
+
+
+def _has_torch(skipped: dict) -> bool:
+    if importlib.util.find_spec("torch") is None:
+        skipped["torch"] = "PyTorch is not installed (pip install torch)"
+    elif not PEERS.exists():
+        skipped["torch"] = "the networks to compare with are in the repository's tests/peers, which is not here"
+    return "torch" not in skipped
+
+
+class _Candidate:
+    """The processes of one candidate, ready to do steps when told."""
+
+    def __init__(self, candidate: str, model: str, batch: int, threads: int, size: int):
+        world = 2 if candidate == "two_processes" else 1
+        self.batch, self._processes = batch, []
+        endpoints = [f"127.0.0.1:{_free_port()}" for _ in range(world)]
+        for rank in range(world):
+            own = str(threads // world)
+            environment = {**os.environ, "OMP_NUM_THREADS": own, "MKL_NUM_THREADS": own, "PYTHONWARNINGS": "ignore"}
+            environment["PYTHONPATH"] = os.pathsep.join(
+                [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+            )
+            if world > 1:
+                environment |= {
+                    "PADDLE_TRAINER_ID": str(rank),
+                    "PADDLE_TRAINERS_NUM": str(world),
+                    "PADDLE_LOCAL_SIZE": str(world),
+                    "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
+                    "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
+                    "PADDLE_MASTER": endpoints[0],
+                    "PADDLE_DISTRI_BACKEND": "gloo",
+                }
+            words = [candidate, model, str(batch // world), own, str(size)]
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "ppmobilenet.benchmarks.training", *words],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=environment,
+                )
+            )
+
+    def steps(self, count: int) -> float:
+        """Do ``count`` steps; images per second."""
+        for process in self._processes:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(f"{count}\n")
+                process.stdin.flush()
+        return self.batch * count / max(self._seconds(process) for process in self._processes)
+
+    def _seconds(self, process) -> float:
+        for line in process.stdout:
+            if line.startswith("seconds "):
+                return float(line.split()[1])
+        last = process.stderr.read().strip().splitlines()[-3:]
+        raise UserError("a measured process stopped", hint="its last words: " + " / ".join(last))
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.communicate()
+
+
+def _take_turns(candidates, model, batch, threads, size, rounds) -> dict[str, list[float]]:
+    speeds: dict[str, list[float]] = {candidate: [] for candidate in candidates}
+    with contextlib.ExitStack() as stack:
+        running = {}
+        for candidate in candidates:
+            running[candidate] = _Candidate(candidate, model, batch, threads, size)
+            stack.callback(running[candidate].close)
+        counts = {}
+        for candidate, processes in running.items():
+            processes.steps(1)
+            # turns of about a second each, whatever the candidate's speed
+            counts[candidate] = max(1, min(100, round(processes.steps(2) / batch)))
+        for _ in range(rounds):
+            for candidate, processes in running.items():
+                speeds[candidate].append(processes.steps(counts[candidate]))
+    return speeds
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _paddle_step(candidate: str, name: str, batch: int, threads: int, size: int) -> Callable[[], float]:
+    import numpy as np
+    import paddle
+
+    from ppmobilenet import kernels
+    from ppmobilenet.models.zoo import create_model
+
+    paddle.set_device("cpu")
+    model = network = create_model(name)
+    if candidate != "stock":
+        kernels.accelerate(network, "on", threads=threads, say=lambda line: print(line, file=sys.stderr))
+    if candidate == "frozen_cached":
+        return _cached_step(network, batch)
+    if candidate == "two_processes":
+        paddle.distributed.init_parallel_env()
+        model = paddle.DataParallel(network)
+    model.train()
+    optimizer = paddle.optimizer.Momentum(0.01, 0.9, parameters=network.parameters(), weight_decay=4e-5)
+    rng = np.random.default_rng(0)
+    x = paddle.to_tensor(rng.normal(size=(batch, 3, size, size)).astype("float32"))
+    y = paddle.to_tensor(rng.integers(0, 1000, batch))
+
+    def step() -> float:
+        loss = paddle.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        return float(loss)
+
+    return step
+
+
+def _cached_step(network, batch: int) -> Callable[[], float]:
+    import numpy as np
+    import paddle
+
+    from ppmobilenet.training.feature_cache import Rest
+    from ppmobilenet.training.freezing import freeze
+
+    freeze(network, "trunk")
+    rest, rng = Rest(network, len(network.units())), np.random.default_rng(0)
+    rest.train()
+    trained = [p for p in network.parameters() if not p.stop_gradient]
+    optimizer = paddle.optimizer.Momentum(0.01, 0.9, parameters=trained, weight_decay=4e-5)
+    features = rng.normal(size=(1000, network.num_features, 1, 1)).astype("float32")
+    labels = rng.integers(0, 1000, 1000)
+
+    def step() -> float:
+        chosen = rng.integers(0, len(features), batch)
+        loss = paddle.nn.functional.cross_entropy(
+            rest(paddle.to_tensor(features[chosen])), paddle.to_tensor(labels[chosen])
+        )
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        return float(loss)
+
+    return step
+
+
+def _torch_step(name: str, batch: int, threads: int, size: int) -> Callable[[], float]:
+    import torch
+
+    torch.set_num_threads(threads)
+    spec = importlib.util.spec_from_file_location("mobilenets_torch", PEERS)
+    peers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(peers)
+    return peers.training_step(name, batch, size)
+
+
+def _serve(candidate: str, name: str, batch: str, threads: str, size: str) -> None:
+    """A measured process: a line with a number comes in, that many steps are done, their seconds go out."""
+    words = (name, int(batch), int(threads), int(size))
+    step = _torch_step(*words) if candidate == "torch" else _paddle_step(candidate, *words)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        for _ in range(int(line)):
+            step()
+        print("seconds", time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])

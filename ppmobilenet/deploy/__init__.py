@@ -1,1 +1,0 @@
-"""Weights -> a package for the field."""

@@ -1,0 +1,344 @@
+"""At which stage does a deployed model depart from the trained one?
+
+Three comparisons, each in a package's own terms:
+
+* ``golden``: each preprocessing stage on this machine, given the recorded input of that stage, against the recorded
+  output. Another OpenCV, decoder or operator shows here, at the stage where it works.
+* ``evaluation`` (with a config): the config's Eval transforms against the package's, on the same photos.
+* every form that can run here, on the recorded and the given photos, against the reference: the trained model where a
+  config is given, else the recorded output (and for photos that were not recorded, the first float form).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+
+import numpy as np
+from tqdm import tqdm
+
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.errors import UserError
+from ppmobilenet.field import golden, inference_yml
+from ppmobilenet.field.backends import BACKENDS, Run, open_backend, why_not
+from ppmobilenet.field.package import BOUNDS, Package, open_package
+from ppmobilenet.field.predictor import list_photos
+from ppmobilenet.field.preprocessing import as_transform_ops, spell_out
+from ppmobilenet.photos.decode import decode_image, read_bytes
+
+# the order of a photo's way: the first of these that departs is the one to look at
+STAGES = ("files", "decode", "resize", "crop", "normalise", "logits", "probabilities", "top-1")
+# pixels: JPEG decoders may round differently by one level; what follows is computed from recorded pixels, exactly
+PREPROCESS_BOUNDS = {"decode": 1.0, "resize": 1.0, "crop": 0.0, "normalise": 1e-5}
+# what a lower precision may change: reported as agreement, and bounded only where the classes change often
+LOW_PRECISION_AGREEMENT = {"fp16": 0.98, "int8": 0.90}
+ENOUGH = 20  # photos for that
+
+
+@dataclass
+class Row:
+    """One comparison.
+
+    Attributes:
+        stage: of :data:`STAGES`.
+        subject: what was compared with what.
+        difference: the largest absolute difference; None where that is no number.
+        agreement: the share of equal values (for ``top-1``: of equal classes), 0..1.
+        bound: what ``difference`` may be (for ``top-1``: what ``agreement`` must be).
+        passed: whether it held; None: not run here, and ``note`` says why.
+        note: more.
+    """
+
+    stage: str
+    subject: str
+    difference: float | None = None
+    agreement: float | None = None
+    bound: float | None = None
+    passed: bool | None = None
+    note: str = ""
+
+
+@dataclass
+class Report:
+    """The rows, and what follows from them."""
+
+    package: str
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Something was compared, and nothing departed."""
+        return any(row.passed for row in self.rows) and all(row.passed is not False for row in self.rows)
+
+    @property
+    def first_departure(self) -> Row | None:
+        """The earliest stage of a photo's way that departs."""
+        wrong = [row for row in self.rows if row.passed is False]
+        return min(wrong, key=lambda row: STAGES.index(row.stage), default=None)
+
+    def table(self) -> str:
+        """Return the table as text."""
+        cells = [("stage", "compared", "max diff", "agree", "bound", "")]
+        for row in sorted(self.rows, key=lambda row: STAGES.index(row.stage)):
+            cells.append(
+                (
+                    row.stage,
+                    row.subject,
+                    "" if row.difference is None else f"{row.difference:.1e}",
+                    "" if row.agreement is None else f"{row.agreement:.1%}",
+                    "" if row.bound is None else f"{row.bound:g}",
+                    {True: "pass", False: "FAIL", None: "not run"}[row.passed] + (f": {row.note}" if row.note else ""),
+                )
+            )
+        widths = [max(len(line[column]) for line in cells) for column in range(5)]
+        lines = ["  ".join([*(f"{c:<{w}}" for c, w in zip(line, widths)), line[5]]).rstrip() for line in cells]
+        first = self.first_departure
+        if first is not None:
+            lines.append(f"departs first at: {first.stage} ({first.subject})")
+        else:
+            lines.append("every comparison that could run here holds" if self.passed else "nothing could be compared")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict:
+        """Return the table for machines."""
+        first = self.first_departure
+        return {
+            "package": self.package,
+            "passed": self.passed,
+            "first_departure": first.stage if first else None,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+
+def verify(
+    package: str | os.PathLike | Package,
+    images: str | os.PathLike | Sequence[str | bytes] | None = None,
+    config: Mapping | None = None,
+    model: Callable[[np.ndarray], np.ndarray] | None = None,
+    limit: int = 64,
+) -> Report:
+    """Compare everything that can be compared on this machine.
+
+    Args:
+        package: an exported folder.
+        images: photos (a folder, a file, a list of paths or encoded photos) besides the golden one.
+        config: the training config with its weights: brings evaluation's preprocessing and the eager model.
+        model: the eager model on the package's input, ``batch -> logits``, where it is at hand (export passes it).
+        limit: photos at most.
+
+    Raises:
+        UserError: the folder is no package.
+        DamagedFileError: a file is missing or was changed.
+    """
+    opened = package if isinstance(package, Package) else open_package(package, unaltered=False)
+    report = Report(str(opened.folder))
+    for entry in opened.meta["files"]:
+        opened.check_file(entry["path"])
+    listed = len(opened.meta["files"])
+    if listed and opened.altered:
+        report.rows.append(Row("files", "package.json, sha256", passed=False, note="changed after the export"))
+    report.rows.append(
+        Row("files", f"{listed} files, sha256", agreement=1.0, passed=True)
+        if listed
+        else Row("files", "sha256", note="the folder has no package.json")
+    )
+    paths = list_photos(images) if isinstance(images, (str, os.PathLike)) else list(images or ())
+    photos = [_read(path) for path in islice(paths, limit)]
+    report.rows += _golden_stages(opened)
+    report.rows += _inference_yml(opened, photos)
+    if config is not None:
+        report.rows += _evaluation_stages(opened, config, photos)
+        model = model or _eager(opened, config)
+    report.rows += _forms(opened, photos, model)
+    return report
+
+
+def _read(path: str | os.PathLike | bytes) -> bytes:
+    """Return a photo's bytes; one that cannot be decoded is named here, while its name is known."""
+    data = path if isinstance(path, bytes) else read_bytes(path)
+    decode_image(data, name="(bytes)" if isinstance(path, bytes) else path)
+    return data
+
+
+def _compare(stage: str, subject: str, got: np.ndarray, expected: np.ndarray, bound: float) -> Row:
+    if got.shape != expected.shape:
+        return Row(stage, subject, bound=bound, passed=False, note=f"shape {got.shape}, expected {expected.shape}")
+    difference = np.abs(got.astype(np.float64) - expected.astype(np.float64))
+    worst = float(difference.max()) if np.isfinite(difference).all() else float("inf")
+    return Row(stage, subject, worst, float((difference <= bound).mean()), bound, bool(worst <= bound))
+
+
+def _worst(rows: Sequence[Row]) -> list[Row]:
+    """Return one row a stage and subject: the worst of several photos."""
+    by_key: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        by_key.setdefault((row.stage, row.subject), []).append(row)
+    worst = []
+    for group in by_key.values():
+        row = max(group, key=lambda row: (row.passed is False, row.difference or 0.0))
+        row.agreement = min((r.agreement for r in group if r.agreement is not None), default=None)
+        worst.append(row)
+    return worst
+
+
+def _golden_stages(opened: Package) -> list[Row]:
+    """Each stage from the recorded input of that stage, so that one stage's fault is not the next one's."""
+    if "golden" not in opened.meta:
+        return [Row("decode", "golden", note="the package has no golden record")]
+    record, ops = opened.meta["golden"], opened.ops
+    rgb = golden.decodes_to_rgb(ops)
+    value: bytes | np.ndarray = opened.check_file(record["image"]).read_bytes()
+    rows, done = [], {}
+    for op in ops:
+        done.setdefault(golden.STAGES[next(iter(op))], []).append(op)
+    last = list(done)[-1]
+    for stage, stage_ops in done.items():
+        got = build_transforms(stage_ops)(value)
+        if stage == last:
+            expected = opened.golden("tensor")[0]
+        else:
+            expected = golden.png_to_picture(opened.check_file(record[stage]).read_bytes(), rgb)
+        rows.append(_compare(stage, "golden, this machine", got, expected, PREPROCESS_BOUNDS[stage]))
+        value = expected
+    return rows
+
+
+def _inference_yml(opened: Package, photos: Sequence[bytes]) -> list[Row]:
+    """What other predictors do by inference.yml, against package.json."""
+    path = opened.folder / "inference.yml"
+    if not path.is_file() or not opened.meta["files"]:
+        return []
+    theirs = as_transform_ops(inference_yml.read(opened.folder)[1])
+    if opened.meta["input"]["layout"] == "NHWC":
+        theirs = theirs[:-1]  # the file lists no ToCHWImage then, and reading it assumes one
+    return _preprocess_rows(opened, theirs, photos, "inference.yml to package.json")
+
+
+def _evaluation_stages(opened: Package, config: Mapping, photos: Sequence[bytes]) -> list[Row]:
+    from ppmobilenet.workshop.from_config import evaluation_ops
+
+    theirs = evaluation_ops(config)
+    if opened.meta["input"]["dtype"] == "uint8":  # normalisation is in the graph
+        theirs = [op for op in theirs if "NormalizeImage" not in op]
+        if opened.meta["input"]["layout"] == "NHWC":
+            theirs = [op for op in theirs if "ToCHWImage" not in op]
+    return _preprocess_rows(opened, theirs, photos, "evaluation to package")
+
+
+def _preprocess_rows(opened: Package, theirs, photos: Sequence[bytes], subject: str) -> list[Row]:
+    photos = list(photos)
+    if "golden" in opened.meta:
+        photos.append(opened.check_file(opened.meta["golden"]["image"]).read_bytes())
+    rows = []
+    for photo in photos:
+        ours, other = golden.run_stages(opened.ops, photo), golden.run_stages(theirs, photo)
+        for stage in dict.fromkeys([*ours, *other]):
+            if stage not in ours or stage not in other:
+                rows.append(Row(stage, subject, passed=False, note="only one of the two has this stage"))
+            else:
+                rows.append(_compare(stage, subject, other[stage], ours[stage], 0.0))
+    return _worst(rows)
+
+
+def _eager(opened: Package, config: Mapping) -> Callable[[np.ndarray], np.ndarray]:
+    """The config's model as a function of the package's input (which is pixels if normalisation is in the graph)."""
+    import paddle
+
+    from ppmobilenet.training.evaluator import model_with_weights
+    from ppmobilenet.workshop.from_config import evaluation_ops
+    from ppmobilenet.workshop.program import Deployed
+
+    given, normalise = opened.meta["input"], None
+    if given["dtype"] == "uint8":
+        normalise = next(op for op in spell_out(evaluation_ops(config)) if op["op"] == "NormalizeImage")
+    network = model_with_weights(config)
+    layer = Deployed(network, softmax=False, normalise=normalise, layout=given["layout"])
+    layer.eval()
+
+    def logits(batch: np.ndarray) -> np.ndarray:
+        with paddle.no_grad():
+            return layer(paddle.to_tensor(batch)).numpy()
+
+    return logits
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    from ppmobilenet.field.predictor import softmax
+
+    return softmax(logits)
+
+
+def _forms(opened: Package, photos: Sequence[bytes], model: Callable[[np.ndarray], np.ndarray] | None) -> list[Row]:
+    """Every backend on every form it can run here."""
+    kind = opened.meta["output"]["kind"]
+    transform = build_transforms(opened.ops)
+    tensors = [np.ascontiguousarray(transform(photo)) for photo in photos]
+    recorded = "golden" in opened.meta
+    if recorded:
+        tensors.insert(0, opened.golden("tensor")[0])
+    rows: list[Row] = []
+    if not tensors:
+        return [Row("logits", "forms", note="no photo: give --images")]
+    batch = np.stack(tensors)
+    expected: np.ndarray | None = None
+    if model is not None:
+        logits = model(batch)
+        expected = logits if kind == "logits" else _softmax(logits)
+        if recorded:
+            rows.append(_compare("logits", "eager to golden", logits[0], opened.golden("logits"), BOUNDS["logits"]))
+    stage = "logits" if kind == "logits" else "probabilities"
+    for form in opened.meta["forms"]:
+        if form["engine"] == "lite":
+            rows.append(_nb_version(opened, form))
+            if form["target"] != "x86":
+                note = "ARM only: the board proves it (classify --self-test)"
+                rows.append(Row(stage, form["name"], note=note))
+        alone = Package(opened.folder, {**opened.meta, "forms": [form]}, opened._checked)
+        for backend, row in BACKENDS.items():
+            if row.engine != form["engine"] or form["name"] not in row.prefer:
+                continue
+            subject = f"{form['name']}, {backend}"
+            reason = why_not(alone, backend, form["precision"])
+            if reason:
+                rows.append(Row(stage, subject, note=reason))
+                continue
+            run: Run = open_backend(alone, backend, precision=form["precision"])[2]
+            shown = tqdm(tensors, subject, leave=False, disable=None)
+            got = np.concatenate([run(tensor[None]) for tensor in shown])
+            if recorded and expected is None:
+                rows += _form_rows(subject + ", golden", form, kind, got[:1], opened.golden("output")[None])
+            if expected is not None:
+                rows += _form_rows(subject + (", eager" if model else ""), form, kind, got, expected)
+            elif form["precision"] == "fp32":
+                expected = got  # photos that were not recorded: the first float form is what the others are held to
+    if not any(row.stage in ("logits", "probabilities") for row in rows):
+        names = ", ".join(form["name"] for form in opened.meta["forms"])
+        rows.append(Row("logits", names, note="no engine on this machine runs these forms"))
+    return rows
+
+
+def _nb_version(opened: Package, form: Mapping) -> Row:
+    from ppmobilenet.workshop.lite import read_version
+
+    subject = f"{form['files'][0]}, opt version"
+    try:
+        version = read_version(opened.check_file(form["files"][0]))
+    except UserError as error:
+        return Row("files", subject, passed=False, note=error.message)
+    return Row("files", subject, agreement=1.0, passed=True, note=version)
+
+
+def _form_rows(subject: str, form: Mapping, kind: str, got: np.ndarray, expected: np.ndarray) -> list[Row]:
+    same = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
+    stage = "probabilities" if kind != "logits" else "logits"
+    if form["precision"] == "fp32":
+        numbers = _compare(stage, subject, got, expected, BOUNDS[stage])
+        return [numbers, Row("top-1", subject, None, same, 1.0, same == 1.0)]
+    numbers = _compare(stage, subject, got, expected, float("inf"))
+    numbers.bound, numbers.note = None, f"{form['precision']}: reported, top-1 decides"
+    numbers.agreement = None
+    needed = LOW_PRECISION_AGREEMENT[form["precision"]] if len(got) >= ENOUGH else None
+    note = f"{len(got)} photos" + ("" if needed else f", judged from {ENOUGH} on (--images)")
+    return [numbers, Row("top-1", subject, None, same, needed, not needed or same >= needed, note)]

@@ -1,0 +1,1 @@
+"""What the papers count: parameters, multiply-adds, published accuracy and latency."""

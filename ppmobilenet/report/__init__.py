@@ -1,0 +1,1 @@
+"""A run or a package as one page to look at."""

@@ -1,0 +1,94 @@
+"""The figures of an evaluation, from a table of predictions: accuracy, per class, confusion, calibration."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ppmobilenet.report.predictions import Predictions
+
+BINS = 15
+
+
+def summary(table: Predictions) -> dict:
+    """Return the result in a few numbers, shares from 0 to 1.
+
+    ``top5`` is top-k with k = min(5, classes); ``nll`` the mean negative log of the true class's probability;
+    ``macro_f1`` the mean over the classes that occur among labels or answers.
+    """
+    rows = [row for row in per_class(table) if row["support"] or row["predicted"]]
+    return {
+        "photos": len(table),
+        "classes": len(table.names),
+        "top1": float(table.correct.mean()),
+        "top5": float((table.classes == table.labels[:, None]).any(axis=1).mean()),
+        "macro_f1": float(np.mean([row["f1"] for row in rows])),
+        "nll": float(-np.log(np.maximum(table.true_scores, 1e-12)).mean()),
+        "mean_confidence": float(table.scores[:, 0].mean()),
+        "ece": calibration(table)["ece"],
+    }
+
+
+def per_class(table: Predictions) -> list[dict]:
+    """Return support, precision, recall and F1 of each class; 0 where there is nothing to divide by."""
+    count = len(table.names)
+    support = np.bincount(table.labels, minlength=count)
+    predicted = np.bincount(table.classes[:, 0], minlength=count)
+    correct = np.bincount(table.labels[table.correct], minlength=count)
+    precision = correct / np.maximum(predicted, 1)
+    recall = correct / np.maximum(support, 1)
+    f1 = 2 * correct / np.maximum(support + predicted, 1)
+    return [
+        {
+            "class": i,
+            "name": table.names[i],
+            "support": int(support[i]),
+            "predicted": int(predicted[i]),
+            "correct": int(correct[i]),
+            "precision": float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": float(f1[i]),
+        }
+        for i in range(count)
+    ]
+
+
+def confusion(table: Predictions) -> list[tuple[int, int, int]]:
+    """Return the cells that are not zero: (true class, predicted class, photos), the largest first."""
+    count = len(table.names)
+    cells, photos = np.unique(table.labels.astype(np.int64) * count + table.classes[:, 0], return_counts=True)
+    order = np.lexsort((cells, -photos))
+    return [(int(c // count), int(c % count), int(n)) for c, n in zip(cells[order], photos[order])]
+
+
+def calibration(table: Predictions, bins: int = BINS) -> dict:
+    """Return the expected calibration error and the bins of the reliability diagram.
+
+    ECE (Guo et al. 2017): bins of equal width over the confidence of the best answer, the mean distance of accuracy
+    and confidence, weighted by photos.
+    """
+    confidence, correct = table.scores[:, 0].astype(float), table.correct
+    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    rows, error = [], 0.0
+    for b in range(bins):
+        mine = which == b
+        row = {"low": b / bins, "high": (b + 1) / bins, "photos": int(mine.sum()), "confidence": None, "accuracy": None}
+        if mine.any():
+            row["confidence"], row["accuracy"] = float(confidence[mine].mean()), float(correct[mine].mean())
+            error += row["photos"] / len(table) * abs(row["accuracy"] - row["confidence"])
+        rows.append(row)
+    return {"ece": float(error), "bins": rows}
+
+
+def most_wrong(table: Predictions, count: int) -> list[int]:
+    """Return the rows of wrong answers, those furthest above the true class's probability first."""
+    excess = table.scores[:, 0] - table.true_scores
+    wrong = np.flatnonzero(~table.correct)
+    return [int(i) for i in wrong[np.argsort(-excess[wrong], kind="stable")][:count]]
+
+
+def least_certain(table: Predictions, count: int) -> list[int]:
+    """Return the rows whose two best answers are closest."""
+    if table.scores.shape[1] < 2:
+        return []
+    margin = table.scores[:, 0] - table.scores[:, 1]
+    return [int(i) for i in np.argsort(margin, kind="stable")[:count]]

@@ -1,0 +1,254 @@
+"""Everything that a run's folder or an exported package tells about itself, for its report."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet.config import Config, load_config
+from ppmobilenet.config.tree import is_effective, to_yaml
+from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.field import backends
+from ppmobilenet.field.package import Package, measured_on, open_package
+from ppmobilenet.field.preprocessing import deployment_ops
+from ppmobilenet.machine import usable_cores
+from ppmobilenet.models.family import family_of
+from ppmobilenet.models.zoo import build_model, create_model
+from ppmobilenet.paper.cost import measure
+from ppmobilenet.photos.pictures import pictures
+from ppmobilenet.registry import MODELS
+from ppmobilenet.report import cam, figures
+from ppmobilenet.report import page as report
+from ppmobilenet.report.predictions import FILE_NAME, Predictions
+from ppmobilenet.weights.loading import load_weights
+
+LOOKED_AT = 6
+
+
+def report_folder(source: str | Path, output: str | Path | None = None, *, timed: bool = True) -> Path:
+    """Write the report of a run's folder or of an exported package (``ppmobilenet report``).
+
+    Args:
+        source: ``Global.output_dir`` of a training or an evaluation (with the package that was exported from it, if it
+            is where the config says), or the folder that an export wrote.
+        output: where ``report.html`` and its figures go; default ``source`` / report, beside a package ``NAME_report``.
+        timed: measure a package's backends here.
+
+    Returns:
+        The path of ``report.html``.
+
+    Raises:
+        UserError: the folder is neither.
+    """
+    source = Path(source).expanduser()
+    if not source.is_dir():
+        raise UserError(
+            f"{str(source)!r} is not a folder", hint="give a run's Global.output_dir, or an exported package"
+        )
+    if (source / "package.json").is_file() or (source / "inference.yml").is_file():
+        # nothing is written into a package: its files are listed with their checksums
+        content, default = from_package(source, timed=timed), source.with_name(f"{source.resolve().name}_report")
+    else:
+        content, default = from_run(source), source / "report"
+        package = package_of(source)
+        if package is not None:
+            content.forms = forms(package)
+            content.latencies = _part(content, "latency", lambda: package_latencies(package)) if timed else []
+    return report.write(content, output or default)
+
+
+def from_run(folder: Path, config: Config | None = None) -> report.Content:
+    """Gather a run: its curves, its effective configuration, its last evaluation.
+
+    Args:
+        folder: ``Global.output_dir``.
+        config: of an evaluation in a folder without a training.
+
+    Raises:
+        UserError: there is nothing of all that.
+    """
+    config_file = effective_config(folder)
+    steps = _csv(folder / "steps.csv")
+    curves = [{**row, **_speed(steps, row["epoch"])} for row in _csv(folder / "metrics.csv")]
+    table = Predictions.load(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else None
+    if not curves and table is None:
+        raise UserError(
+            f"neither metrics.csv nor {FILE_NAME} is in this folder",
+            where=folder,
+            hint="give the Global.output_dir of a training or an evaluation, or an exported package",
+        )
+    config = load_config(config_file) if config_file else config
+    content = report.Content(title=folder.resolve().name, predictions=table, curves=curves)
+    content.times = run_times(curves, steps, table)
+    if config is not None:
+        content.title = f"{config['Arch']['name']}, {folder.resolve().name}"
+        content.config = config_file.read_text(encoding="utf-8") if config_file else to_yaml(config.to_dict())
+        content.cost = _part(content, "cost", lambda: config_cost(config))
+        if table is not None and table.about.get("weights"):
+            weights = str(table.about["weights"])
+            content.activations = _part(content, "where it looked", lambda: activations(config, weights, table))
+    return content
+
+
+def _part(content: report.Content, what: str, compute: Callable):
+    """Compute a part of the report; what cannot be had for this network is left out by name, the rest stands."""
+    try:
+        return compute()
+    except UserError as error:
+        content.left_out[what] = error.message
+        return () if what != "cost" else None
+
+
+def from_package(folder: Path, *, timed: bool = True) -> report.Content:
+    """Gather an exported package: forms, parity, latency here, cost."""
+    package = open_package(folder)
+    meta = package.meta
+    height, width = meta["input"]["shape"][2:]
+    if meta["input"]["layout"] == "NHWC":
+        height, width = meta["input"]["shape"][1:3]
+    facts = [("input", f"{height}x{width} {meta['input']['dtype']}"), ("classes", str(meta["class_num"]))]
+    for row in meta.get("accuracy", ()):
+        where = f" on {measured_on(row)}" if measured_on(row) else ""
+        of = f" of {row['samples']:,} photos" if "samples" in row else f", {row.get('source', 'measured elsewhere')}"
+        same = f"; as float in {100 * row['agreement']:.1f} %" if "agreement" in row else ""
+        facts.append((f"top-1 of {row['form']}{where}", f"{100 * row['top1']:.2f} %{of}{same}"))
+    facts += [(f"written by {name}", str(version)) for name, version in meta.get("versions", {}).items()]
+    content = report.Content(f"{meta['name']}, package", forms=forms(package), data=facts)
+    if meta["name"] in MODELS:
+        network = create_model(meta["name"], class_num=meta["class_num"])
+        content.cost = _part(content, "cost", lambda: model_cost(meta["name"], network, (height, width)))
+    if timed:
+        content.latencies = _part(content, "latency", lambda: package_latencies(package))
+    return content
+
+
+def forms(package: Package) -> list[dict]:
+    """Return a package's forms with their sizes and how far they depart from the trained model."""
+    return [
+        {
+            "name": form["name"],
+            "precision": form["precision"],
+            "bytes": sum((package.folder / path).stat().st_size for path in form["files"]),
+            "max_difference": form.get("max_difference"),
+        }
+        for form in package.meta["forms"]
+    ]
+
+
+def package_of(folder: Path) -> Package | None:
+    """Return the package exported from a run: where its config says, of its network, and newer than its weights."""
+    config_file = effective_config(folder)
+    written = [path.stat().st_mtime for path in folder.glob("*.pdparams")]
+    if config_file is None or not written:
+        return None
+    config = load_config(config_file)
+    place = Path(config.get("Global.save_inference_dir") or "./inference")
+    made = place / "package.json"
+    if not made.is_file() or made.stat().st_mtime < max(written):
+        return None
+    package = open_package(place)
+    same = package.meta["name"] == config["Arch"]["name"] and package.meta["class_num"] == config.get("Arch.class_num")
+    return package if same else None
+
+
+def package_latencies(package: Package, threads: int | None = None) -> list[dict]:
+    """Return the median milliseconds of each backend that runs the package here, batch 1."""
+    threads = threads or usable_cores()
+    runs = {
+        name if precision == "fp32" else f"{name} {precision}": backends.open_backend(
+            package, name, threads, precision
+        )[2]
+        for precision in ("fp32", "int8")
+        for name in backends.usable(package, precision)
+        if name != "lite"
+    }
+    times = backends.measure(runs, backends.sample_input(package)) if runs else {}
+    return [
+        {"backend": name, "threads": threads, "median_ms": 1000 * statistics.median(seconds)}
+        for name, seconds in times.items()
+    ]
+
+
+def model_cost(name: str, model, resolution: tuple[int, int]) -> dict:
+    """Return a network's cost for the report."""
+    family = family_of(model)
+    return {"model": name, "paper": family.paper if family else "", **measure(model, resolution).to_dict()}
+
+
+def config_cost(config: Mapping) -> dict:
+    """Return the cost of a configuration's network at its evaluation size."""
+    shape = config.get("Global.image_shape") or (3, 224, 224)
+    return model_cost(config["Arch"]["name"], build_model(config["Arch"]), (int(shape[1]), int(shape[2])))
+
+
+def run_times(curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predictions | None) -> list[tuple[str, str]]:
+    """Return the time and throughput that a run wrote down."""
+    facts = []
+    seconds = [row["seconds"] for row in curves if "seconds" in row]
+    if seconds:
+        facts += [("epochs", str(len(curves))), ("training", _duration(sum(seconds)))]
+        facts.append(("an epoch", _duration(statistics.median(seconds))))
+    rates = [row["images_per_second"] for row in steps if "images_per_second" in row]
+    if rates:
+        facts.append(("training, images a second", f"{statistics.median(rates):.1f}"))
+    if table is not None and table.about.get("seconds"):
+        spent = float(table.about["seconds"])
+        facts += [("evaluation", _duration(spent)), ("evaluation, images a second", f"{len(table) / spent:.1f}")]
+    return facts
+
+
+def activations(config: Mapping, weights: str, table: Predictions, count: int = LOOKED_AT) -> list[dict]:
+    """Return class activation maps of a few photos: half of the most wrong, half of the surest right ones.
+
+    Photos that are gone are left out.
+
+    Raises:
+        UserError: this network, or this size, has no such maps.
+    """
+    right = np.flatnonzero(table.correct)
+    surest = right[np.argsort(-table.scores[right, 0], kind="stable")]
+    chosen = [*figures.most_wrong(table, count // 2), *(int(i) for i in surest[: count - count // 2])]
+    ops = deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
+    transform = build_transforms(ops)
+    model = build_model(config["Arch"])
+    load_weights(model, weights, class_num_may_differ=False)
+    rows = []
+    for i in chosen:
+        try:
+            tensor = np.ascontiguousarray(transform(Path(table.paths[i]).read_bytes()), np.float32)
+        except (DataError, OSError):
+            continue
+        maps, _ = cam.class_activation(model, tensor[None], table.classes[i, :1])
+        if maps[0].size < 4:
+            raise UserError("at this size its last features are one point: there is no where")
+        seen = pictures(tensor[None], ops)
+        if seen is None:
+            raise UserError("its input cannot be shown as a picture")
+        text = f"{table.names[table.classes[i, 0]]} {100 * table.scores[i, 0]:.1f} %"
+        if not table.correct[i]:
+            text += f", true: {table.names[table.labels[i]]}"
+        rows.append({"path": table.paths[i], "overlay": cam.overlay(seen[0], maps[0]), "text": text})
+    return rows
+
+
+def effective_config(folder: Path) -> Path | None:
+    """Return the configuration that a training wrote into its folder, if there was one."""
+    return next((path for path in sorted(folder.glob("*.yaml")) if is_effective(path)), None)
+
+
+def _speed(steps: Sequence[Mapping], epoch: float) -> dict[str, float]:
+    rates = [row["images_per_second"] for row in steps if row.get("epoch") == epoch and "images_per_second" in row]
+    return {"images_per_second": statistics.median(rates)} if rates else {}
+
+
+def _csv(path: Path) -> list[dict[str, float]]:
+    return report.read_curves(path) if path.is_file() else []
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(int(round(seconds)), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
