@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ppmobilenet.errors import UserError
+from ppmobilenet.errors import UserError, did_you_mean
+from ppmobilenet.models.family import FAMILIES
+from ppmobilenet.registry import MODELS
 
 PEERS = Path(__file__).resolve().parents[2] / "tests" / "peers" / "mobilenets_torch.py"
 
@@ -29,7 +31,6 @@ CANDIDATES = {
     "two_processes": "accelerated, two data-parallel processes that share the threads and the batch",
     "torch": "PyTorch, channels_last",
 }
-MODELS = {"v1": "MobileNetV1", "v2": "MobileNetV2"}
 
 
 def measure(
@@ -45,7 +46,7 @@ def measure(
     """Run every combination and return the rows and ratios.
 
     Args:
-        models: of ``v1``, ``v2`` (scale 1.0).
+        models: families by their short names (``v1``, ``v2``), or names of :func:`ppmobilenet.list_models`.
         batches: images a step.
         threads: threads a candidate may use.
         candidates: of :data:`CANDIDATES`; what cannot run here is left out, with the reason in ``skipped``.
@@ -59,8 +60,9 @@ def measure(
         ``v2.accelerated_over_stock`` too.
 
     Raises:
-        UserError: a candidate stopped, with its last words.
+        UserError: an unknown model; or a candidate stopped, with its last words.
     """
+    names = {model: _network(model) for model in models}
     result: dict = {"size": size, "rounds": rounds, "cores": os.cpu_count(), "rows": [], "skipped": {}}
     usable = [c for c in candidates if c not in ("torch",) or _has_torch(result["skipped"])]
     for model in models:
@@ -68,7 +70,7 @@ def measure(
             for count in threads:
                 here = [c for c in usable if c != "two_processes" or (count > 1 and count % 2 == 0 and batch % 2 == 0)]
                 medians = {}
-                for candidate, speeds in _take_turns(here, MODELS[model], batch, count, size, rounds).items():
+                for candidate, speeds in _take_turns(here, names[model], batch, count, size, rounds).items():
                     medians[candidate] = statistics.median(speeds)
                     row = {
                         "model": model,
@@ -92,6 +94,15 @@ def measure(
                             if batch == batches[0] and count == max(threads):
                                 result[f"{model}.{candidate}_over_{over}"] = ratio
     return result
+
+
+def _network(model: str) -> str:
+    """Return the name that create_model knows."""
+    known = list(MODELS)
+    short = {family.short: family.name for family in FAMILIES.values() if family.short}
+    if model not in short and model not in known:
+        raise UserError(f"unknown model {model!r}", where="--models", hint=did_you_mean(model, [*short, *known]))
+    return short.get(model, model)
 
 
 def _has_torch(skipped: dict) -> bool:

@@ -10,7 +10,7 @@ from ppmobilenet.commands._common import Outcome, whole
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="one of `ppmobilenet cost --list`, for example MobileNetV2_x0_5")
     parser.add_argument("--list", action="store_true", help="list the models")
-    parser.add_argument("--scale", type=float, help="width multiplier of MobileNetV1 or MobileNetV2")
+    parser.add_argument("--scale", type=float, help="width multiplier, of a model whose name fixes none")
     parser.add_argument("--class-num", type=whole(0), default=1000, metavar="N", help="classes (1000)")
     parser.add_argument("--resolution", type=whole(32, 4096), default=224, metavar="PX", help="side of the image (224)")
     parser.add_argument("--batch", type=whole(1), default=1, metavar="N", help="images at once, for memory (1)")

@@ -21,6 +21,7 @@ class Family:
         variants: what can be built by name, in the order of tables: the class, or ``functools.partial`` of it with
             what the name fixes: ``{"MobileNetV2_x0_5": partial(MobileNetV2, scale=0.5), "MobileNetV2": MobileNetV2}``.
         paper: where the network was published.
+        short: what benchmarks call its x1.0 variant: ``"v2"``.
         automatic_names: PaddleClas names no parameter of it, so the optimizer states that it writes have Paddle's
             numbered names (``conv2d_0.w_0``), and those written here get them too.
     """
@@ -29,6 +30,7 @@ class Family:
     network: type
     variants: Mapping[str, Callable]
     paper: str = ""
+    short: str = ""
     automatic_names: bool = False
 
     def fixed(self, variant: str) -> dict:

@@ -155,6 +155,7 @@ FAMILY = register(
             "MobileNetV1": MobileNetV1,
         },
         paper="https://arxiv.org/abs/1704.04861",
+        short="v1",
         automatic_names=True,
     )
 )

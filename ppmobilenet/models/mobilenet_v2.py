@@ -246,5 +246,6 @@ FAMILY = register(
             "MobileNetV2_x2_0": MobileNetV2_x2_0,
         },
         paper="https://arxiv.org/abs/1801.04381",
+        short="v2",
     )
 )

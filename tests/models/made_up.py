@@ -148,11 +148,12 @@ LAYOUTS = layouts.Layouts(
 @contextmanager
 def registered():
     """Add the family by the public calls; take it back at the end, for other tests."""
+    before = [(table, set(table)) for table in (FAMILIES, VARIANTS, layouts.LAYOUTS)]
     register(FAMILY)
     layouts.register(LAYOUTS)
     try:
         yield FAMILY
     finally:
-        for table, names in ((FAMILIES, [FAMILY.name]), (VARIANTS, FAMILY.variants), (layouts.LAYOUTS, [FAMILY.name])):
-            for name in names:
-                table.pop(name, None)
+        for table, names in before:
+            for name in set(table) - names:
+                del table[name]

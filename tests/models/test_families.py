@@ -129,6 +129,15 @@ def test_the_whole_way(name, data, tmp_path, capsys):
     assert (">Where it looked</h2>" in page, ">Left out</h2>" in page) == (not one_point, one_point)
 
 
+def test_what_contributing_shows_works(repo):
+    page = (repo / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", page, re.S)[1].replace("from .", "from ppmobilenet.models.")
+    exec(compile(code, "CONTRIBUTING.md", "exec"), {"__name__": "my_net"})
+    assert create_model("MyNet_x0_5", class_num=2)(photos()).shape == [2, 2]
+    maps = create_model("MyNet", features_only=True)(photos())
+    assert [m.shape for m in maps] == [[2, 32, 16, 16], [2, 64, 8, 8]]
+
+
 def test_a_name_twice_is_refused():
     with pytest.raises(ValueError, match="'GatedNet' is registered twice"):
         register(made_up.FAMILY)

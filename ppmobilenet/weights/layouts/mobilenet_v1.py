@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ppmobilenet.weights.layouts import (
-    AS_BUILT,
-    PADDLE_FILES,
-    PC,
-    PS,
-    TF,
-    Layouts,
-    number_blocks,
-    register,
-    scales,
-)
+from ppmobilenet.weights.layouts import AS_BUILT, PADDLE_FILES, PC, PS, TF, Layouts, number_blocks, register, scales
 from ppmobilenet.weights.schemes import PARAM_ATTR, Scheme
 
 SCHEMES = (
@@ -41,11 +31,7 @@ SCHEMES = (
     Scheme(
         "paddle-vision-v1",
         "paddle.vision MobileNetV1",
-        (
-            ("stem", "conv1.{0,1}"),
-            ("dw", "conv<b>._depthwise_conv.{0,1}"),
-            ("out", "conv<b>._pointwise_conv.{0,1}"),
-        ),
+        (("stem", "conv1.{0,1}"), ("dw", "conv<b>._depthwise_conv.{0,1}"), ("out", "conv<b>._pointwise_conv.{0,1}")),
         ("fc",),
     ),
     Scheme(

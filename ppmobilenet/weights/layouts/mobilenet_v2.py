@@ -7,17 +7,7 @@ from itertools import product
 from math import ceil
 
 from ppmobilenet.models.widths import scaled_width
-from ppmobilenet.weights.layouts import (
-    AS_PAPER,
-    PC,
-    PS,
-    TF,
-    WITH_NORM,
-    Layouts,
-    number_blocks,
-    register,
-    scales,
-)
+from ppmobilenet.weights.layouts import AS_PAPER, PC, PS, TF, WITH_NORM, Layouts, number_blocks, register, scales
 from ppmobilenet.weights.schemes import PARAM_ATTR, Scheme
 
 _TORCHVISION = (
