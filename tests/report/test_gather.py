@@ -65,7 +65,18 @@ def run(model, repo, tmp_path_factory):
 @pytest.fixture(scope="module")
 def package(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported") / "inference"
-    accuracy = [{"form": "inference", "top1": 0.875, "top5": 1.0, "samples": 341}]
+    accuracy = [
+        {"form": "inference", "top1": 0.875, "top5": 1.0, "samples": 341},
+        {"form": "trained", "top1": 0.9, "epoch": 3, "source": "evaluation during training"},
+        {
+            "form": "lite-armv8-int8",
+            "processor": "armv8",
+            "computed": True,
+            "top1": 0.5,
+            "agreement": 0.625,
+            "samples": 1000,
+        },
+    ]
     export_layer(
         model,
         folder,
@@ -139,6 +150,9 @@ def test_a_package(package, tmp_path, capsys):
     assert {row["backend"] for row in found["latencies"]} >= {"paddle"}
     assert all(0 < row["median_ms"] < 1e4 for row in found["latencies"])
     assert found["data"]["top-1 of inference"] == "87.50 % of 341 photos" and found["data"]["input"] == "64x64 float32"
+    assert found["data"]["top-1 of trained"] == "90.00 %, evaluation during training"
+    board = found["data"]["top-1 of lite-armv8-int8 on armv8, computed"]
+    assert board == "50.00 % of 1,000 photos; as float in 62.5 %"
     assert found["cost"]["parameters"] < 250_000
     assert main(["report", str(package), "-o", str(tmp_path / "there"), "--untimed"]) == 0
     assert "Latency" not in (tmp_path / "there" / "report.html").read_text()

@@ -6,39 +6,47 @@
 namespace ppmobilenet {
 namespace {
 
-constexpr int kSignals[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-constexpr const char kNoInstruction[] =
-    "error: this processor lacks an instruction that the model needs (fp16 needs ARMv8.2): choose another --form\n";
+struct Ending {
+  int signal;
+  const char* name;
+};
+constexpr Ending kEndings[] = {
+    {SIGABRT, "SIGABRT"}, {SIGSEGV, "SIGSEGV"}, {SIGBUS, "SIGBUS"}, {SIGFPE, "SIGFPE"}, {SIGILL, "SIGILL"}};
+constexpr size_t kCount = sizeof kEndings / sizeof kEndings[0];
 
-struct sigaction saved[sizeof kSignals / sizeof kSignals[0]];
-std::string words;  // made before anything can go wrong: a signal's handler may not allocate
-int exit_code = 0;
+struct sigaction saved[kCount];
+std::string words[kCount];  // made before anything can go wrong: a signal's handler may not allocate
+int codes[kCount];
 
 extern "C" void end_in_our_words(int signal) {
-  ssize_t written;
-  if (signal == SIGILL) {
-    written = write(STDERR_FILENO, kNoInstruction, sizeof kNoInstruction - 1);
-    exit_code = kUsage;
-  } else {
-    written = write(STDERR_FILENO, words.data(), words.size());
+  for (size_t i = 0; i < kCount; ++i) {
+    if (kEndings[i].signal != signal) continue;
+    const ssize_t written = write(STDERR_FILENO, words[i].data(), words[i].size());
+    static_cast<void>(written);
+    _exit(codes[i]);
   }
-  static_cast<void>(written);
-  _exit(exit_code);
 }
 
 }  // namespace
 
 Guard::Guard(Exit code, const std::string& message) {
-  words = "error: " + message + "\n";
-  exit_code = code;
   struct sigaction action = {};
   action.sa_handler = end_in_our_words;
   sigemptyset(&action.sa_mask);
-  for (size_t i = 0; i < sizeof kSignals / sizeof kSignals[0]; ++i) sigaction(kSignals[i], &action, &saved[i]);
+  for (size_t i = 0; i < kCount; ++i) {
+    words[i] = "error: " + message + " (" + kEndings[i].name + ")\n";
+    codes[i] = code;
+    if (kEndings[i].signal == SIGILL) {
+      words[i] = "error: this processor lacks an instruction that the model needs (fp16 needs ARMv8.2): choose another "
+                 "--form (SIGILL)\n";
+      codes[i] = kUsage;
+    }
+    sigaction(kEndings[i].signal, &action, &saved[i]);
+  }
 }
 
 Guard::~Guard() {
-  for (size_t i = 0; i < sizeof kSignals / sizeof kSignals[0]; ++i) sigaction(kSignals[i], &saved[i], nullptr);
+  for (size_t i = 0; i < kCount; ++i) sigaction(kEndings[i].signal, &saved[i], nullptr);
 }
 
 }  // namespace ppmobilenet
