@@ -12,6 +12,7 @@ the gradients.
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
 import threading
 from collections.abc import Sequence
@@ -270,7 +271,7 @@ class _Gradients:
     def __init__(self, call: _Call, saved: c_void_p):
         self._call, self._saved = call, saved
         self._versions = call.versions()
-        self._guard = paddle.ones([1], dtype="float32")
+        self.guard = paddle.ones([1], dtype="float32")
         self._found: dict[object, paddle.Tensor] = {}
 
     def arrived(self, gradient: paddle.Tensor) -> None:
@@ -282,7 +283,7 @@ class _Gradients:
             sound = False
         if not sound:  # an operator that saved the guard refuses it, as stock operators refuse what was changed
             with paddle.no_grad():
-                self._guard.zero_()
+                self.guard.zero_()
 
     def of(self, key: object):
         """The hook of the tensor that ``key`` belongs to."""
@@ -317,7 +318,8 @@ def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
     for key, row in rows:
         zero._share_underline_tensor_to(row)  # a number with the row's place in the graph
         row.register_hook(gradients.of(key))
-    token = paddle.add_n([row for _, row in rows]) * gradients._guard * holder
+    # of two operands Paddle leaves out the one that a partial gradient does not need; add_n goes to all
+    token = functools.reduce(paddle.add, [row for _, row in rows]) * gradients.guard * holder
     full = paddle.expand(paddle.flatten(token), call.shape)
     full.register_hook(gradients.arrived)
     return paddle.reshape(full, call.shape)  # apart from full: hooks of the user's come before ours
@@ -335,6 +337,8 @@ def execute(engine: Engine, steps: Sequence[Step], x: paddle.Tensor) -> paddle.T
     keep = paddle.is_grad_enabled() and call.differentiable
     if keep and steps[0].kind == DENSE3 and not x.stop_gradient:
         raise Unsupported("the gradient of the pixels: not on the way of training")
+    if keep and any(layer.needs_gradient & 6 in (2, 4) for layer in call.layers):
+        raise Unsupported("of a scale and its offset only one is trained: Paddle then gives it no gradient")
     call.prepare(keep)
     saved = _Loan(call.sizes.saved)
     out = _graph(call, saved) if keep else paddle.empty(call.shape, dtype="float32")
