@@ -2,6 +2,7 @@
 
 import ctypes
 import pickle
+import re
 import subprocess
 import sys
 
@@ -12,10 +13,12 @@ import pytest
 from made_up import Chain
 from test_accelerate import batch, network
 
+from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
 from ppmobilenet.kernels import accelerate, build, run
 from ppmobilenet.kernels.plan import plan
 from ppmobilenet.models import mobilenet_v1, mobilenet_v2
+from ppmobilenet.training.inputs import check_images
 
 try:
     LIBRARY = build.load_library()
@@ -50,6 +53,15 @@ def test_other_channels_are_refused(shape):
         with pytest.raises(ValueError, match="channels|4-D"):
             model(paddle.ones(shape))
         model.eval()
+
+
+@pytest.mark.parametrize("shape", ([2, 64, 64, 3], [2, 4, 64, 64], [2, 1, 64, 64], [2, 3, 64]), ids=str)
+def test_batches_of_another_shape_have_a_message(shape):
+    labels = np.zeros(2, np.int64)
+    check_images(network(), Batch(np.zeros([2, 3, 64, 64], np.float32), labels, labels), "Train")
+    with pytest.raises(UserError, match=re.escape(str(shape))) as told:
+        check_images(network(), Batch(np.zeros(shape, np.float32), labels, labels), "Train")
+    assert "DataLoader.Train.dataset.transform_ops" in str(told.value) and "ToCHWImage" in str(told.value)
 
 
 def test_backward_again_and_again():
@@ -110,9 +122,9 @@ class Halved(mobilenet_v1.MobileNetV1):
         return super().forward(x)[:, :2]
 
 
-class Noisy(mobilenet_v1.MobileNetV1):
-    def _pyramid(self, x):
-        return super()._pyramid(x + 1 if self.training else x)
+class Fewer(mobilenet_v1.MobileNetV1):
+    def units(self):
+        return super().units()[:2]
 
 
 class Doubled(mobilenet_v1.MobileNetV1):
@@ -122,7 +134,7 @@ class Doubled(mobilenet_v1.MobileNetV1):
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    ((Halved, "Halved has a forward of its own"), (Noisy, "Noisy has its own _pyramid"), (Doubled, None)),
+    ((Halved, "Halved has a forward of its own"), (Fewer, "Fewer has its own units"), (Doubled, None)),
 )
 def test_subclasses(kind, reason):
     with paddle.utils.unique_name.guard():
