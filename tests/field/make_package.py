@@ -22,9 +22,9 @@ def make(folder: Path, int8: bool = False) -> None:
     """Write everything into an empty or new folder."""
     import paddle
 
-    from ppmobilenet.data.transforms import build_transforms
     from ppmobilenet.field.predictor import softmax
     from ppmobilenet.field.preprocessing import deployment_ops
+    from ppmobilenet.photos.operators import build
     from ppmobilenet.workshop.forms import export_layer
     from ppmobilenet.workshop.quantize import Plan
 
@@ -39,7 +39,7 @@ def make(folder: Path, int8: bool = False) -> None:
     pil[1]["ResizeImage"].update(interpolation="bicubic", backend="pil")
     model, answers = lively("MobileNetV2_x0_25"), {}
     for name, ops in {"usual": ops_for(32), "pil": pil}.items():
-        transform = build_transforms(deployment_ops(ops))
+        transform = build(deployment_ops(ops))
         files = sorted(photos.iterdir())
         batch = np.stack([np.ascontiguousarray(transform(file)) for file in files])
         with paddle.no_grad():

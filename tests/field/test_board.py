@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.field.golden import golden_photo, synthetic_photo, write_golden
 from ppmobilenet.field.package import dump_json, list_files, write_package
+from ppmobilenet.photos.operators import build
 
 REPO = Path(__file__).resolve().parents[2]
 BOARD = REPO / "ppmobilenet/field/board"
@@ -77,7 +77,7 @@ def make_package(
 ) -> Path:
     """A package whose model is the stand-in's: ``weights`` [class_num, 3] on the means of the planes."""
     folder.mkdir()
-    tensor = build_transforms(OPS)(photo)
+    tensor = build(OPS)(photo)
     logits = (weights @ tensor.reshape(3, -1).mean(axis=1)).astype(np.float32)
     (folder / f"{target}_fp32.nb").write_bytes(bytes(1024) + weights.astype("<f4").tobytes() + model_end)
     form = {"name": f"lite-{target}-fp32", "engine": "lite", "precision": "fp32", "target": target}
@@ -120,14 +120,14 @@ def test_tensors_equal_pythons(classify, package, shared, tmp_path):
     for photo in _photos(shared):
         run(classify, package, photo, "--tensor", tmp_path / "t.bin")
         there = np.fromfile(tmp_path / "t.bin", "<f4")
-        here = build_transforms(OPS)(photo.read_bytes()).ravel()
+        here = build(OPS)(photo.read_bytes()).ravel()
         # the decoder of this OpenCV and of Python's own may differ by a grey level or so: compare from the pixels on
         pixels = cv2.imread(str(photo))
         png = tmp_path / "p.png"
         cv2.imwrite(str(png), pixels)
         run(classify, package, png, "--tensor", tmp_path / "t2.bin")
         there_png = np.fromfile(tmp_path / "t2.bin", "<f4")
-        assert np.abs(there_png - build_transforms(OPS)(png.read_bytes()).ravel()).max() < 1e-5
+        assert np.abs(there_png - build(OPS)(png.read_bytes()).ravel()).max() < 1e-5
         assert np.abs(there - here).max() < 0.1
 
 
@@ -145,7 +145,7 @@ def test_classes_equal_pythons_and_a_bad_photo_loses_nothing(classify, package, 
     assert len(lines) == 3
     weights = np.fromfile(next(package.glob("*.nb")), "<f4", offset=1024).reshape(-1, 3)
     for photo, line in zip(photos, lines):
-        logits = weights @ build_transforms(OPS)(photo.read_bytes()).reshape(3, -1).mean(axis=1)
+        logits = weights @ build(OPS)(photo.read_bytes()).reshape(3, -1).mean(axis=1)
         assert line.startswith(f"{photo}:") and f"{LABELS[int(logits.argmax())]} ({logits.argmax()})" in line
 
 
@@ -341,7 +341,7 @@ def test_int8_on_an_emulated_board_is_what_was_computed(tmp_path, shared):
     load_weights(model, shared / "weights/MobileNetV1_x0_25.npz")
     model.eval()
     photos = _photos(shared)
-    tensors = np.stack([np.ascontiguousarray(build_transforms(OPS)(photo)) for photo in photos])
+    tensors = np.stack([np.ascontiguousarray(build(OPS)(photo)) for photo in photos])
     package = export_layer(
         model,
         tmp_path / "package",

@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 from ppmobilenet.config import load_config
-from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.field import inference_yml, package
 from ppmobilenet.field.folder import replacing
 from ppmobilenet.field.labels import IMAGENET_LABELS, find_label_file, label_names, read_labels
 from ppmobilenet.field.preprocessing import deployment_ops, spell_out
+from ppmobilenet.photos.operators import build
 from ppmobilenet.workshop.from_config import check_labels, deployment_labels
 
 OPS = [
@@ -161,7 +161,7 @@ def test_normalisation_of_chw_is_written_as_that_of_hwc():
     assert [next(iter(op)) for op in listed] == ["ResizeImage", "NormalizeImage", "ToCHWImage"]
     photo = np.random.default_rng(0).integers(0, 255, (50, 60, 3), np.uint8)
     listed[1]["NormalizeImage"].pop("channel_num")
-    ours, theirs = build_transforms(ops[1:])(photo), build_transforms(listed)(photo)
+    ours, theirs = build(ops[1:])(photo), build(listed)(photo)
     assert ours.shape == (3, 32, 32) and np.array_equal(ours, theirs)
 
 

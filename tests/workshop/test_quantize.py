@@ -355,11 +355,11 @@ def test_released_weights_keep_their_answers_in_int8(shared, tmp_path):
     """MobileNetV1_x0_25 on real photos: the logits of int8 go with those of float."""
     model = create_model("MobileNetV1_x0_25", pretrained=shared / "weights/MobileNetV1_x0_25.npz")
     ops = [{"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": 224}}, {"NormalizeImage": {"order": ""}}]
-    from ppmobilenet.data.transforms import build_transforms
     from ppmobilenet.field.preprocessing import deployment_ops
+    from ppmobilenet.photos.operators import build
 
     photos = sorted((shared / "data/clothing/train").rglob("*.jpg"))[::60] + sorted((shared / "images").iterdir())
-    tensors = np.stack([np.ascontiguousarray(build_transforms(deployment_ops(ops))(photo)) for photo in photos])
+    tensors = np.stack([np.ascontiguousarray(build(deployment_ops(ops))(photo)) for photo in photos])
     folder = export_layer(
         model, tmp_path / "package", name="x", ops=ops, labels=[str(n) for n in range(1000)], to=["pdmodel"],
         photos=[photos[-1].read_bytes()], softmax_inside=False, int8=Plan(tensors), log=lambda line: None,
