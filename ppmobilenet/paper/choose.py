@@ -247,5 +247,5 @@ def _latency(family: str, scale: float, resolution: int, threads: int) -> float:
         shape = [-1, 3, resolution, resolution]
         package = Package(Path(folder), {"input": {"shape": shape, "dtype": "float32"}, "forms": [form]})
         runs = {name: backends.open_backend(package, name, threads)[2] for name in backends.usable(package)}
-        times = backends.measure(runs, backends.sample_input(package))
+        times = backends.time_in_turn(runs, backends.sample_input(package))
         return 1000 * min(statistics.median(seconds) for seconds in times.values())

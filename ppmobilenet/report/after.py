@@ -12,6 +12,7 @@ from pathlib import Path
 import paddle
 
 from ppmobilenet.config import Config, load_config
+from ppmobilenet.data import classes
 from ppmobilenet.data.build import build_dataset
 from ppmobilenet.errors import UserError
 from ppmobilenet.report import gather
@@ -20,7 +21,6 @@ from ppmobilenet.report.predictions import FILE_NAME, Collector, Predictions
 from ppmobilenet.training.evaluator import evaluate
 from ppmobilenet.training.start import require_start
 from ppmobilenet.training.trainer import train
-from ppmobilenet.workshop.from_config import deployment_labels
 
 log = logging.getLogger("ppmobilenet")
 
@@ -101,7 +101,7 @@ def class_names(config: Config, dataset) -> list[str]:
     if dataset.class_names and len(dataset.class_names) == count:
         return list(dataset.class_names)
     try:
-        return deployment_labels(config, count)
+        return classes.class_names(config, count)
     except UserError:  # a list of other classes: it is what an export would refuse, an evaluation needs no names
         return [f"class {number}" for number in range(count)]
 

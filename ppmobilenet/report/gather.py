@@ -166,7 +166,7 @@ def package_latencies(package: Package, threads: int | None = None) -> list[dict
         for name in backends.usable(package, precision)
         if name != "lite"
     }
-    times = backends.measure(runs, backends.sample_input(package)) if runs else {}
+    times = backends.time_in_turn(runs, backends.sample_input(package)) if runs else {}
     return [
         {"backend": name, "threads": threads, "median_ms": 1000 * statistics.median(seconds)}
         for name, seconds in times.items()

@@ -18,6 +18,7 @@ from paddle import nn
 
 from ppmobilenet.data.before import check_before_training
 from ppmobilenet.data.build import build_loader
+from ppmobilenet.data.classes import check_labels
 from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.errors import NumericsError, Stopped, UserError
 from ppmobilenet.kernels import accelerate
@@ -43,7 +44,6 @@ from ppmobilenet.training.runfolder import Progress, Record, duration, logged, o
 from ppmobilenet.training.start import Start, find_start, load_start
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.stopping import Stop, listening
-from ppmobilenet.workshop.from_config import check_labels
 
 log = logging.getLogger("ppmobilenet")
 

@@ -25,8 +25,8 @@ def make(folder: Path, int8: bool = False) -> None:
     from ppmobilenet.field.predictor import softmax
     from ppmobilenet.field.preprocessing import deployment_ops
     from ppmobilenet.photos.operators import build
-    from ppmobilenet.workshop.forms import export_layer
-    from ppmobilenet.workshop.quantize import Plan
+    from ppmobilenet.workshop.int8_plan import Int8Settings, plan_layers
+    from ppmobilenet.workshop.making import PackageSpec, make_package
 
     photos = folder / "photos"
     photos.mkdir(parents=True)
@@ -45,16 +45,17 @@ def make(folder: Path, int8: bool = False) -> None:
         with paddle.no_grad():
             rows = softmax(model(paddle.to_tensor(batch)).numpy())
         answers[name] = {file.name: row.tolist() for file, row in zip(files, rows)}
-        export_layer(
+        make_package(
             model,
+            PackageSpec(
+                name="MobileNetV2_x0_25",
+                ops=ops,
+                labels=LABELS,
+                to=["onnx"],
+                photos=[photo()],
+                int8=plan_layers(model, batch, Int8Settings()) if int8 and name == "usual" else None,
+            ),
             folder / name,
-            name="MobileNetV2_x0_25",
-            ops=ops,
-            labels=LABELS,
-            to=["onnx"],
-            photos=[photo()],
-            int8=Plan(batch, "ptq", "hist", (), None) if int8 and name == "usual" else None,
-            log=lambda line: None,
         )
     (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
 

@@ -304,21 +304,23 @@ def test_a_real_package_passes_its_self_test_on_an_emulated_board(tmp_path, shar
     paddle = pytest.importorskip("paddle")
     from ppmobilenet import create_model, load_weights
     from ppmobilenet.field.predictor import Predictor
-    from ppmobilenet.workshop.forms import export_layer
+    from ppmobilenet.workshop.making import PackageSpec, make_package
 
     paddle.seed(0)
     model = create_model(name, init="kaiming_fan_out")
     if name == "MobileNetV1_x0_25":
         load_weights(model, shared / "weights/MobileNetV1_x0_25.npz")
     photos = sorted((shared / "images").glob("*.jp*g"))
-    package = export_layer(
+    package = make_package(
         model,
+        PackageSpec(
+            name=name,
+            ops=OPS,
+            labels=LABELS,
+            to=("inference", "lite-armv8"),
+            photos=[photo.read_bytes() for photo in photos],
+        ),
         tmp_path / "package",
-        name=name,
-        ops=OPS,
-        labels=LABELS,
-        to=("inference", "lite-armv8"),
-        photos=[photo.read_bytes() for photo in photos],
     )
     done = subprocess.run([*runner, str(package), "--self-test"], capture_output=True, text=True)
     assert done.returncode == 0 and "self-test passed" in done.stdout, done.stdout + done.stderr[-2000:]
@@ -333,24 +335,26 @@ def test_int8_on_an_emulated_board_is_what_was_computed(tmp_path, shared):
     runner = _arm_runner(tmp_path)
     pytest.importorskip("paddle")
     from ppmobilenet import create_model, load_weights
-    from ppmobilenet.workshop.forms import export_layer
     from ppmobilenet.workshop.int8_arithmetic import Int8Program
-    from ppmobilenet.workshop.quantize import Plan
+    from ppmobilenet.workshop.int8_plan import Int8Settings, plan_layers
+    from ppmobilenet.workshop.making import PackageSpec, make_package
 
     model = create_model("MobileNetV1_x0_25")
     load_weights(model, shared / "weights/MobileNetV1_x0_25.npz")
     model.eval()
     photos = _photos(shared)
     tensors = np.stack([np.ascontiguousarray(build(OPS)(photo)) for photo in photos])
-    package = export_layer(
+    package = make_package(
         model,
+        PackageSpec(
+            name="MobileNetV1_x0_25",
+            ops=OPS,
+            labels=LABELS,
+            to=("pdmodel", "lite-armv8"),
+            photos=[photo.read_bytes() for photo in photos[:3]],
+            int8=plan_layers(model, tensors, Int8Settings()),
+        ),
         tmp_path / "package",
-        name="MobileNetV1_x0_25",
-        ops=OPS,
-        labels=LABELS,
-        to=("pdmodel", "lite-armv8"),
-        photos=[photo.read_bytes() for photo in photos[:3]],
-        int8=Plan(tensors),
     )
     command = [*runner, str(package), "--form", "lite-armv8-int8", "--topk", "1000", *map(str, photos)]
     done = subprocess.run(command, capture_output=True, text=True)

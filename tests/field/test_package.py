@@ -15,13 +15,13 @@ import pytest
 import yaml
 
 from ppmobilenet.config import load_config
+from ppmobilenet.data.classes import check_labels, class_names
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.field import inference_yml, package
 from ppmobilenet.field.folder import replacing
-from ppmobilenet.field.labels import IMAGENET_LABELS, find_label_file, label_names, read_labels
 from ppmobilenet.field.preprocessing import deployment_ops, spell_out
+from ppmobilenet.photos.labels import IMAGENET_LABELS, find_label_file, label_names, read_labels
 from ppmobilenet.photos.operators import build
-from ppmobilenet.workshop.from_config import check_labels, deployment_labels
 
 OPS = [
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
@@ -360,7 +360,7 @@ def test_a_training_looks_at_the_label_list_first(repo, tmp_path, text, words):
     config = load_config(repo / "configs/quick_start/MobileNetV2_finetune.yaml", overrides)
     if words is None:
         check_labels(config)
-        assert deployment_labels(config, 2) == ["cat", "dog"]
+        assert class_names(config, 2) == ["cat", "dog"]
         return
     with pytest.raises(UserError) as caught:
         check_labels(config)
