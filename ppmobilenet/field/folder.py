@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.field.package import read_json
-from ppmobilenet.machine import process_lives
-
-_CANNOT_WRITE = {
-    getattr(errno, name)
-    for name in ("ENOENT", "ENOSPC", "EDQUOT", "EFBIG", "EACCES", "EPERM", "EROFS", "EIO", "ENAMETOOLONG", "ENOTDIR")
-}
-
-
-@contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Say disk-full, read-only and the like as a UserError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
-            raise
-        raise UserError(
-            f"cannot write {target}: {error.strerror or error}",
-            hint="nothing was changed there; free space or rights are needed, or another folder (--output)",
-        ) from error
-
+from ppmobilenet.files import whole_folder
 
 _OURS = ("package.json", "inference.yml", "golden", "int8")
 
@@ -63,25 +39,6 @@ def _refuse_foreign(target: Path) -> None:
         )
 
 
-def _sync(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Swap two folders in one step (Linux renameat2); False where the system cannot."""
-    try:
-        call = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    at_cwd, exchange = -100, 2
-    return call(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), exchange) == 0
-
-
 @contextmanager
 def replacing(target: str | Path) -> Iterator[Path]:
     """Give a new folder to write into; when the block ends well it becomes ``target``, in one step.
@@ -94,35 +51,6 @@ def replacing(target: str | Path) -> Iterator[Path]:
     """
     target = Path(os.path.abspath(os.path.expanduser(target)))
     _refuse_foreign(target)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for left in target.parent.glob(f".{target.name}.partial-*"):  # of an export that was killed
-            pid = left.name.rpartition("partial-")[2].split("-")[0]
-            if pid.isdigit() and not process_lives(int(pid)):
-                shutil.rmtree(left, ignore_errors=True)
-        if target.is_dir() and not os.access(target, os.W_OK):
-            raise PermissionError(13, "Permission denied")
-        new = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-{os.getpid()}-", dir=target.parent))
-    try:
-        with writing(target):
-            umask = os.umask(0)
-            os.umask(umask)
-            new.chmod(0o777 & ~umask)
-            yield new
-            _sync(new)
-            if not target.exists():
-                os.rename(new, target)
-            elif not _exchange(new, target):
-                old = new.with_name(new.name + "-old")
-                os.rename(target, old)
-                try:
-                    os.rename(new, target)
-                except OSError:
-                    os.rename(old, target)
-                    raise
-                shutil.rmtree(old, ignore_errors=True)
-            parent = os.open(target.parent, os.O_RDONLY)
-            os.fsync(parent)
-            os.close(parent)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)  # after an exchange this is the old package
+    hint = "nothing was changed there; free space or rights are needed, or another folder (--output)"
+    with whole_folder(target, hint=hint) as new:
+        yield new

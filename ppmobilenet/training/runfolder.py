@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ppmobilenet import files
 from ppmobilenet.errors import UserError
-from ppmobilenet.training import disk
 from ppmobilenet.training.board import Board
 
 log = logging.getLogger("ppmobilenet")
@@ -116,7 +116,7 @@ class Table:
         writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        disk.write_text(path, text.getvalue())
+        files.write_text(path, text.getvalue(), newline="")
         self._file = open(path, "a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, self._columns, restval="", lineterminator="\n")
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
+from ppmobilenet import files
 from ppmobilenet.config import load_config
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
@@ -288,13 +289,14 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(written):
 
 def test_the_leftover_of_a_killed_export_is_removed_by_the_next(tmp_path):
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left = tmp_path / f".out.partial-{int(dead.stdout)}-abc"
-    left.mkdir()
-    mine = tmp_path / f".out.partial-{os.getpid()}-abc"
-    mine.mkdir()
+    mine = files.beside(tmp_path / "out")
+    left = tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{int(dead.stdout)}-")
+    elsewhere = tmp_path / f".out.partial-{int(dead.stdout)}-another_machine-abc"
+    for folder in (mine, left, elsewhere):
+        folder.mkdir()
     with replacing(tmp_path / "out") as folder:
         write(folder)
-    assert not left.exists() and mine.exists()
+    assert not left.exists() and mine.exists() and elsewhere.exists()
 
 
 def test_a_transform_that_only_python_knows_is_refused():
