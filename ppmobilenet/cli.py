@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Mapping
 from typing import NoReturn
 
-from ppmobilenet import __version__, telling
+from ppmobilenet import __version__, files, telling
 from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_you_mean, missing_package, nearest
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
@@ -156,11 +156,7 @@ def _carry_out(module, args: argparse.Namespace) -> int:
         if args.json == "-":
             print(text, end="")
         else:
-            try:
-                with open(args.json, "w", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(text)
-            except OSError as error:
-                raise UserError(f"cannot be written: {error.strerror}", where=f"--json {args.json}") from error
+            files.write_text(args.json, text, where="--json")
     return outcome.exit_code
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppmobilenet import files
 from ppmobilenet.errors import EXTRAS, DamagedFileError, UserError, did_you_mean
 from ppmobilenet.field.engines import lite_runtime, onnx_runtime, paddle_inference
 from ppmobilenet.field.engines.base import Engine
@@ -329,8 +330,5 @@ def remember_choice(package: Package, threads: int, precision: str, seconds: Map
     }
     choices = _read_choices(path)
     choices.setdefault(_machine(), {})[_model_key(package, names, threads, precision)] = entry
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(choices, indent=1), encoding="utf-8")
-        os.replace(partial, path)
+    with contextlib.suppress(UserError, OSError):
+        files.write_text(path, json.dumps(choices, indent=1))
