@@ -361,5 +361,5 @@ def remember_choice(package: Package, threads: int, precision: str, seconds: Map
     }
     choices = _read_choices(path)
     choices.setdefault(_machine(), {})[_model_key(package, names, threads, precision)] = entry
-    with contextlib.suppress(UserError):
+    with contextlib.suppress(UserError, OSError):
         write_text(path, json.dumps(choices, indent=1))

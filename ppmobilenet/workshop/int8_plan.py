@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ppmobilenet.errors import UserError, nearest
-from ppmobilenet.models.family import head_of
+from ppmobilenet.models.family import classifier_of
 from ppmobilenet.training.optim import meant
 from ppmobilenet.workshop.program import writes_json
 
@@ -197,7 +197,7 @@ def layers_meant(network: nn.Layer, patterns: Sequence[str]) -> list[str]:
     weights = {name: layer.weight.name for name, layer in quantizable_layers(network)}
     kept: dict[str, None] = {}
     for pattern in patterns:
-        matched = meant(pattern, [(name, name) for name in weights], head_of(network))
+        matched = meant(pattern, [(name, name) for name in weights], classifier_of(network))
         matched = matched or [name for name, weight in weights.items() if fnmatchcase(weight, pattern)]
         if not matched:
             tops = sorted({name.split(".")[0] for name in weights})

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import yaml
 
+from ppmobilenet import files
 from ppmobilenet.config import load_config
 from ppmobilenet.data.classes import check_labels, class_names
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.field import inference_yml, package
-from ppmobilenet.field.folder import replacing
 from ppmobilenet.field.preprocessing import deployment_ops, spell_out
 from ppmobilenet.photos.labels import IMAGENET_LABELS, find_label_file, label_names, read_labels
 from ppmobilenet.photos.operators import build
+from ppmobilenet.workshop.folder import replacing
 
 OPS = [
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
@@ -269,7 +270,7 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(written):
     """A limit on file size stands for the full disk: the write fails in the middle, by the system's word."""
     script = f"""
         import resource, signal
-        from ppmobilenet.field.folder import replacing
+        from ppmobilenet.workshop.folder import replacing
         from ppmobilenet.errors import UserError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -288,13 +289,14 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(written):
 
 def test_the_leftover_of_a_killed_export_is_removed_by_the_next(tmp_path):
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left = tmp_path / f".out.partial-{int(dead.stdout)}-abc"
-    left.mkdir()
-    mine = tmp_path / f".out.partial-{os.getpid()}-abc"
-    mine.mkdir()
+    mine = files.beside(tmp_path / "out")
+    left = tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{int(dead.stdout)}-")
+    elsewhere = tmp_path / f".out.partial-{int(dead.stdout)}-another_machine-abc"
+    for folder in (mine, left, elsewhere):
+        folder.mkdir()
     with replacing(tmp_path / "out") as folder:
         write(folder)
-    assert not left.exists() and mine.exists()
+    assert not left.exists() and mine.exists() and elsewhere.exists()
 
 
 def test_a_transform_that_only_python_knows_is_refused():

@@ -136,7 +136,7 @@ def test_tensorboard_shows_the_run(run):
 
 
 def test_hyperparameters_are_the_ones_that_stand_in_the_config(repo):
-    from ppmobilenet.training.board import hyperparameters
+    from ppmobilenet.training.scalars import hyperparameters
 
     found = hyperparameters(load_config(repo / "configs" / "quick_start" / "MobileNetV2_finetune.yaml"))
     assert found["arch"] == "MobileNetV2" and found["momentum"] == 0.9
