@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Mapping
 from typing import NoReturn
 
-from ppmobilenet import __version__, console
+from ppmobilenet import __version__, files, telling
 from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_you_mean, missing_package, nearest
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
@@ -145,40 +145,19 @@ def _quiet_paddle() -> None:
 def _carry_out(module, args: argparse.Namespace) -> int:
     """Run a command and hand over its outcome: to people on standard output, or as JSON where that is asked for."""
     # JSON has standard output for itself: what is said on the way goes where errors go
-    with contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext(), _plain_warnings():
+    with contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext(), telling.aloud(None):
         outcome = module.run(args)
     if args.json != "-" and outcome.text:
         print(outcome.text)
     if args.json and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":  # of several processes the first one writes
         # Python's escapes (\U0001f600) are not JSON's: where the console has not every letter, JSON spells them itself
-        own_escapes = args.json == "-" and not console.is_utf8(sys.stdout)
+        own_escapes = args.json == "-" and not telling.is_utf8(sys.stdout)
         text = json.dumps(_plain(outcome.data), indent=1, ensure_ascii=own_escapes) + "\n"
         if args.json == "-":
             print(text, end="")
         else:
-            try:
-                with open(args.json, "w", encoding="utf-8", errors="backslashreplace") as file:
-                    file.write(text)
-            except OSError as error:
-                raise UserError(f"cannot be written: {error.strerror}", where=f"--json {args.json}") from error
+            files.write_text(args.json, text, where="--json")
     return outcome.exit_code
-
-
-@contextlib.contextmanager
-def _plain_warnings():
-    """Show the package's warnings as plain lines: the root logger's form, which is Paddle's, names files of ours."""
-    import logging
-
-    log = logging.getLogger("ppmobilenet")
-    before, handler = log.propagate, logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    log.addHandler(handler)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.propagate = before
 
 
 def _plain(value):
@@ -204,7 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the words after the program's name; default ``sys.argv[1:]``.
     """
-    console.open_door()
+    telling.open_door()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
@@ -238,7 +217,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_SIGINT
     except BrokenPipeError:
         # the reader of our output went away (`| head`): not an error, and nothing more can be written
-        console.give_up(sys.stdout)
+        telling.give_up(sys.stdout)
         return EXIT_OK
     except OSError as error:
         # a disk that is full, a right that is missing, a path that cannot be: for the user to mend, not for us
@@ -249,7 +228,7 @@ def main(argv: list[str] | None = None) -> int:
         where = error.filename if error.filename is not None else "standard output, or a file that was being written"
         print(f"error: {UserError(said, where=where, hint='--debug shows what was done')}", file=sys.stderr)
         if error.filename is None:
-            console.give_up(sys.stdout)
+            telling.give_up(sys.stdout)
         return EXIT_USER
 
 

@@ -90,7 +90,9 @@ class Registry(Mapping):
 MODELS = Registry("model", ("ppmobilenet.models.zoo",), VARIANTS, also="_x1_0")  # PaddleX's MobileNetV2_x1_0
 DATASETS = Registry("dataset", ("ppmobilenet.data.dataset",))
 SAMPLERS = Registry("sampler", ("ppmobilenet.data.samplers",))
-TRANSFORMS = Registry("transform", ("ppmobilenet.data.transforms", "ppmobilenet.data.augment"))
+TRANSFORMS = Registry(
+    "transform", ("ppmobilenet.photos.operators", "ppmobilenet.data.transforms", "ppmobilenet.data.augment")
+)
 BATCH_TRANSFORMS = Registry("batch transform", ("ppmobilenet.data.batch_ops",))
 LOSSES = Registry("loss", ("ppmobilenet.training.losses",))
 METRICS = Registry("metric", ("ppmobilenet.training.metrics",))

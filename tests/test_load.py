@@ -20,7 +20,7 @@ from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler
 from ppmobilenet.field import infer
 from ppmobilenet.models.zoo import create_model
-from ppmobilenet.workshop.forms import export_layer
+from ppmobilenet.workshop.making import PackageSpec, make_package
 
 REPO = Path(__file__).resolve().parents[1]
 NORMALIZE = {"scale": 1 / 255, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "order": ""}
@@ -86,14 +86,10 @@ def package(tmp_path_factory) -> Path:
             spread = (2 / np.prod(parameter.shape[1:])) ** 0.5 if parameter.ndim == 4 else 0.1
             parameter.set_value(rng.normal(0, spread, parameter.shape).astype("float32"))
     model.eval()
-    return export_layer(
+    return make_package(
         model,
+        PackageSpec(name="MobileNetV2_x0_25", ops=OPS, labels=[f"name {i}" for i in range(4)], to=("inference",)),
         tmp_path_factory.mktemp("package") / "inference",
-        name="MobileNetV2_x0_25",
-        ops=OPS,
-        labels=[f"name {i}" for i in range(4)],
-        to=("inference",),
-        log=lambda line: None,
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ppmobilenet import telling
 from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler
@@ -27,6 +28,7 @@ from ppmobilenet.data.worker import Maker, Recipe, Task, generator
 from ppmobilenet.errors import UserError
 from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.photos.names import list_photos
+from ppmobilenet.telling import log
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 224
@@ -108,11 +110,11 @@ def originals_of(images: str | os.PathLike | None) -> list[np.ndarray]:
     return drawn
 
 
-def measure(
+@telling.aloud()
+def data_speed(
     images: str | os.PathLike | None = None,
     rounds: int = 7,
     workers: int = 2,
-    say: Callable[[str], None] = print,
 ) -> dict:
     """Measure the pipelines.
 
@@ -120,7 +122,6 @@ def measure(
         images: a folder of photos to make the three kinds from; default drawn ones.
         rounds: turns of each pipeline, after one to warm up.
         workers: worker processes to compare with one.
-        say: receives one line for each result.
 
     Returns:
         ``rows`` (kind, pipeline, photos a second of one core: median), ratios such as ``imagenet.fast_over_loop``
@@ -151,7 +152,7 @@ def measure(
                 for pipeline, spent in seconds.items():
                     rate = 1 / statistics.median(spent)
                     result["rows"].append({"kind": kind, "pipeline": pipeline, "photos_per_second": round(rate, 1)})
-                    say(f"{kind:<10}{pipeline:<8}{rate:9.1f} photos/s on one core")
+                    log.info(f"{kind:<10}{pipeline:<8}{rate:9.1f} photos/s on one core")
                 for pipeline in ("exact", "fast"):
                     ratios = [loop / ours for loop, ours in zip(seconds["loop"], seconds[pipeline])]
                     result[f"{kind}.{pipeline}_over_loop"] = round(statistics.median(ratios), 3)
@@ -162,7 +163,7 @@ def measure(
         rate = round(statistics.median(values), 1)
         row = {"kind": "imagenet", "pipeline": pipeline, "workers": count, "photos_per_second": rate}
         result["rows"].append(row)
-        say(f"{'imagenet':<10}{pipeline:<8}{rate:9.1f} photos/s from {count} worker{'s' if count > 1 else ''}")
+        log.info(f"{'imagenet':<10}{pipeline:<8}{rate:9.1f} photos/s from {count} worker{'s' if count > 1 else ''}")
     if workers > 1:
         ratios = [many / one for one, many in zip(rates["fast", 1], rates["fast", workers])]
         result[f"workers{workers}_over_1"] = round(statistics.median(ratios), 3)

@@ -19,10 +19,10 @@ from ppmobilenet.field.backends import (
     PAUSE,
     choose_form,
     fastest,
-    measure,
     open_backend,
     remember_choice,
     sample_input,
+    time_in_turn,
     undisturbed,
     why_not,
 )
@@ -67,7 +67,7 @@ def latency(package: Package, threads: int, rounds: int) -> dict:
                 left_out[name] = reason
                 continue
             runs[name] = open_backend(package, backend, threads, precision)[2]
-    times = measure(runs, batch, rounds)
+    times = time_in_turn(runs, batch, rounds)
     rows = _rows(times)
     by_name = {row["engine"]: row["median_ms"] for row in rows}
     result: dict = {"threads": threads, "rows": rows, "left_out": left_out}

@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ppmobilenet import telling
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.models.family import FAMILIES
 from ppmobilenet.registry import MODELS
-
-PEERS = Path(__file__).resolve().parents[2] / "tests" / "peers" / "mobilenets_torch.py"
+from ppmobilenet.telling import log
 
 # candidate -> what it is; the order of the table
 CANDIDATES = {
@@ -33,7 +33,8 @@ CANDIDATES = {
 }
 
 
-def measure(
+@telling.aloud()
+def training_speed(
     *,
     models: Sequence[str] = ("v2", "v1"),
     batches: Sequence[int] = (8, 32),
@@ -41,7 +42,6 @@ def measure(
     candidates: Sequence[str] = tuple(CANDIDATES),
     size: int = 224,
     rounds: int = 5,
-    say: Callable[[str], None] = print,
 ) -> dict:
     """Run every combination and return the rows and ratios.
 
@@ -52,7 +52,6 @@ def measure(
         candidates: of :data:`CANDIDATES`; what cannot run here is left out, with the reason in ``skipped``.
         size: of the images.
         rounds: turns of each candidate, after one to warm up.
-        say: receives one line for each result.
 
     Returns:
         ``rows`` (model, candidate, batch, threads, images_per_second: median, slowest, fastest) and ratios such as
@@ -82,7 +81,7 @@ def measure(
                         "fastest": round(max(speeds), 2),
                     }
                     result["rows"].append(row)
-                    say(
+                    log.info(
                         f"{model} batch {batch:<3} threads {count}  {candidate:<14}"
                         f"{row['images_per_second']:8.1f} images/s  ({row['slowest']:.1f} to {row['fastest']:.1f})"
                     )
@@ -108,8 +107,6 @@ def _network(model: str) -> str:
 def _has_torch(skipped: dict) -> bool:
     if importlib.util.find_spec("torch") is None:
         skipped["torch"] = "PyTorch is not installed (pip install torch)"
-    elif not PEERS.exists():
-        skipped["torch"] = "the networks to compare with are in the repository's tests/peers, which is not here"
     return "torch" not in skipped
 
 
@@ -203,7 +200,7 @@ def _paddle_step(candidate: str, name: str, batch: int, threads: int, size: int)
     paddle.set_device("cpu")
     model = network = create_model(name)
     if candidate != "stock":
-        kernels.accelerate(network, "on", threads=threads, say=lambda line: print(line, file=sys.stderr))
+        kernels.accelerate(network, "on", threads=threads)
     if candidate == "frozen_cached":
         return _cached_step(network, batch)
     if candidate == "two_processes":
@@ -256,11 +253,10 @@ def _cached_step(network, batch: int) -> Callable[[], float]:
 def _torch_step(name: str, batch: int, threads: int, size: int) -> Callable[[], float]:
     import torch
 
+    from ppmobilenet.benchmarks import torch_peers
+
     torch.set_num_threads(threads)
-    spec = importlib.util.spec_from_file_location("mobilenets_torch", PEERS)
-    peers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(peers)
-    return peers.training_step(name, batch, size)
+    return torch_peers.training_step(name, batch, size)
 
 
 def _serve(candidate: str, name: str, batch: str, threads: str, size: str) -> None:

@@ -1,12 +1,13 @@
-"""What the commands share: options, progress, and the outcome that the command line hands over."""
+"""What the commands share: options, and the outcome that the command line hands over."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ppmobilenet import telling
 
 if TYPE_CHECKING:
     from ppmobilenet.config import Config
@@ -57,7 +58,7 @@ def load_config(args: argparse.Namespace, *, go_on: bool = False) -> Config:
 
     config = load_config(args.config, args.override, go_on=go_on)
     for note in config.notes:
-        print(f"note: {note}", file=sys.stderr)
+        telling.tell(f"note: {note}")
     return config
 
 
@@ -80,17 +81,3 @@ def above_zero(text: str) -> float:
         if 0 < float(text) < float("inf"):
             return float(text)
     raise argparse.ArgumentTypeError(f"{text!r}; allowed: a number above 0")
-
-
-@contextlib.contextmanager
-def counted(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function of (done, all) that moves a bar on a terminal; elsewhere nothing is shown."""
-    from tqdm import tqdm
-
-    with tqdm(unit=unit, disable=None, leave=False, dynamic_ncols=True) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress

@@ -49,20 +49,18 @@ def run(args: argparse.Namespace) -> Outcome:
         result = benchmark.benchmark(args.package, args.images, args.threads, args.rounds)
         return Outcome(result, benchmark.table(result))
     if args.kind == "data":
-        from ppmobilenet.benchmarks import data as data_speed
+        from ppmobilenet.benchmarks.data import data_speed
 
-        result = data_speed.measure(args.images, args.rounds, args.workers)
+        result = data_speed(args.images, args.rounds, args.workers)
         return Outcome(result, _ratios(result))
-    from ppmobilenet.benchmarks import training as training_speed
+    from ppmobilenet.benchmarks.training import CANDIDATES, training_speed
     from ppmobilenet.errors import UserError, did_you_mean
 
-    wanted = args.candidates or list(training_speed.CANDIDATES)
+    wanted = args.candidates or list(CANDIDATES)
     for name in wanted:
-        if name not in training_speed.CANDIDATES:
-            raise UserError(
-                f"unknown candidate {name!r}", where="--candidates", hint=did_you_mean(name, training_speed.CANDIDATES)
-            )
-    result = training_speed.measure(
+        if name not in CANDIDATES:
+            raise UserError(f"unknown candidate {name!r}", where="--candidates", hint=did_you_mean(name, CANDIDATES))
+    result = training_speed(
         models=args.models,
         batches=args.batches,
         threads=args.threads,

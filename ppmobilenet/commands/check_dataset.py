@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, add_config_arguments, counted, whole
+from ppmobilenet.commands._common import Outcome, add_config_arguments, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +50,7 @@ def run(args: argparse.Namespace) -> Outcome:
             asked.update(doctor.folders(args.root))
     if args.class_num:
         asked["class_num"] = args.class_num
-    with counted("photos") as progress:
-        diagnosis = doctor.examine(**asked, photos=not args.lists_only, workers=args.workers, progress=progress)
+    diagnosis = doctor.examine(**asked, photos=not args.lists_only, workers=args.workers)
     lines = [doctor_text.text(diagnosis)]
     failed = 0
     try:

@@ -23,11 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from tqdm import tqdm
-
+    from ppmobilenet import tables
     from ppmobilenet.errors import UserError
     from ppmobilenet.paper import choose, published
-    from ppmobilenet.report import tables
 
     if args.device == "list":
         return Outcome(list(published.devices()), "\n".join(published.devices()))
@@ -36,7 +34,9 @@ def run(args: argparse.Namespace) -> Outcome:
     found = choose.candidates(args.device, args.threads)
     if args.measure:
         within = choose.choose(found, **budget)
-        found = choose.measure_here(within, args.threads, lambda rows: tqdm(rows, desc="measuring", disable=None))
+        from ppmobilenet.benchmarks.networks import timed_here
+
+        found = timed_here(within, args.threads)
     chosen = choose.choose(found, max_latency_ms=args.max_latency_ms, by=by, **budget)
     if not chosen:
         raise UserError(

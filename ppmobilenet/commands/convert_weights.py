@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from ppmobilenet import telling
 from ppmobilenet.commands._common import Outcome
 
 
@@ -36,8 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     import json
 
-    from tqdm import tqdm
-
     from ppmobilenet.errors import UserError
     from ppmobilenet.weights.inspecting import inspect_weights
 
@@ -51,9 +50,10 @@ def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.weights.convert import architecture_of, calibration_batches, convert_weights
 
     arch = architecture_of(args.source, args.arch, args.arch_option, args.scheme)
-    print(f"network: Arch: {json.dumps(arch)}")
+    with telling.aloud():
+        telling.log.info("network: Arch: %s", json.dumps(arch))
     model = build_model(arch)
-    batches = tqdm(calibration_batches(args.unfold_bn), "photos", disable=None) if args.unfold_bn else None
+    batches = telling.bar(calibration_batches(args.unfold_bn), "photos") if args.unfold_bn else None
     done = convert_weights(
         model,
         args.source,

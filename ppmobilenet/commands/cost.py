@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
+    from ppmobilenet import tables
     from ppmobilenet.errors import UserError
     from ppmobilenet.models.zoo import create_model, list_models
     from ppmobilenet.paper import cost, cost_text
-    from ppmobilenet.report import tables
 
     if args.list:
         return Outcome(list_models(), "\n".join(list_models()))
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> Outcome:
     else:
         given = {} if args.scale is None else {"scale": args.scale}
         model = create_model(args.model, pretrained=args.weights or False, class_num=args.class_num, **given)
-        measured = cost.measure(model, args.resolution)
+        measured = cost.cost_of(model, args.resolution)
         data = {"model": args.model, **given, **measured.to_dict(args.split, args.batch, args.bits)}
         csv_rows, text = data["layers"], cost_text.cost_text(data, weights=args.weights)
     if args.csv:

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.errors import UserError
-    from ppmobilenet.field import infer
+    from ppmobilenet.field import infer, shares
 
     if bool(args.config) == bool(args.model):
         raise UserError("give either -c CONFIG (trained weights) or -m DIR (an exported package)")
@@ -38,13 +38,27 @@ def run(args: argparse.Namespace) -> Outcome:
             args.model, args.input, args.infer_list, args.backend, args.threads, args.precision, args.topk
         )
     else:
-        config = load_config(args)
-        job = infer.from_config(config, args.input, args.infer_list, args.topk, args.random_init)
+        from ppmobilenet.workshop.from_config import infer_job
+
+        job = infer_job(load_config(args), args.input, args.infer_list, args.topk, args.random_init)
     if args.batch_size:
         job.batch_size = args.batch_size
     if args.save:
         job.save = args.save
     job.resume = args.resume
+    processes = shares.processes()
+    if processes[1] > 1:
+        if args.json:
+            raise UserError("--json with several processes holds one share only", hint="--save answers.json joins them")
+        return Outcome(None, exit_code=infer.run_share(job, sys.stdout, processes, _add_up))
     answers: list[dict] | None = [] if args.json else None
     exit_code = infer.run(job, sys.stdout, None if answers is None else answers.append)
     return Outcome(answers, exit_code=exit_code)
+
+
+def _add_up(number: int) -> int:
+    # only when the answers are there, and only with several processes: a board that answers alone has no Paddle
+    from ppmobilenet.training.device import start_processes, sum_over_processes
+
+    _, world = start_processes()
+    return int(sum_over_processes([number], world)[0])

@@ -28,15 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.workshop.int8 import quantize, say
+    from ppmobilenet.workshop.export import quantize
+    from ppmobilenet.workshop.int8_plan import Int8Settings
 
-    report = quantize(
-        load_config(args),
-        output=args.output,
-        to=args.to,
-        limit=args.limit,
-        with_board=args.with_board,
-        log=say,
+    settings = Int8Settings(
         method=args.method,
         algorithm=args.algorithm,
         photos=args.photos,
@@ -46,4 +41,5 @@ def run(args: argparse.Namespace) -> Outcome:
         epochs=args.epochs,
         learning_rate=args.lr,
     )
+    report = quantize(load_config(args), settings, args.output, args.to, args.limit, args.with_board)
     return Outcome(report.to_dict(), report.table())

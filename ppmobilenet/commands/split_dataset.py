@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, counted
+from ppmobilenet.commands._common import Outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.data.split import split_folder
 
-    with counted("photos") as progress:
-        made = split_folder(args.root, args.output or args.root, args.val, args.seed, progress=progress)
+    made = split_folder(args.root, args.output or args.root, args.val, args.seed)
     lines = [*made.notes, f"{made.train} photos in {made.train_list}", f"{made.val} photos in {made.val_list}"]
     if made.test_list:
         lines.append(f"{made.test} photos in {made.test_list}")

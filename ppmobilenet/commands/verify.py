@@ -20,13 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.errors import EXIT_NUMERICS, EXIT_OK, UserError
+    from ppmobilenet.field.package import open_package
     from ppmobilenet.field.verify import verify
 
     if args.checkpoint and not args.config:
         raise UserError("--checkpoint needs the config it was trained with", hint="add -c CONFIG")
-    config = None
+    package, model, ops = open_package(args.package, unaltered=False), None, None
     if args.config:
+        from ppmobilenet.workshop.from_config import evaluation_ops, trained_model
+
         args.override += [f"Global.pretrained_model={args.checkpoint}"] if args.checkpoint else []
         config = load_config(args)
-    report = verify(args.package, images=args.images, config=config, limit=args.limit)
+        model, ops = trained_model(config, package), evaluation_ops(config)
+    report = verify(package, args.images, model, ops, args.limit)
     return Outcome(report.to_dict(), report.table(), EXIT_OK if report.passed else EXIT_NUMERICS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ppmobilenet.config.check import dotted
 from ppmobilenet.config.reading import Document
 from ppmobilenet.config.sizes import EVAL, INFER, TRAIN, entries
-from ppmobilenet.data.chain import check_chain
 from ppmobilenet.errors import UserError
+from ppmobilenet.photos.chain import check_chain
 from ppmobilenet.registry import TRANSFORMS
 
 

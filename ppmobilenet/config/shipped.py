@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
+from ppmobilenet import files
 from ppmobilenet.errors import UserError, did_you_mean
 
 _PACKAGE = Path(__file__).parents[1]
@@ -69,6 +70,5 @@ def copy_recipes(names: Iterable[str], output: str | Path) -> list[Path]:
         if target.exists():
             raise UserError("is there already, nothing was copied", where=target, hint="-o PATH names another place")
     for name, target in zip(names, targets):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(recipes[name].read_bytes())
+        files.write_bytes(target, recipes[name].read_bytes())
     return targets

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from ppmobilenet import files
 from ppmobilenet.config import schema
 from ppmobilenet.config.check import dotted, parameters
 from ppmobilenet.config.reading import is_typed, scalar
@@ -165,11 +166,7 @@ class Config(Section):
         """Write the effective YAML: the file with the overrides in it. Loading it gives an equal configuration."""
         lines = [f"{EFFECTIVE}, from {self.source}", *(f"#   -o {text}" for text in self.overrides)]
         header = "".join(_one_line(line) + "\n" for line in lines)
-        # one place that writes whole files atomically is not worth an import of another room here
-        target = Path(path)
-        partial = target.with_name(target.name + ".partial")
-        partial.write_text(header + to_yaml(self._tree), encoding="utf-8")
-        partial.replace(target)
+        files.write_text(path, header + to_yaml(self._tree))
 
 
 def is_effective(path: Path) -> bool:

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from ppmobilenet.data.chain import NORMALISED, PHOTO, PIXELS
-from ppmobilenet.data.transforms import INTERPOLATIONS, pair
 from ppmobilenet.errors import DataError
+from ppmobilenet.photos.chain import NORMALISED, PHOTO, PIXELS
+from ppmobilenet.photos.operators import INTERPOLATIONS, pair
 from ppmobilenet.registry import TRANSFORMS
 
 Resampling = Image.Resampling

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-
-from tqdm import tqdm
+from collections.abc import Mapping
 
 from ppmobilenet.data.doctor import KINDS, examine
 from ppmobilenet.errors import DataError
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 
 def questions(config: Mapping) -> dict:
@@ -26,7 +22,7 @@ def questions(config: Mapping) -> dict:
     return asked
 
 
-def check_before_training(config: Mapping, say: Callable[[str], None]) -> None:
+def check_before_training(config: Mapping) -> None:
     """Examine a config's lists (``Global.check_data: lists``), and its photos too (``full``), before the first step.
 
     Unreadable training photos that ``max_bad_samples`` allows are no hindrance.
@@ -40,13 +36,7 @@ def check_before_training(config: Mapping, say: Callable[[str], None]) -> None:
     asked = questions(config)
     if not config.get("Global.eval_during_train"):
         asked["lists"].pop("validation", None)
-    with tqdm(unit="photos", desc="data", disable=None, leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        diagnosis = examine(**asked, photos=how == "full", progress=progress)
+    diagnosis = examine(**asked, photos=how == "full")
     allowed = config.get("DataLoader.Train.dataset.max_bad_samples") or 0
     training = f"{asked['lists']['train']}:" if asked["lists"].get("train") else str(asked["root"]["train"])
     tolerated = [f for f in diagnosis.findings if f.kind == "unreadable" and f.where.startswith(training)]
@@ -58,6 +48,6 @@ def check_before_training(config: Mapping, say: Callable[[str], None]) -> None:
     for finding in [f for f in diagnosis.findings if f.kind == "spare classes"]:
         log.warning("%s: %s", config.where("Arch.class_num"), finding.message)
     for finding in [f for f in diagnosis.findings if not f.is_error and f.kind != "spare classes"][:10]:
-        say(f"data: {finding.where}: {finding.message}")
+        log.info("data: %s: %s", finding.where, finding.message)
     if diagnosis.warnings > 10:
-        say(f"data: {diagnosis.warnings} remarks in all; ppmobilenet check-dataset -c CONFIG shows them")
+        log.info("data: %d remarks in all; ppmobilenet check-dataset -c CONFIG shows them", diagnosis.warnings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 
@@ -16,8 +15,7 @@ from ppmobilenet.data.samplers import Share
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import UserError
 from ppmobilenet.registry import DATASETS, SAMPLERS
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 
 def build_dataset(config, mode: str) -> ImageNetDataset:

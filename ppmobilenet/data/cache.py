@@ -8,21 +8,20 @@ time differs, the content decides. A damaged cache is made anew. Workers share t
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from ppmobilenet.errors import DataError, UserError
+from ppmobilenet import files, telling
+from ppmobilenet.errors import DataError
 from ppmobilenet.photos.decode import decode_image, read_bytes
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 FIELDS = ("paths", "sizes", "times", "digests", "offsets", "shapes")
 
@@ -54,12 +53,7 @@ class DecodedCache:
         return self._pixels[start : start + height * width * 3].reshape(height, width, 3)
 
 
-def build_cache(
-    folder: str | os.PathLike,
-    paths: Sequence[str],
-    max_bytes: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> DecodedCache:
+def build_cache(folder: str | os.PathLike, paths: Sequence[str], max_bytes: int) -> DecodedCache:
     """Bring a cache up to date: keep what is still valid, decode the rest, stop at ``max_bytes``.
 
     Photos that cannot be decoded are left out: reading them later names them.
@@ -68,21 +62,28 @@ def build_cache(
         folder: made if it does not exist.
         paths: the photos.
         max_bytes: of pixels on the disk; the photos beyond it are decoded each time.
-        progress: called with (done, all).
 
     Raises:
         UserError: the folder cannot be written.
     """
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return _build(folder, list(dict.fromkeys(paths)), max_bytes, progress)
-    except OSError as error:
-        raise UserError(
-            f"the cache of decoded photos cannot be written: {error.strerror or error}",
-            where=folder,
-            hint="give another decoded_cache folder, or leave it out",
-        ) from error
+    folder, paths = Path(folder), list(dict.fromkeys(paths))
+    index = _read_index(folder)
+    old = _valid_entries(index, paths)
+    left = set(index["left"].tolist()) if index and int(index["limit"]) == max_bytes else set()
+    if index and int(index["limit"]) == max_bytes and all(path in old or _state(path) in left for path in paths):
+        return DecodedCache(folder)
+    place = {"where": "decoded_cache", "hint": "give another folder, or leave it out"}
+    with files.whole_file(folder / "pixels.bin", **place) as out:
+        kept_pixels = np.memmap(folder / "pixels.bin", np.uint8, "r") if old else None
+        rows, left_out, full = _write_pixels(out, paths, old, kept_pixels, max_bytes)
+        # the index goes first and comes last: a reader never sees one that does not fit the pixels
+        (folder / "index.npz").unlink(missing_ok=True)
+    columns = {name: np.array([row[i] for row in rows]) for i, name in enumerate(FIELDS)}
+    with files.whole_file(folder / "index.npz", **place) as out:
+        np.savez(out, **columns, left=np.array(left_out, str), limit=np.array(max_bytes))
+    if full:
+        log.warning("the cache of decoded photos is full: %d of %d photos stay out", full, len(paths))
+    return DecodedCache(folder)
 
 
 def _read_index(folder: Path) -> dict[str, np.ndarray] | None:
@@ -96,21 +97,17 @@ def _read_index(folder: Path) -> dict[str, np.ndarray] | None:
         return None
 
 
-def _build(folder: Path, paths: list[str], max_bytes: int, progress) -> DecodedCache:
-    index = _read_index(folder)
-    old = _valid_entries(index, paths)
-    left = set(index["left"].tolist()) if index and int(index["limit"]) == max_bytes else set()
-    if index and int(index["limit"]) == max_bytes and all(path in old or _state(path) in left for path in paths):
-        return DecodedCache(folder)
-    kept_pixels = np.memmap(folder / "pixels.bin", np.uint8, "r") if old else None
-    rows: dict[str, list] = {name: [] for name in FIELDS}
+def _write_pixels(
+    out: BinaryIO, paths: Sequence[str], old: Mapping, kept_pixels: np.ndarray | None, max_bytes: int
+) -> tuple[list[tuple], list[str], int]:
+    """Write the pixels of every photo, those of a still valid cache without decoding.
+
+    Returns:
+        A row of FIELDS for each photo that is in, the states of those left out, and how many of these for want of room.
+    """
+    rows: list[tuple] = []
     end, full, left_out = 0, 0, []
-    temporary, index_file = folder / f"pixels.{os.getpid()}.tmp", folder / f"index.{os.getpid()}.tmp.npz"
-    with (
-        _removed_on_failure(temporary, index_file),
-        open(temporary, "wb") as out,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
+    with ThreadPoolExecutor(os.cpu_count()) as pool, telling.bar(what="decoding", total=len(paths)) as bar:
         for at in range(0, len(paths), 64):
             chunk = paths[at : at + 64]
             new = dict(zip(todo := [p for p in chunk if p not in old], pool.map(_decode, todo)))
@@ -129,31 +126,10 @@ def _build(folder: Path, paths: list[str], max_bytes: int, progress) -> DecodedC
                     left_out.append(_state(path))
                     continue
                 pixels.tofile(out)
-                for name, value in zip(FIELDS, (path, size, time, digest, end, (height, width))):
-                    rows[name].append(value)
+                rows.append((path, size, time, digest, end, (height, width)))
                 end += pixels.size
-            if progress:
-                progress(min(at + 64, len(paths)), len(paths))
-        out.close()
-        columns = {name: np.array(values) for name, values in rows.items()}
-        np.savez(index_file, **columns, left=np.array(left_out, str), limit=np.array(max_bytes))
-        # the index goes first and comes last: a reader never sees one that does not fit the pixels
-        (folder / "index.npz").unlink(missing_ok=True)
-        os.replace(temporary, folder / "pixels.bin")
-        os.replace(index_file, folder / "index.npz")
-    if full:
-        log.warning("the cache of decoded photos is full at %d bytes: %d of %d photos stay out", end, full, len(paths))
-    return DecodedCache(folder)
-
-
-@contextmanager
-def _removed_on_failure(*files: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        for file in files:
-            file.unlink(missing_ok=True)
-        raise
+            bar.update(len(chunk))
+    return rows, left_out, full
 
 
 def _state(path: str) -> str:

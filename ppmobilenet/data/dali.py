@@ -11,11 +11,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from ppmobilenet.data.loader import Batch, Loader
-from ppmobilenet.data.transforms import DecodeImage, NormalizeImage, RandCropImage, RandFlipImage, build_transforms
+from ppmobilenet.data.transforms import RandCropImage, RandFlipImage, build_transforms
 from ppmobilenet.data.worker import generator
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.decode import pixel_size, read_bytes
 from ppmobilenet.photos.jpeg import exif_orientation
+from ppmobilenet.photos.operators import DecodeImage, NormalizeImage
 
 
 class DaliLoader(Loader):

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ppmobilenet import telling
 from ppmobilenet.errors import EXIT_OK, EXIT_USER, missing_package
 
 SIZE = 64  # the 8x8 originals are hard to look at
@@ -51,9 +52,10 @@ def main() -> int:
         named = missing_package(error)
         if named is None:
             raise
-        print(f"error: {named}", file=sys.stderr)
+        telling.tell(f"error: {named}")
         return EXIT_USER
-    print(f"{train} training digits and {held_out} held-out digits in {target}")
+    with telling.aloud():
+        telling.log.info("%d training digits and %d held-out digits in %s", train, held_out, target)
     return EXIT_OK
 
 

@@ -6,12 +6,13 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ppmobilenet import files
 from ppmobilenet.data.dataset import find_sides, scan_folders
 from ppmobilenet.data.lists import Samples, class_faults, lines_of, scan_list
 from ppmobilenet.errors import DataError, UserError
@@ -105,7 +106,6 @@ def examine(
     relabel: bool = False,
     photos: bool = True,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
     """Examine list files (or a folder per class) and their photos; nothing is changed.
 
@@ -117,7 +117,6 @@ def examine(
         relabel: labels are numbered anew when they are read, so gaps are no fault.
         photos: read every photo too, not only the lists.
         workers: threads that decode; default one a core.
-        progress: called with (photos done, all).
     """
     diagnosis = Diagnosis()
     read: dict[str, Samples] = {}
@@ -140,7 +139,7 @@ def examine(
     if not photos:
         _compare_paths(diagnosis, read)
     elif read:
-        _examine_photos(diagnosis, read, workers, progress)
+        _examine_photos(diagnosis, read, workers)
     return diagnosis
 
 
@@ -265,7 +264,7 @@ def _compare_paths(diagnosis: Diagnosis, read: Mapping[str, Samples]) -> None:
     _drop_leaks(diagnosis, train, leaks)
 
 
-def _examine_photos(diagnosis: Diagnosis, read: Mapping[str, Samples], workers: int | None, progress) -> None:
+def _examine_photos(diagnosis: Diagnosis, read: Mapping[str, Samples], workers: int | None) -> None:
     """Look at every photo once; less than 100 bytes of each are kept."""
     names = list(read)
     ends = np.cumsum([len(read[name]) for name in names])
@@ -280,7 +279,7 @@ def _examine_photos(diagnosis: Diagnosis, read: Mapping[str, Samples], workers: 
         return names[number], at - (int(ends[number - 1]) if number else 0)
 
     paths = (path for name in names for path, _ in read[name])
-    for at, facts in enumerate(look_at_all(paths, total, workers, progress)):
+    for at, facts in enumerate(look_at_all(paths, total, workers)):
         name, place = owner(at)
         samples = read[name]
         path, where = samples.path(place), samples.where(place)
@@ -401,12 +400,8 @@ def write_fixed(diagnosis: Diagnosis, folder: str | os.PathLike) -> list[Path]:
                 hint="give another folder",
             )
     for source, target in targets.items():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lines = lines_of(Path(source).read_bytes().decode("utf-8-sig"))
-            dropped = diagnosis.dropped[source]
-            kept = [line.strip() for number, line in enumerate(lines, 1) if number not in dropped and line.strip()]
-            target.write_bytes("".join(f"{line}\n" for line in kept).encode("utf-8"))
-        except OSError as error:
-            raise UserError(f"cannot be written: {error.strerror}", where=target) from error
+        lines = lines_of(Path(source).read_bytes().decode("utf-8-sig"))
+        dropped = diagnosis.dropped[source]
+        kept = [line.strip() for number, line in enumerate(lines, 1) if number not in dropped and line.strip()]
+        files.write_bytes(target, "".join(f"{line}\n" for line in kept).encode("utf-8"))
     return list(targets.values())

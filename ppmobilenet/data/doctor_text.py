@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import os
-from pathlib import Path
 
 import cv2
 
+from ppmobilenet import files
 from ppmobilenet.data.doctor import KINDS, Diagnosis
-from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.errors import DataError
 from ppmobilenet.photos.decode import decode_image
 
 SHOWN = 5  # findings of a kind in the text
@@ -81,10 +81,7 @@ def write_page(diagnosis: Diagnosis, path: str | os.PathLike) -> None:
         f"<h1>{diagnosis.errors} errors, {diagnosis.warnings} warnings</h1><pre>{summary}</pre>"
         f"{''.join(rows)}{more}</html>\n"
     )
-    try:
-        Path(path).write_bytes(page.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror}", where=path) from error
+    files.write_text(path, page)
 
 
 def _thumbnail(path: str) -> str:

@@ -21,16 +21,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ppmobilenet.data.transforms import (
-    Compose,
-    NormalizeImage,
-    RandCropImage,
-    RandFlipImage,
-    ResizeImage,
-    build_transforms,
-)
+from ppmobilenet.data.transforms import RandCropImage, RandFlipImage, build_transforms
 from ppmobilenet.photos.decode import check_size, decode_image, read_bytes
 from ppmobilenet.photos.jpeg import keep_rows, read_header
+from ppmobilenet.photos.operators import Compose, NormalizeImage, ResizeImage
 
 try:
     import simplejpeg

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
@@ -18,8 +17,7 @@ from ppmobilenet.data.fast import Normalization, decodes_parts
 from ppmobilenet.data.samplers import Draw, Share
 from ppmobilenet.data.worker import Made, Maker, Memory, Recipe, Task
 from ppmobilenet.errors import DataError, UserError
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 AHEAD = 2  # batches that each worker may be ahead
 RESTARTS = 3  # of a worker process that died

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ppmobilenet import files
 from ppmobilenet.data.dataset import SIDES, find_sides
 from ppmobilenet.data.lists import lines_of
 from ppmobilenet.errors import DataError, UserError
@@ -60,7 +61,6 @@ def split_folder(
     val: float = 0.2,
     seed: int = 0,
     workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Split:
     """Write ``train_list.txt``, ``val_list.txt`` (``path label``) and ``label_list.txt`` (``number name``).
 
@@ -75,7 +75,6 @@ def split_folder(
         val: part for validation, where no folder says it.
         seed: of the drawing.
         workers: threads that decode.
-        progress: called with (photos done, all).
 
     Raises:
         UserError: a part outside 0 to 1, a list that is there already, or the lists cannot be written.
@@ -85,27 +84,18 @@ def split_folder(
         raise UserError(f"part for validation {val}", allowed="above 0 and below 1")
     if seed < 0:
         raise UserError(f"--seed {seed}", allowed="0 and above")
-    out, root = Path(out), Path(root)
+    root = Path(root)
     if not root.is_dir():
         raise DataError("this is no folder", where=root)
     found = find_photos(root)
     sides = find_sides(found.names)
-    files = {side: out / f"{side}_list.txt" for side in SIDES if side in ("train", "val", *sides)}
-    files["label"] = out / "label_list.txt"
-    for file in files.values():
-        if file.exists():
-            raise UserError("this list is there already", where=file, hint="move it away, or give another -o folder")
+    lists = _new_lists(Path(out), sides)
     inside, notes = _in_class_folders(root, found, sides)
-    photos, left_out = _usable(root, inside, sides, workers, progress)
+    photos, left_out = _usable(root, inside, sides, workers)
     classes = sorted({photo.label for photo in photos if photo.side in ("train", None)})
     _check_classes(root, photos, classes, left_out)
     labels = np.array([classes.index(photo.label) for photo in photos])
-    facts = [photo.facts for photo in photos]
-    _, group = groups(
-        np.array([fact.digest for fact in facts], "V16"),
-        np.array([fact.picture for fact in facts], np.uint64),
-        np.stack([fact.colours for fact in facts]),
-    )
+    group = _alike([photo.facts for photo in photos])
     grouped = 0
     side = np.array([photo.side or "train" for photo in photos], object)
     if "val" not in sides:
@@ -117,20 +107,16 @@ def split_folder(
     empty = sorted({_class_of(name, sides) for name in inside} - set(classes))
     if empty:
         notes.append(f"no class, as none of its photos can be used: {_some(empty)}")
-    lines: dict[str, list[str]] = {name: [] for name in files}
+    lines: dict[str, list[str]] = {name: [] for name in lists}
     for photo, label, there in zip(photos, labels, side):
         lines[there].append(f"{photo.name} {label}\n")
     lines["label"] = [f"{number} {name}\n" for number, name in enumerate(classes)]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, file in files.items():
-            file.write_bytes("".join(lines[name]).encode("utf-8", "surrogateescape"))
-    except OSError as error:
-        raise UserError(f"the lists cannot be written: {error.strerror}", where=out) from error
+    for name, file in lists.items():
+        files.write_bytes(file, "".join(lines[name]).encode("utf-8", "surrogateescape"))
     counts = Counter(side.tolist())
     return Split(
-        *(files["train"], files["val"], files["label"], counts["train"], counts["val"]),
-        *(left_out, grouped, classes, notes, files.get("test"), counts["test"]),
+        *(lists["train"], lists["val"], lists["label"], counts["train"], counts["val"]),
+        *(left_out, grouped, classes, notes, lists.get("test"), counts["test"]),
     )
 
 
@@ -183,14 +169,32 @@ def _in_class_folders(root: Path, found: Found, sides: dict[str, str]) -> tuple[
     )
 
 
+def _new_lists(out: Path, sides: Mapping[str, str]) -> dict[str, Path]:
+    lists = {side: out / f"{side}_list.txt" for side in SIDES if side in ("train", "val", *sides)}
+    lists["label"] = out / "label_list.txt"
+    for file in lists.values():
+        if file.exists():
+            raise UserError("this list is there already", where=file, hint="move it away, or give another -o folder")
+    return lists
+
+
+def _alike(facts: Sequence[Facts]) -> np.ndarray:
+    """Return for each photo the first of those that show nearly the same."""
+    return groups(
+        np.array([fact.digest for fact in facts], "V16"),
+        np.array([fact.picture for fact in facts], np.uint64),
+        np.stack([fact.colours for fact in facts]),
+    )[1]
+
+
 def _usable(
-    root: Path, names: Sequence[str], sides: dict[str, str], workers, progress
+    root: Path, names: Sequence[str], sides: dict[str, str], workers: int | None
 ) -> tuple[list[_Photo], list[str]]:
     """Look at every photo; return those that a list can hold, and what is wrong with the others."""
     side_of = {folder: side for side, folder in sides.items()}
     photos, left_out = [], []
     paths = (os.path.join(root, name) for name in names)
-    for name, facts in zip(names, look_at_all(paths, len(names), workers, progress)):
+    for name, facts in zip(names, look_at_all(paths, len(names), workers)):
         if facts.fault:
             left_out.append(f"{os.path.join(root, name)}: {facts.fault}")
         elif name != name.strip() or lines_of(name) != [name] or not _is_text(name):

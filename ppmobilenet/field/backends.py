@@ -7,25 +7,28 @@ imported before a backend is opened, so a board with only ONNX Runtime never nee
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import json
-import logging
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
 from ppmobilenet.errors import EXTRAS, DamagedFileError, UserError, did_you_mean
-from ppmobilenet.field.engines import lite_runtime, onnx_runtime, paddle_inference
-from ppmobilenet.field.engines.base import Engine
+from ppmobilenet.field import engines
+from ppmobilenet.field.engines import lite_env
+from ppmobilenet.field.engines.base import Engine, why_not_in_fork
 from ppmobilenet.field.package import Package
+from ppmobilenet.files import write_text
 from ppmobilenet.machine import cache_folder, usable_cores
+from ppmobilenet.telling import log
 
-log = logging.getLogger(__name__)
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -34,18 +37,37 @@ class Backend:
     """One row of :data:`BACKENDS`.
 
     Attributes:
-        module: the Python package it needs, None if none.
+        needs: the Python package it needs, None if none.
         engine: which forms of a package it runs (their ``engine``).
         prefer: form names it takes first, best first; a form it cannot run is left out.
-        open: ``open(package, form, threads) -> engine``.
+        module: of ``engines``, imported when the backend is opened: it imports what is heavy.
+        kind: the :class:`.engines.base.Engine` in it.
         why_not_here: returns why it cannot run in this process; None: it always can.
     """
 
-    module: str | None
+    needs: str | None
     engine: str
     prefer: tuple[str, ...]
-    open: Callable[[Package, Mapping, int], Engine]
+    module: str
+    kind: str
     why_not_here: Callable[[], str | None] = lambda: None
+
+    def open(self, package: Package, form: Mapping, threads: int) -> Engine:
+        """Import the library and open a form in it.
+
+        Raises:
+            UserError: the library is broken, does not start or refuses the model.
+            DamagedFileError: a file of the form is missing or was changed.
+        """
+        try:
+            module = importlib.import_module(f"{engines.__name__}.{self.module}")
+        except Engine.refusals as error:  # whatever a broken installation raises
+            raise UserError(
+                f"the Python package {self.needs!r} cannot be imported: {error}",
+                hint=f"install it anew (pip install --force-reinstall 'ppmobilenet[{EXTRAS[self.needs]}]'), or take "
+                "another backend",
+            ) from error
+        return getattr(module, self.kind).open(package, form, threads)
 
 
 BACKENDS = {
@@ -54,12 +76,15 @@ BACKENDS = {
         "paddle",
         "paddle",
         ("pdmodel-b1", "pdmodel"),
-        paddle_inference.OpenVino.shared,
-        lambda: _no_openvino() or paddle_inference.OpenVino.why_not_here(),
+        "paddle_inference",
+        "OpenVino",
+        lambda: _no_openvino() or why_not_in_fork("OpenVINO"),
     ),
-    "paddle": Backend("paddle", "paddle", ("inference", "pdmodel", "pdmodel-int8"), paddle_inference.PaddleInference),
-    "onnxruntime": Backend("onnxruntime", "onnxruntime", ("onnx", "onnx-int8"), onnx_runtime.OnnxRuntime),
-    "lite": Backend(None, "lite", ("lite-x86-fp32",), lite_runtime.PaddleLite, lite_runtime.why_not_here),
+    "paddle": Backend(
+        "paddle", "paddle", ("inference", "pdmodel", "pdmodel-int8"), "paddle_inference", "PaddleInference"
+    ),
+    "onnxruntime": Backend("onnxruntime", "onnxruntime", ("onnx", "onnx-int8"), "onnx_runtime", "OnnxRuntime"),
+    "lite": Backend(None, "lite", ("lite-x86-fp32",), "lite_runtime", "PaddleLite", lambda: _no_lite()),
 }
 
 
@@ -69,8 +94,6 @@ def _installed(module: str | None) -> bool:
 
 def _paddle_version() -> int:
     """Return the major version of the installed Paddle without importing it; 3 where that is not known."""
-    from importlib.metadata import PackageNotFoundError, version
-
     for name in ("paddlepaddle", "paddlepaddle-gpu"):
         with contextlib.suppress(PackageNotFoundError):
             return int(version(name).split(".")[0])
@@ -86,6 +109,15 @@ def _no_openvino() -> str | None:
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return "Paddle's OpenVINO engine exists on x86 only"
     return "Paddle has an OpenVINO engine from version 3 on" if _paddle_version() < 3 else None
+
+
+def _no_lite() -> str | None:
+    """Return why an x86 ``.nb`` cannot run here, None if it can. Makes no environment."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return "the Python runtime of Paddle Lite is for x86-64; on ARM the C++ runner in field/board runs .nb files"
+    if lite_env.existing() is None:
+        return f"Paddle Lite's environment was not made yet (--to lite-x86 makes it, or set {lite_env.VARIABLE})"
+    return None
 
 
 def choose_form(package: Package, backend: str, precision: str = "fp32") -> Mapping | None:
@@ -114,8 +146,8 @@ def why_not(package: Package, backend: str, precision: str = "fp32") -> str | No
         have = ", ".join(form["name"] for form in package.meta["forms"])
         more = "; export --to pdmodel makes one" if backend == "openvino" and precision == "fp32" else ""
         return f"the package has no {precision} form for it (it has: {have}{more})"
-    if not _installed(row.module):
-        return f"the Python package {row.module!r} is not installed (pip install 'ppmobilenet[{EXTRAS[row.module]}]')"
+    if not _installed(row.needs):
+        return f"the Python package {row.needs!r} is not installed (pip install 'ppmobilenet[{EXTRAS[row.needs]}]')"
     return row.why_not_here()
 
 
@@ -194,7 +226,9 @@ PAUSE = 0.25
 BURST = 5
 
 
-def measure(runs: Mapping[str, Run], batch: np.ndarray, rounds: int = 15, warm_up: int = 3) -> dict[str, list[float]]:
+def time_in_turn(
+    runs: Mapping[str, Run], batch: np.ndarray, rounds: int = 15, warm_up: int = 3
+) -> dict[str, list[float]]:
     """Time several engines in turn, so that a busy moment meets all of them alike.
 
     A turn is a pause that lets the other engines' threads fall asleep, ``warm_up`` calls, and up to five timed ones.
@@ -224,19 +258,17 @@ def measure(runs: Mapping[str, Run], batch: np.ndarray, rounds: int = 15, warm_u
 
 def _machine() -> str:
     """What the choice depends on besides the package: processor and engine versions."""
-    from importlib.metadata import PackageNotFoundError, version
-
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("model name", "Model")):
                 cpu = line.partition(":")[2].strip()
                 break
-    engines = []
+    libraries = []
     for name in ("paddlepaddle", "paddlepaddle-gpu", "onnxruntime"):
         with contextlib.suppress(PackageNotFoundError):
-            engines.append(f"{name} {version(name)}")
-    return f"{cpu} x{os.cpu_count()}; " + ", ".join(engines)
+            libraries.append(f"{name} {version(name)}")
+    return f"{cpu} x{os.cpu_count()}; " + ", ".join(libraries)
 
 
 def _model_key(package: Package, names: Sequence[str], threads: int, precision: str) -> str:
@@ -287,7 +319,7 @@ def fastest(package: Package, threads: int, precision: str = "fp32", remember: b
         runs[name] = engine
     if not runs:
         return names[0]  # to open it says why it does not start
-    seconds = {name: undisturbed(times) for name, times in measure(runs, sample_input(package)).items()}
+    seconds = {name: undisturbed(times) for name, times in time_in_turn(runs, sample_input(package)).items()}
     if remember:
         remember_choice(package, threads, precision, seconds)
     return min(seconds, key=seconds.__getitem__)
@@ -329,8 +361,5 @@ def remember_choice(package: Package, threads: int, precision: str, seconds: Map
     }
     choices = _read_choices(path)
     choices.setdefault(_machine(), {})[_model_key(package, names, threads, precision)] = entry
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(choices, indent=1), encoding="utf-8")
-        os.replace(partial, path)
+    with contextlib.suppress(UserError, OSError):
+        write_text(path, json.dumps(choices, indent=1))

@@ -6,18 +6,19 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-import numpy as np
-
-from ppmobilenet.console import give_up
 from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 from ppmobilenet.field import shares
-from ppmobilenet.field.predictor import Classifier, Failure, Prediction, Predictor, list_photos
+from ppmobilenet.field.answers import Failure, Prediction
+from ppmobilenet.field.predictor import Classifier, Predictor
+from ppmobilenet.files import said, settle, whole_file
+from ppmobilenet.photos.names import list_photos
+from ppmobilenet.telling import bar, give_up, tell
 
 SAVED_AS = (".jsonl", ".csv", ".json")
 
@@ -51,61 +52,9 @@ def from_package(
     return Job(Predictor(package, backend, threads, precision, topk), photos)
 
 
-def from_config(
-    config: Mapping,
-    source: str | None = None,
-    infer_list: str | None = None,
-    topk: int | None = None,
-    random_init: bool = False,
-) -> Job:
-    """Prepare to predict with trained weights, as PaddleClas's ``tools/infer.py`` does.
-
-    Uses ``Infer.infer_imgs``, ``infer_list``, ``batch_size``, ``save_dir`` and ``PostProcess`` (``topk``,
-    ``class_id_map_file``). The preprocessing is that of ``DataLoader.Eval``, with which the accuracy was measured;
-    where ``Infer.transforms`` says otherwise, that is logged.
-    """
-    import paddle
-
-    from ppmobilenet.field.preprocessing import deployment_ops, spell_out
-    from ppmobilenet.training.evaluator import model_with_weights
-    from ppmobilenet.workshop.from_config import deployment_labels, evaluation_ops
-
-    source = source or config.get("Infer.infer_imgs")
-    infer_list = infer_list or config.get("Infer.infer_list")
-    if not source:
-        raise UserError(
-            "which photos?", where="Infer.infer_imgs", hint="-o Infer.infer_imgs=photo.jpg, or -i photo.jpg"
-        )
-    photos = list_photos(source, infer_list)
-    ops = evaluation_ops(config)
-    own = config.get("Infer.transforms")
-    if own and spell_out(deployment_ops(own)) != spell_out(ops):
-        note = "note: Infer.transforms differ from those of DataLoader.Eval; the latter are used, as in evaluation"
-        print(note, file=sys.stderr)
-    model = model_with_weights(config, random_init)
-    model.eval()
-
-    def eager(batch):
-        with paddle.no_grad():
-            return model(paddle.to_tensor(batch)).numpy()
-
-    classifier = Classifier(
-        ops,
-        eager,
-        deployment_labels(config, int(config["Arch"].get("class_num", 1000))),
-        output="logits",
-        topk=topk or int(config.get("Infer.PostProcess.topk") or 5),
-    )
-    save = config.get("Infer.save_dir")
-    if save and Path(save).suffix not in SAVED_AS:
-        save = save.rstrip("/") + ".json"  # PaddleClas takes save_dir for a file's name
-    return Job(classifier, photos, int(config.get("Infer.batch_size") or 1), save)
-
-
-def _partial(path: str) -> Path:
-    """Where answers stand until all are written. A .jsonl has one place for it, so that another start finds it."""
-    own = "" if Path(path).suffix == ".jsonl" else f"-{os.getpid()}"
-    return Path(path).with_name(f".{Path(path).name}.partial{own}")
+def _partial(path: str | os.PathLike) -> Path:
+    """Where the answers of a .jsonl stand until all are written: one place, so that another start finds it."""
+    return Path(path).with_name(f".{Path(path).name}.partial")
 
 
 def _answered(job: Job) -> int:
@@ -127,7 +76,7 @@ def _answered(job: Job) -> int:
                 break
             count, end = count + 1, end + len(line)
         file.truncate(end)
-    print(f"{count} of {len(job.photos)} photos were answered before", file=sys.stderr)
+    tell(f"{count} of {len(job.photos)} photos were answered before")
     return count
 
 
@@ -140,37 +89,36 @@ def _saving(path: str | None, append: bool = False) -> Iterator[Callable[[Predic
     suffix = Path(path).suffix
     if suffix not in SAVED_AS:
         raise UserError(f"cannot save to {path!r}", where="--save", allowed="a name ending in " + ", ".join(SAVED_AS))
+    if suffix == ".jsonl":
+        with _saving_lines(path, append) as write:
+            yield write
+        return
+    with whole_file(path, "w", newline="" if suffix == ".csv" else None, where="--save") as file:
+        if suffix == ".csv":
+            table = csv.writer(file)
+            table.writerow(["file_name", "rank", "class_id", "score", "label_name", "error"])
+            yield lambda answer: table.writerows(_csv_rows(answer))
+        else:
+            answers: list[dict] = []
+            yield lambda answer: answers.append(answer.to_dict())
+            json.dump(answers, file, ensure_ascii=False)
+
+
+@contextmanager
+def _saving_lines(path: str, append: bool) -> Iterator[Callable[[Prediction | Failure], None]]:
+    """The same for a .jsonl, whose partial file outlives an interrupted job so that it can be resumed."""
     partial = _partial(path)
-    try:
+    with said(path, where="--save"):
         partial.parent.mkdir(parents=True, exist_ok=True)
         # a name that is not UTF-8 keeps its odd bytes as escapes, which are JSON's as well
-        newline = "" if suffix == ".csv" else None
-        file = open(partial, "a" if append else "w", encoding="utf-8", errors="backslashreplace", newline=newline)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}", where="--save") from error
-    try:
-        with file:
-            if suffix == ".csv":
-                table = csv.writer(file)
-                table.writerow(["file_name", "rank", "class_id", "score", "label_name", "error"])
-                yield lambda answer: table.writerows(_csv_rows(answer))
-            elif suffix == ".jsonl":
+        with open(partial, "a" if append else "w", encoding="utf-8", errors="backslashreplace") as file:
 
-                def write(answer: Prediction | Failure) -> None:
-                    file.write(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n")
-                    file.flush()  # what is written is there when the job is killed
+            def write(answer: Prediction | Failure) -> None:
+                file.write(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n")
+                file.flush()  # what is written is there when the job is killed
 
-                yield write
-            else:
-                answers: list[dict] = []
-                yield lambda answer: answers.append(answer.to_dict())
-                json.dump(answers, file, ensure_ascii=False)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}", where="--save") from error
-    finally:
-        if suffix != ".jsonl":
-            partial.unlink(missing_ok=True)
+            yield write
+        settle(partial, Path(path))
 
 
 def _csv_rows(answer: Prediction | Failure) -> list[list]:
@@ -186,8 +134,6 @@ def _csv_rows(answer: Prediction | Failure) -> list[list]:
 def run(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) -> int:
     """Predict every photo of the job, write a line each to ``out``, and save them if asked.
 
-    Under ``paddle.distributed.launch`` each process answers its share of the photos.
-
     Args:
         job: the photos and what answers them.
         out: receives a line a photo.
@@ -196,20 +142,23 @@ def run(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) ->
     Returns:
         0, or the exit code for bad data if a photo could not be used (the others are answered all the same).
     """
-    rank, world = shares.processes()
-    if world == 1:
-        return EXIT_DATA if _answer(job, out, collect) else EXIT_OK
-    if collect:
-        raise UserError("--json with several processes holds one share only", hint="--save answers.json joins them")
-    failed = _answer(_share_of(job, rank, world), out)
-    # only now, and only here: a board that answers alone has no Paddle
-    from ppmobilenet.training.device import start_processes, sum_over_processes
+    return EXIT_DATA if _answer(job, out, collect) else EXIT_OK
 
-    start_processes()
-    failed = int(sum_over_processes(np.array([failed], np.float64), world)[0])  # after it every share is written
+
+def run_share(job: Job, out: TextIO, processes: tuple[int, int], add_up: Callable[[int], int]) -> int:
+    """Do as :func:`run`, but answer one process's share of the photos; the first process joins the answers.
+
+    Args:
+        job: all photos, and what answers them.
+        out: receives a line a photo.
+        processes: this one's number and how many there are, see :func:`.shares.processes`.
+        add_up: the sum of a number over all processes, which it waits for.
+    """
+    rank, world = processes
+    failed = add_up(_answer(_share_of(job, rank, world), out))  # after it every share is written
     if rank == 0 and job.save:
         shares.join(job.save, world)
-        print(f"{len(job.photos)} answers of {world} processes written to {job.save}", file=sys.stderr)
+        tell(f"{len(job.photos)} answers of {world} processes written to {job.save}")
     return EXIT_DATA if failed else EXIT_OK
 
 
@@ -218,7 +167,8 @@ def _share_of(job: Job, rank: int, world: int) -> Job:
     photos, save = shares.share(job.photos, rank, world), None
     if job.save:
         save = shares.share_file(job.save, rank, world)
-        if job.resume and save.is_file():  # done before another process was interrupted: all of it is answered
+        # done before another process was interrupted: all of it is answered
+        if job.resume and save.suffix == ".jsonl" and save.is_file():
             os.replace(save, _partial(save))
     return Job(job.classifier, photos, job.batch_size, save and str(save), job.resume)
 
@@ -226,7 +176,7 @@ def _share_of(job: Job, rank: int, world: int) -> Job:
 def _show(answer: Prediction | Failure, stream: TextIO, keeps: bool) -> bool:
     """Print a line; return whether the stream took it. Where answers are kept, that is no reason to end."""
     try:
-        print(answer, file=stream)
+        stream.write(f"{answer}\n")
         stream.flush()
         return True
     except OSError:  # the reader went away, or the disk behind `>` is full
@@ -238,25 +188,22 @@ def _show(answer: Prediction | Failure, stream: TextIO, keeps: bool) -> bool:
 
 def _answer(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) -> int:
     """Predict and save; return how many photos could not be used."""
-    from tqdm import tqdm
-
     failed, done = 0, _answered(job)
     answers = job.classifier.stream(list(job.photos[done:]), job.batch_size)
     # the bar and the lines share the terminal: with the lines on it, they are progress enough
-    bar = tqdm(
-        total=len(job.photos), initial=done, unit="photo", disable=out.isatty() or not sys.stderr.isatty(), leave=False
-    )
+    hidden = out.isatty() or not sys.stderr.isatty()
+    progress = bar(total=len(job.photos), initial=done, unit="photo", disable=hidden)
     shows, keeps = True, job.save or collect
-    with bar, _saving(job.save, append=done > 0) as save:
+    with progress, _saving(job.save, append=done > 0) as save:
         for answer in answers:
             failed += isinstance(answer, Failure)
             save(answer)
             if collect:
                 collect(answer.to_dict())
             shows = shows and _show(answer, sys.stderr if isinstance(answer, Failure) else out, bool(keeps))
-            bar.update()
+            progress.update()
     if job.save:
-        print(f"{len(job.photos)} answers written to {job.save}", file=sys.stderr)
+        tell(f"{len(job.photos)} answers written to {job.save}")
     if failed:
-        print(f"{failed} of {len(job.photos)} photos could not be used", file=sys.stderr)
+        tell(f"{failed} of {len(job.photos)} photos could not be used")
     return failed

@@ -6,14 +6,12 @@ Nothing here imports paddle: with the ONNX backend a board needs only numpy, Ope
 from __future__ import annotations
 
 import functools
-import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.field.answers import Failure, Prediction, Topk, softmax
 from ppmobilenet.field.backends import Run, open_backend, sample_input, usable
@@ -25,8 +23,8 @@ from ppmobilenet.field.sources import Source, check_channels, read
 from ppmobilenet.field.streaming import WAITING, in_order
 from ppmobilenet.machine import usable_cores
 from ppmobilenet.photos.names import list_photos
-
-log = logging.getLogger(__name__)
+from ppmobilenet.photos.operators import build
+from ppmobilenet.telling import log
 
 
 def _check_positive(**numbers: int | None) -> None:
@@ -58,8 +56,8 @@ class Classifier:
         channels: str | None = None,
     ):
         names = [next(iter(op)) for op in ops]
-        self._from_bytes = build_transforms(ops)
-        self._from_pixels = build_transforms([op for op, name in zip(ops, names) if name != "DecodeImage"])
+        self._from_bytes = build(ops)
+        self._from_pixels = build([op for op, name in zip(ops, names) if name != "DecodeImage"])
         self._takes = "RGB" if all((op.get("DecodeImage") or {}).get("to_rgb", True) for op in ops) else "BGR"
         self.run, self.labels, self.output = run, list(labels), output
         self.channels, self._warned = check_channels(channels), False

@@ -63,7 +63,7 @@ def spell_out(ops: Ops) -> list[dict]:
 
 
 def as_transform_ops(spelled: Sequence[Mapping]) -> list[dict[str, dict]]:
-    """The inverse of :func:`spell_out`: PaddleClas's shape, as ``build_transforms`` takes it."""
+    """The inverse of :func:`spell_out`: PaddleClas's shape, as ``photos.operators.build`` takes it."""
     return [{op["op"]: {key: value for key, value in op.items() if key != "op"}} for op in spelled]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppmobilenet.errors import UserError
+from ppmobilenet.files import whole_file
 
 
 def processes() -> tuple[int, int]:
@@ -45,15 +46,8 @@ def join(path: str | os.PathLike, world: int) -> None:
                 where=one,
                 hint="all processes need the same folder for --save; the shares hold all answers",
             )
-    partial = Path(path).with_name(f".{Path(path).name}.joining-{os.getpid()}")
-    try:
-        with open(partial, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            _WRITERS[Path(path).suffix](shares, file)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}", where="--save") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path, "w", newline="", where="--save", hint="the shares hold all answers") as file:
+        _WRITERS[Path(path).suffix](shares, file)
     for one in shares:
         one.unlink()
 

@@ -6,10 +6,11 @@ import os
 from typing import BinaryIO, Union
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from ppmobilenet.errors import DataError, UserError, did_you_mean
 
-Source = Union[str, os.PathLike, bytes, np.ndarray, BinaryIO, "PIL.Image.Image"]  # noqa: F821
+Source = Union[str, os.PathLike, bytes, np.ndarray, BinaryIO, Image.Image]
 CHANNELS = ("RGB", "BGR")
 
 
@@ -26,8 +27,6 @@ def read(source: Source, number: int) -> tuple[str, bytes | np.ndarray, str | No
     if isinstance(source, np.ndarray):
         return f"array {number}", source, None
     if hasattr(source, "convert"):  # one of Pillow's, which knows its channels
-        from PIL import ImageOps
-
         upright = ImageOps.exif_transpose(source).convert("RGB")
         return str(getattr(source, "filename", "") or f"image {number}"), np.asarray(upright), "RGB"
     if isinstance(source, (bytes, bytearray, memoryview)):

@@ -4,9 +4,9 @@ Three comparisons, each in a package's own terms:
 
 * ``golden``: each preprocessing stage on this machine, given the recorded input of that stage, against the recorded
   output. Another OpenCV, decoder or operator shows here, at the stage where it works.
-* ``evaluation`` (with a config): the config's Eval transforms against the package's, on the same photos.
-* every form that can run here, on the recorded and the given photos, against the reference: the trained model where a
-  config is given, else the recorded output (and for photos that were not recorded, the first float form).
+* ``evaluation`` (with the operators of the evaluation): these against the package's, on the same photos.
+* every form that can run here, on the recorded and the given photos, against the reference: the trained model where it
+  is given, else the recorded output (and for photos that were not recorded, the first float form).
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 
 import numpy as np
-from tqdm import tqdm
 
-from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import UserError
 from ppmobilenet.field import golden, inference_yml
+from ppmobilenet.field.answers import softmax
 from ppmobilenet.field.backends import BACKENDS, Run, open_backend, why_not
+from ppmobilenet.field.engines.lite_file import read_version
 from ppmobilenet.field.package import BOUNDS, Package, open_package
-from ppmobilenet.field.predictor import list_photos
-from ppmobilenet.field.preprocessing import as_transform_ops, spell_out
+from ppmobilenet.field.preprocessing import Ops, as_transform_ops
 from ppmobilenet.photos.decode import decode_image, read_bytes
+from ppmobilenet.photos.names import list_photos
+from ppmobilenet.photos.operators import build
+from ppmobilenet.telling import bar
 
 # the order of a photo's way: the first of these that departs is the one to look at
 STAGES = ("files", "decode", "resize", "crop", "normalise", "logits", "probabilities", "top-1")
@@ -35,6 +37,7 @@ PREPROCESS_BOUNDS = {"decode": 1.0, "resize": 1.0, "crop": 0.0, "normalise": 1e-
 # what a lower precision may change: reported as agreement, and bounded only where the classes change often
 LOW_PRECISION_AGREEMENT = {"fp16": 0.98, "int8": 0.90}
 ENOUGH = 20  # photos for that
+Model = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass
@@ -115,8 +118,8 @@ class Report:
 def verify(
     package: str | os.PathLike | Package,
     images: str | os.PathLike | Sequence[str | bytes] | None = None,
-    config: Mapping | None = None,
-    model: Callable[[np.ndarray], np.ndarray] | None = None,
+    model: Model | None = None,
+    ops: Ops | None = None,
     limit: int = 64,
 ) -> Report:
     """Compare everything that can be compared on this machine.
@@ -124,8 +127,8 @@ def verify(
     Args:
         package: an exported folder.
         images: photos (a folder, a file, a list of paths or encoded photos) besides the golden one.
-        config: the training config with its weights: brings evaluation's preprocessing and the eager model.
-        model: the eager model on the package's input, ``batch -> logits``, where it is at hand (export passes it).
+        model: the trained model on the package's input, ``batch -> logits``, where it is at hand.
+        ops: the operators with which it was evaluated, normalisation included.
         limit: photos at most.
 
     Raises:
@@ -148,9 +151,8 @@ def verify(
     photos = [_read(path) for path in islice(paths, limit)]
     report.rows += _golden_stages(opened)
     report.rows += _inference_yml(opened, photos)
-    if config is not None:
-        report.rows += _evaluation_stages(opened, config, photos)
-        model = model or _eager(opened, config)
+    if ops is not None:
+        report.rows += _evaluation_stages(opened, ops, photos)
     report.rows += _forms(opened, photos, model)
     return report
 
@@ -195,7 +197,7 @@ def _golden_stages(opened: Package) -> list[Row]:
         done.setdefault(golden.STAGES[next(iter(op))], []).append(op)
     last = list(done)[-1]
     for stage, stage_ops in done.items():
-        got = build_transforms(stage_ops)(value)
+        got = build(stage_ops)(value)
         if stage == last:
             expected = opened.golden("tensor")[0]
         else:
@@ -216,10 +218,7 @@ def _inference_yml(opened: Package, photos: Sequence[bytes]) -> list[Row]:
     return _preprocess_rows(opened, theirs, photos, "inference.yml to package.json")
 
 
-def _evaluation_stages(opened: Package, config: Mapping, photos: Sequence[bytes]) -> list[Row]:
-    from ppmobilenet.workshop.from_config import evaluation_ops
-
-    theirs = evaluation_ops(config)
+def _evaluation_stages(opened: Package, theirs: Ops, photos: Sequence[bytes]) -> list[Row]:
     if opened.meta["input"]["dtype"] == "uint8":  # normalisation is in the graph
         theirs = [op for op in theirs if "NormalizeImage" not in op]
         if opened.meta["input"]["layout"] == "NHWC":
@@ -242,38 +241,10 @@ def _preprocess_rows(opened: Package, theirs, photos: Sequence[bytes], subject: 
     return _worst(rows)
 
 
-def _eager(opened: Package, config: Mapping) -> Callable[[np.ndarray], np.ndarray]:
-    """The config's model as a function of the package's input (which is pixels if normalisation is in the graph)."""
-    import paddle
-
-    from ppmobilenet.training.evaluator import model_with_weights
-    from ppmobilenet.workshop.from_config import evaluation_ops
-    from ppmobilenet.workshop.program import Deployed
-
-    given, normalise = opened.meta["input"], None
-    if given["dtype"] == "uint8":
-        normalise = next(op for op in spell_out(evaluation_ops(config)) if op["op"] == "NormalizeImage")
-    network = model_with_weights(config)
-    layer = Deployed(network, softmax=False, normalise=normalise, layout=given["layout"])
-    layer.eval()
-
-    def logits(batch: np.ndarray) -> np.ndarray:
-        with paddle.no_grad():
-            return layer(paddle.to_tensor(batch)).numpy()
-
-    return logits
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    from ppmobilenet.field.predictor import softmax
-
-    return softmax(logits)
-
-
-def _forms(opened: Package, photos: Sequence[bytes], model: Callable[[np.ndarray], np.ndarray] | None) -> list[Row]:
+def _forms(opened: Package, photos: Sequence[bytes], model: Model | None) -> list[Row]:
     """Every backend on every form it can run here."""
     kind = opened.meta["output"]["kind"]
-    transform = build_transforms(opened.ops)
+    transform = build(opened.ops)
     tensors = [np.ascontiguousarray(transform(photo)) for photo in photos]
     recorded = "golden" in opened.meta
     if recorded:
@@ -285,7 +256,7 @@ def _forms(opened: Package, photos: Sequence[bytes], model: Callable[[np.ndarray
     expected: np.ndarray | None = None
     if model is not None:
         logits = model(batch)
-        expected = logits if kind == "logits" else _softmax(logits)
+        expected = logits if kind == "logits" else softmax(logits)
         if recorded:
             rows.append(_compare("logits", "eager to golden", logits[0], opened.golden("logits"), BOUNDS["logits"]))
     stage = "logits" if kind == "logits" else "probabilities"
@@ -305,7 +276,7 @@ def _forms(opened: Package, photos: Sequence[bytes], model: Callable[[np.ndarray
                 rows.append(Row(stage, subject, note=reason))
                 continue
             run: Run = open_backend(alone, backend, precision=form["precision"])[2]
-            shown = tqdm(tensors, subject, leave=False, disable=None)
+            shown = bar(tensors, subject)
             got = np.concatenate([run(tensor[None]) for tensor in shown])
             if recorded and expected is None:
                 rows += _form_rows(subject + ", golden", form, kind, got[:1], opened.golden("output")[None])
@@ -320,8 +291,6 @@ def _forms(opened: Package, photos: Sequence[bytes], model: Callable[[np.ndarray
 
 
 def _nb_version(opened: Package, form: Mapping) -> Row:
-    from ppmobilenet.workshop.lite import read_version
-
     subject = f"{form['files'][0]}, opt version"
     try:
         version = read_version(opened.check_file(form["files"][0]))

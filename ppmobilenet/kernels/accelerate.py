@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FunctionType, MethodType
 
@@ -39,9 +39,7 @@ class Report:
     threads: int = 0
 
 
-def accelerate(
-    model: nn.Layer, mode: str = "auto", *, threads: int | None = None, say: Callable[[str], None] = print
-) -> Report:
+def accelerate(model: nn.Layer, mode: str = "auto", *, threads: int | None = None) -> Report:
     """Run ``model`` on fused CPU operators from now on, where that is possible.
 
     Only how ``model(x)`` is computed changes: keys, parameter names, state dict and optimizer stay as they are, and
@@ -55,7 +53,6 @@ def accelerate(
             after the other. A subclass may have its own head; with a forward of its own it keeps stock operators.
         mode: ``auto`` (stock operators if it cannot be), ``on`` (an error instead), ``off``.
         threads: by default the cores this process may use.
-        say: receives the progress line of the compilation.
 
     Returns:
         The report; its message is worth logging.
@@ -83,7 +80,7 @@ def accelerate(
         _check_forward(model)
         check_around(model, model.units())
         steps = plan(model.units())
-        library = load_library(say)
+        library = load_library()
         engine = Engine(library, library.ppm_instruction_set(), threads or usable_cores())
         _prove(model, engine)
     except (Unavailable, Unsupported) as reason:

@@ -16,12 +16,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ppmobilenet import files, telling
 from ppmobilenet.errors import UserError
 from ppmobilenet.machine import cache_folder, writable_folder
+from ppmobilenet.telling import log
 
 SOURCES = Path(__file__).parent / "src"
 COMMON = ("-std=c++17", "-fPIC", "-pthread", "-O3", "-ffp-contract=fast")
@@ -92,8 +94,8 @@ def compile_library(target: Path, compiler: Sequence[str], extra: Sequence[str] 
 
 
 @functools.lru_cache(maxsize=1)
-def load_library(say: Callable[[str], None] = print) -> ctypes.CDLL:
-    """Load the engine, compiled before or now (some ten seconds, with a line to ``say``).
+def load_library() -> ctypes.CDLL:
+    """Load the engine, compiled before or now (some ten seconds, with a line that says so).
 
     Raises:
         Unavailable: no compiler, a failed compilation, an unwritable cache, or another system than Linux.
@@ -120,10 +122,14 @@ def load_library(say: Callable[[str], None] = print) -> ctypes.CDLL:
             with open(folder / "lock", "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that start together one compiles
                 if not target.exists():
-                    say(f"cpu_kernels: compiling for this machine, once, into {folder} ...")
-                    fresh = target.with_suffix(f".{os.getpid()}")
-                    compile_library(fresh, compiler)
-                    os.replace(fresh, target)
+                    with telling.aloud():
+                        log.info("cpu_kernels: compiling for this machine, once, into %s ...", folder)
+                    fresh = files.beside(target)
+                    try:
+                        compile_library(fresh, compiler)
+                        files.settle(fresh, target)
+                    finally:
+                        files.remove(fresh)
         return open_library(target)
     except (OSError, UserError) as error:
         raise Unavailable(f"cannot build into {folder}: {error}") from error

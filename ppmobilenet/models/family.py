@@ -38,9 +38,9 @@ class Family:
         return dict(getattr(self.variants[variant], "keywords", {}))
 
     @property
-    def head(self) -> str:
-        """The name of the classifier's layer, as the network's ``HEAD`` says."""
-        return getattr(self.network, "HEAD", "fc")
+    def classifier(self) -> str:
+        """The name of the classifier's layer, as the network's ``CLASSIFIER`` says."""
+        return getattr(self.network, "CLASSIFIER", "fc")
 
     def scales(self, variant: str) -> tuple[float, ...]:
         """Return the width multipliers that have names, of the variants that differ from this one in nothing else."""
@@ -88,10 +88,10 @@ def family_of(model: object) -> Family | None:
     return next((family for family in FAMILIES.values() if isinstance(model, family.network)), None)
 
 
-def head_of(model: object) -> str:
+def classifier_of(model: object) -> str:
     """Return the name of a network's classifier layer: its family's, else that of its last linear layer."""
     family = family_of(model)
     if family is not None:
-        return family.head
+        return family.classifier
     linear = [name for name, layer in model.named_sublayers() if type(layer).__name__ == "Linear"]
     return linear[-1] if linear else ""

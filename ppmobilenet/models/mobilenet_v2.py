@@ -161,7 +161,7 @@ class MobileNetV2(Network):
         ValueError: an argument that leaves no network, with what is allowed.
     """
 
-    STEM, LAST, HEAD = "conv1", "conv9", "out"
+    STEM, LAST, CLASSIFIER = "conv1", "conv9", "out"
     ALLOWED = ("relu", "relu6")
 
     def __init__(

@@ -47,7 +47,7 @@ class Network(nn.Layer, metaclass=OwnNames):
     """
 
     # names of the first convolution, of the last one (None: there is none) and of the classifier
-    STEM, LAST, HEAD = "conv", None, "fc"
+    STEM, LAST, CLASSIFIER = "conv", None, "fc"
     # what ``activation`` may be
     ALLOWED = tuple(ACTIVATIONS)
 
@@ -110,7 +110,7 @@ class Network(nn.Layer, metaclass=OwnNames):
                 weight_attr=ParamAttr(name=f"{name}_weights", initializer=initializer),
                 bias_attr=ParamAttr(name=f"{name}_offset"),
             )
-            self.add_sublayer(self.HEAD, classifier)
+            self.add_sublayer(self.CLASSIFIER, classifier)
 
     def initialise(self) -> None:
         """Draw the initial weights that ``init`` asks for, where they are not Paddle's."""
@@ -160,4 +160,4 @@ class Network(nn.Layer, metaclass=OwnNames):
     def head(self, x):
         """[N, num_features, h, w] in the layout computed in -> what forward returns: pooling, dropout, classifier."""
         x = self.dropout(paddle.flatten(self.avg_pool(x), 1))
-        return getattr(self, self.HEAD)(x) if self.class_num else x
+        return getattr(self, self.CLASSIFIER)(x) if self.class_num else x

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from ppmobilenet import plots
 from ppmobilenet.errors import UserError, did_you_mean
+from ppmobilenet.models.zoo import create_model
 from ppmobilenet.paper import published
-from ppmobilenet.paper.cost import Cost, measure
+from ppmobilenet.paper.cost import Cost, cost_of
 from ppmobilenet.paper.cost_text import amount
-from ppmobilenet.report import plots
-from ppmobilenet.report.tables import text_table
+from ppmobilenet.tables import text_table
 
 # what can stand against accuracy, and how it is written
 AXES = {
@@ -35,7 +34,7 @@ class Candidate:
         size_bytes: of its weights, batch norm folded: 4 bytes each; int8: 1 byte each and 4 for offsets.
         madds: multiply-adds of one image.
         published_ms: on the chosen board, None where nobody published it.
-        measured_ms: on this machine, None until :func:`measure_here`.
+        measured_ms: on this machine, None where nobody measured.
         pareto: nothing in the list is both more accurate and cheaper.
     """
 
@@ -145,29 +144,6 @@ def pareto(points: Sequence[tuple[float | None, float]]) -> list[bool]:
     ]
 
 
-def measure_here(
-    found: Sequence[Candidate], threads: int = 1, progress: Callable[[Sequence], Sequence] = iter
-) -> list[Candidate]:
-    """Return the candidates with the latency of this machine: exported, batch 1, Paddle's faster engine, median of 15.
-
-    int8 rows are left unmeasured: their packages need calibration photos.
-
-    Args:
-        found: of :func:`candidates`.
-        threads: of one inference.
-        progress: wraps the loop, for a progress bar.
-    """
-    times: dict[tuple, float] = {}
-    for candidate in progress(found):
-        key = (candidate.model, candidate.scale, candidate.resolution)
-        if candidate.precision.startswith("fp32") and key not in times:
-            times[key] = _latency(*key, threads)
-    return [
-        replace(c, measured_ms=times[c.model, c.scale, c.resolution]) if c.precision.startswith("fp32") else c
-        for c in found
-    ]
-
-
 def choice_text(chosen: Sequence[Candidate], device: str, threads: int) -> str:
     """Return the list as a table; ``*`` marks the Pareto front."""
     columns = {
@@ -209,14 +185,13 @@ def draw(chosen: Sequence[Candidate], path: str | Path, by: str = "madds") -> Pa
         for kind in ("fp32", "int8"):
             wanted = points(lambda c, f=family, k=kind: c.model == f and c.precision.startswith(k))
             lines.append(plots.Line(f"{family} {kind}", *wanted, joined=False))
-    return plots.save(plots.chart(lines, "Networks within the budget", label, "ImageNet top-1, %", x_log=True), path)
+    axes = plots.Axis(label, log=True), plots.Axis("ImageNet top-1, %")
+    return plots.save(plots.chart(lines, "Networks within the budget", *axes), path)
 
 
 @cache
 def _cost(family: str, scale: float) -> Cost:
-    from ppmobilenet.models.zoo import create_model
-
-    return measure(create_model(family, scale=scale), 32)
+    return cost_of(create_model(family, scale=scale), 32)
 
 
 def _madds(family: str, scale: float, resolution: int) -> int:
@@ -229,23 +204,3 @@ def _size(cost: Cost, precision: str) -> int:
     weights = sum(layer.weights for layer in cost.layers)
     offsets = sum(layer.output_shape[0] for layer in cost.layers)
     return weights + 4 * offsets if precision.startswith("int8") else 4 * (weights + offsets)
-
-
-def _latency(family: str, scale: float, resolution: int, threads: int) -> float:
-    """Median milliseconds of one image in the fastest engine of Paddle Inference that runs here."""
-    from ppmobilenet.field import backends
-    from ppmobilenet.field.package import Package
-    from ppmobilenet.models.zoo import create_model
-    from ppmobilenet.workshop.program import Deployed, save_program
-
-    with tempfile.TemporaryDirectory() as folder:
-        layer = Deployed(create_model(family, scale=scale), softmax=True)
-        layer.eval()
-        save_program(layer, Path(folder) / "inference", [None, 3, resolution, resolution], legacy=True)
-        form = {"name": "pdmodel", "engine": "paddle", "precision": "fp32"}
-        form["files"] = ["inference.pdmodel", "inference.pdiparams"]
-        shape = [-1, 3, resolution, resolution]
-        package = Package(Path(folder), {"input": {"shape": shape, "dtype": "float32"}, "forms": [form]})
-        runs = {name: backends.open_backend(package, name, threads)[2] for name in backends.usable(package)}
-        times = backends.measure(runs, backends.sample_input(package))
-        return 1000 * min(statistics.median(seconds) for seconds in times.values())

@@ -59,7 +59,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """A network at one resolution; made by :func:`measure`.
+    """A network at one resolution; made by :func:`cost_of`.
 
     Attributes:
         layers: in the order they run.
@@ -216,7 +216,7 @@ class Cost:
         }
 
 
-def measure(model: nn.Layer, resolution: int | tuple[int, int] = 224) -> Cost:
+def cost_of(model: nn.Layer, resolution: int | tuple[int, int] = 224) -> Cost:
     """Run one image of zeros through ``model`` and count what each convolution and linear layer does.
 
     Args:
@@ -315,7 +315,7 @@ def sweep(family: str, alphas: Sequence[float] = (), resolutions: Sequence[int] 
     for alpha in alphas or family_of(family).scales(family):
         model = create_model(family, scale=alpha, **kwargs)
         for resolution in resolutions:
-            cost = measure(model, resolution)
+            cost = cost_of(model, resolution)
             peak = cost.peak()
             best = max(accuracy(family, alpha, resolution), key=lambda row: row.top1, default=None)
             rows.append(

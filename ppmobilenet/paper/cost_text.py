@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ppmobilenet import plots
 from ppmobilenet.paper.cost import linear_bottleneck
-from ppmobilenet.report import plots
-from ppmobilenet.report.tables import text_table
+from ppmobilenet.tables import text_table
 
 
 def amount(value: float, unit: str = "") -> str:
@@ -25,45 +25,12 @@ def cost_text(cost: Mapping, weights: str | None = None) -> str:
         cost: of :meth:`ppmobilenet.paper.cost.Cost.to_dict`.
         weights: file that was loaded; without one nothing is said about dead filters.
     """
-    layers = text_table(
-        cost["layers"],
-        {
-            "<layer": lambda r: r["name"],
-            "<kind": lambda r: r["kind"],
-            "in": lambda r: "x".join(map(str, r["input_shape"])),
-            "out": lambda r: "x".join(map(str, r["output_shape"])),
-            "parameters": lambda r: f"{r['parameters']:,}",
-            "multiply-adds": lambda r: f"{r['madds']:,}",
-            "%": lambda r: f"{100 * r['madds'] / cost['madds']:.2f}",
-            "output memory": lambda r: amount(r["activation_bytes"], "B"),
-        },
-    )
-    kinds = text_table(
-        cost["by_kind"],
-        {
-            "<kind": lambda r: r["kind"],
-            "layers": lambda r: r["layers"],
-            "multiply-adds": lambda r: f"{r['madds']:,}",
-            "% ": lambda r: f"{r['madds_percent']:.2f}",
-            "weights": lambda r: f"{r['weights']:,}",
-            "%": lambda r: f"{r['weights_percent']:.2f}",
-        },
-    )
-    sizes = text_table(
-        cost["by_resolution"],
-        {
-            "size": lambda r: f"{r['height']}x{r['width']}",
-            "channels": lambda r: r["channels"],
-            "memory": lambda r: amount(r["bytes"], "B"),
-            "<layer": lambda r: r["layer"],
-        },
-    )
     height, width = cost["resolution"]
     images = "one image" if cost["batch"] == 1 else f"{cost['batch']} images"
     split = f", inverted residuals in {cost['split']} slices" if cost["split"] > 1 else ""
     ratios = [row["ratio"] for row in cost["separable"]]
     lines = [
-        layers,
+        _layers(cost),
         "",
         f"{cost['model']} at {height}x{width}, {cost['bits']}-bit values",
         f"  parameters      {cost['parameters']:,} ({amount(cost['model_bytes'], 'B')})",
@@ -85,9 +52,45 @@ def cost_text(cost: Mapping, weights: str | None = None) -> str:
         total = sum(r["output_shape"][0] for r in rows)
         lines.append(f"  dead filters    {sum(dead.values())} of {total} depthwise filters are all zero in {weights}")
         lines += [f"                  {count} in {name}" for name, count in dead.items()]
-    lines += ["", "by kind of layer (MobileNetV1, Table 2)", kinds]
-    lines += ["", f"largest tensor at each size (MobileNetV2, Table 3){split}", sizes]
+    lines += ["", "by kind of layer (MobileNetV1, Table 2)", _kinds(cost)]
+    lines += ["", f"largest tensor at each size (MobileNetV2, Table 3){split}", _sizes(cost)]
     return "\n".join(lines)
+
+
+def _layers(cost: Mapping) -> str:
+    columns = {
+        "<layer": lambda r: r["name"],
+        "<kind": lambda r: r["kind"],
+        "in": lambda r: "x".join(map(str, r["input_shape"])),
+        "out": lambda r: "x".join(map(str, r["output_shape"])),
+        "parameters": lambda r: f"{r['parameters']:,}",
+        "multiply-adds": lambda r: f"{r['madds']:,}",
+        "%": lambda r: f"{100 * r['madds'] / cost['madds']:.2f}",
+        "output memory": lambda r: amount(r["activation_bytes"], "B"),
+    }
+    return text_table(cost["layers"], columns)
+
+
+def _kinds(cost: Mapping) -> str:
+    columns = {
+        "<kind": lambda r: r["kind"],
+        "layers": lambda r: r["layers"],
+        "multiply-adds": lambda r: f"{r['madds']:,}",
+        "% ": lambda r: f"{r['madds_percent']:.2f}",
+        "weights": lambda r: f"{r['weights']:,}",
+        "%": lambda r: f"{r['weights_percent']:.2f}",
+    }
+    return text_table(cost["by_kind"], columns)
+
+
+def _sizes(cost: Mapping) -> str:
+    columns = {
+        "size": lambda r: f"{r['height']}x{r['width']}",
+        "channels": lambda r: r["channels"],
+        "memory": lambda r: amount(r["bytes"], "B"),
+        "<layer": lambda r: r["layer"],
+    }
+    return text_table(cost["by_resolution"], columns)
 
 
 def sweep_text(rows: Sequence[Mapping]) -> str:
@@ -124,15 +127,11 @@ def draw_sweep(rows: Sequence[Mapping], path: str | Path) -> Path:
         labels = [f"alpha {alpha}, {r['resolution']} px: {r['top1']} % ({r['source']})" for r in known]
         points = [(r["madds"] / 1e6, r["top1"]) for r in known]
         accuracy_lines.append(plots.Line(f"alpha {alpha}", points, labels))
+    side, madds = plots.Axis("resolution, pixels"), plots.Axis("million multiply-adds")
+    top1 = plots.Axis("ImageNet top-1, %")
     pictures = [
-        plots.chart(cost_lines, f"{family}: cost", "resolution, pixels", "million multiply-adds"),
-        plots.chart(
-            accuracy_lines,
-            f"{family}: published accuracy",
-            "million multiply-adds",
-            "ImageNet top-1, %",
-            x_log=True,
-        ),
+        plots.chart(cost_lines, f"{family}: cost", side, madds),
+        plots.chart(accuracy_lines, f"{family}: published accuracy", madds._replace(log=True), top1),
     ]
     return plots.save(plots.stack(pictures, f"{family}: width and resolution multipliers"), path)
 

@@ -8,28 +8,29 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
+from ppmobilenet import files, telling
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.models.zoo import create_model
+from ppmobilenet.telling import log
 from ppmobilenet.training.evaluator import evaluate
 from ppmobilenet.weights import catalog
 from ppmobilenet.weights.download import digest, published_file
 from ppmobilenet.weights.loading import load_weights
-from ppmobilenet.weights.writing import write_whole
 
 # percentage points by which a measured accuracy may depart from the published one: other JPEG decoders do that
 TOLERANCE = 0.2
 
 
+@telling.aloud()
 def verify_zoo(
     names: Iterable[str] = (),
     imagenet: str | os.PathLike | None = None,
     output: str | os.PathLike = catalog.VERIFIED,
     device: str = "cpu",
-    say: Callable[[str], None] = print,
 ) -> list[str]:
     """Verify published weights, one after the other; one that fails does not stop the others.
 
@@ -38,7 +39,6 @@ def verify_zoo(
         imagenet: a folder with ``val_list.txt`` (``path label``) and the photos; without it nothing is evaluated.
         output: the JSON file that the results are added to.
         device: to evaluate on.
-        say: receives a line for each row.
 
     Returns:
         The names that failed.
@@ -60,14 +60,13 @@ def verify_zoo(
             entry, text = _verify(row, imagenet, device)
         except UserError as error:
             failed.append(name)
-            say(f"{name}: FAILED: {error}")
+            log.info("%s: FAILED: %s", name, error)
             continue
         known = json.loads(output.read_text(encoding="utf-8")) if output.is_file() else {}
         known[name] = entry
-        content = json.dumps({key: known[key] for key in sorted(known)}, indent=1) + "\n"
-        write_whole(output, lambda file, content=content: file.write(content.encode()))
-        say(f"{name}: {text}")
-    say(f"{len(names) - len(failed)} of {len(names)} verified; {output}")
+        files.write_text(output, json.dumps({key: known[key] for key in sorted(known)}, indent=1) + "\n")
+        log.info("%s: %s", name, text)
+    log.info("%d of %d verified; %s", len(names) - len(failed), len(names), output)
     return failed
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ppmobilenet import files, tables
 from ppmobilenet.errors import UserError
 from ppmobilenet.paper import published
-from ppmobilenet.report import tables
 from ppmobilenet.weights import catalog
 
 START, END = "<!-- zoo: written by tools/make_docs.py -->", "<!-- /zoo -->"
@@ -55,7 +55,7 @@ def update(root: str | Path, write: bool = True) -> int:
         if new != text:
             changed += 1
             if write:
-                path.write_text(new, encoding="utf-8")
+                files.write_text(path, new)
     return changed
 
 

@@ -6,7 +6,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ppmobilenet import telling
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.decode import decode_image, read_bytes
 
@@ -149,17 +150,13 @@ def perceptual_hash(pixels: np.ndarray) -> int:
     return int.from_bytes(np.packbits(low > np.median(low[1:])).tobytes(), "big")
 
 
-def look_at_all(
-    paths: Iterable[str], total: int, workers: int | None, progress: Callable[[int, int], None] | None
-) -> Iterator[Facts]:
+def look_at_all(paths: Iterable[str], total: int, workers: int | None) -> Iterator[Facts]:
     """Yield the facts of every photo, in order and a few at a time; decoding lets threads run side by side."""
-    paths, done = iter(paths), 0
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    paths = iter(paths)
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool, telling.bar(total=total, unit="photos") as bar:
         while some := list(islice(paths, 256)):
             yield from pool.map(look, some)
-            done += len(some)
-            if progress:
-                progress(done, total)
+            bar.update(len(some))
 
 
 def groups(digests: np.ndarray, pictures: np.ndarray, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

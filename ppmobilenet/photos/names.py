@@ -5,7 +5,6 @@ A photo is what OpenCV decodes here, told by its suffix; what else lies in a fol
 
 from __future__ import annotations
 
-import logging
 import os
 from collections import Counter
 from functools import cache
@@ -15,8 +14,7 @@ from typing import NamedTuple
 import cv2
 
 from ppmobilenet.errors import DataError
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 # a suffix that OpenCV writes if it can read the format -> the suffixes that such files have
 FORMATS = {

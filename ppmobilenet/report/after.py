@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import paddle
 
+from ppmobilenet import telling
 from ppmobilenet.config import Config, load_config
+from ppmobilenet.data import classes
 from ppmobilenet.data.build import build_dataset
 from ppmobilenet.errors import UserError
 from ppmobilenet.report import gather
 from ppmobilenet.report import page as report
 from ppmobilenet.report.predictions import FILE_NAME, Collector, Predictions
+from ppmobilenet.telling import log
 from ppmobilenet.training.evaluator import evaluate
 from ppmobilenet.training.start import require_start
 from ppmobilenet.training.trainer import train
-from ppmobilenet.workshop.from_config import deployment_labels
-
-log = logging.getLogger("ppmobilenet")
 
 APART = "evaluation"  # folder of an evaluation within another run's
 
@@ -47,9 +43,9 @@ def train_and_report(config: Config, *, random_init: bool = False) -> dict[str, 
         if "Eval" in config["DataLoader"] and paddle.distributed.get_world_size() == 1:
             table = _evaluate(load_config(folder))[1]
             table.save(folder / FILE_NAME)
-        with _quiet():
+        with telling.aloud(telling.NOWHERE):  # the last line that an evaluation prints is its result
             page = gather.report_folder(folder)
-        _say(page)
+        telling.tell(f"report: {page}")
     except UserError as error:
         # the training is done and saved: what its report lacks is no reason to fail it
         log.warning("no report: %s", error)
@@ -72,9 +68,9 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
     folder = own_folder(Path(config.get("Global.output_dir")), str(table.about["weights"]))
     table.save(folder / FILE_NAME)
     try:
-        with _quiet():
+        with telling.aloud(telling.NOWHERE):  # the last line that an evaluation prints is its result
             page = report.write(gather.from_run(folder, config), folder / "report")
-        _say(page)
+        telling.tell(f"report: {page}")
     except UserError as error:
         log.warning("no report: %s", error)
     return result
@@ -101,7 +97,7 @@ def class_names(config: Config, dataset) -> list[str]:
     if dataset.class_names and len(dataset.class_names) == count:
         return list(dataset.class_names)
     try:
-        return deployment_labels(config, count)
+        return classes.class_names(config, count)
     except UserError:  # a list of other classes: it is what an export would refuse, an evaluation needs no names
         return [f"class {number}" for number in range(count)]
 
@@ -119,18 +115,3 @@ def _evaluate(config: Config, random_init: bool = False) -> tuple[dict[str, floa
     paths = [dataset.samples.path(i) for i in range(len(dataset))]
     weights = str(start.file()) if start else ""
     return result, collector.finish(paths, weights=weights, seconds=round(seconds, 3))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The last line that an evaluation prints is its result: nothing is logged behind it but warnings."""
-    before = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
-def _say(page: Path) -> None:
-    print(f"report: {page}", file=sys.stderr)

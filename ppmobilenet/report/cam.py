@@ -46,14 +46,14 @@ def class_activation(model: nn.Layer, images: np.ndarray, classes: np.ndarray | 
             hook.remove()
     if len(seen) < len(kinds):
         raise UserError("class activation maps need a network that ends in average pooling and one linear classifier")
-    (pool, features), (head, pooled) = (seen[kind] for kind in kinds)
-    features, weights = features.numpy(), head.weight.numpy()
+    (pool, features), (classifier, pooled) = (seen[kind] for kind in kinds)
+    features, weights = features.numpy(), classifier.weight.numpy()
     if getattr(pool, "_data_format", "NCHW") == "NHWC":
         features = features.transpose(0, 3, 1, 2)
     means = features.mean(axis=(2, 3))
     if means.shape != tuple(pooled.shape) or logits.shape[-1] != weights.shape[-1]:
         raise UserError(NO_MAP)
-    whole = means @ weights + (0 if head.bias is None else head.bias.numpy())
+    whole = means @ weights + (0 if classifier.bias is None else classifier.bias.numpy())
     if not np.allclose(whole, logits, rtol=1e-3, atol=1e-3 * max(float(np.abs(logits).max()), 1e-6)):
         raise UserError(NO_MAP)
     classes = logits.argmax(axis=1) if classes is None else np.asarray(classes)

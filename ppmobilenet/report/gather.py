@@ -18,7 +18,7 @@ from ppmobilenet.field.preprocessing import deployment_ops
 from ppmobilenet.machine import usable_cores
 from ppmobilenet.models.family import family_of
 from ppmobilenet.models.zoo import build_model, create_model
-from ppmobilenet.paper.cost import measure
+from ppmobilenet.paper.cost import cost_of
 from ppmobilenet.photos.pictures import pictures
 from ppmobilenet.registry import MODELS
 from ppmobilenet.report import cam, figures
@@ -166,7 +166,7 @@ def package_latencies(package: Package, threads: int | None = None) -> list[dict
         for name in backends.usable(package, precision)
         if name != "lite"
     }
-    times = backends.measure(runs, backends.sample_input(package)) if runs else {}
+    times = backends.time_in_turn(runs, backends.sample_input(package)) if runs else {}
     return [
         {"backend": name, "threads": threads, "median_ms": 1000 * statistics.median(seconds)}
         for name, seconds in times.items()
@@ -176,7 +176,7 @@ def package_latencies(package: Package, threads: int | None = None) -> list[dict
 def model_cost(name: str, model, resolution: tuple[int, int]) -> dict:
     """Return a network's cost for the report."""
     family = family_of(model)
-    return {"model": name, "paper": family.paper if family else "", **measure(model, resolution).to_dict()}
+    return {"model": name, "paper": family.paper if family else "", **cost_of(model, resolution).to_dict()}
 
 
 def config_cost(config: Mapping) -> dict:

@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ppmobilenet import __version__
+from ppmobilenet import __version__, files, plots, tables
 from ppmobilenet.errors import DataError
-from ppmobilenet.report import figures, plots, tables
+from ppmobilenet.report import figures
 from ppmobilenet.report.predictions import Predictions
 
 # classes up to which the confusion matrix is a table one can read; above it is a picture with a pointer
@@ -68,17 +68,16 @@ def write(content: Content, folder: str | Path, photos_root: str | Path | None =
         The path of ``report.html``.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     page = render(content, lambda path: thumbnail(Path(photos_root or ".") / path))
     found = numbers(content)
-    (folder / "report.json").write_text(json.dumps(found, indent=1, ensure_ascii=False), "utf-8", "backslashreplace")
+    files.write_text(folder / "report.json", json.dumps(found, indent=1, ensure_ascii=False))
     if content.predictions is not None:
         names = content.predictions.names
         tables.write_csv(found["per_class"], folder / "per_class.csv")
         pairs = [{"true": names[t], "predicted": names[p], "photos": n} for t, p, n in found["confusion"]]
         tables.write_csv(pairs, folder / "confusion.csv")
     path = folder / "report.html"
-    path.write_text(page, "utf-8", "backslashreplace")  # names of files may be no UTF-8
+    files.write_text(path, page)
     return path
 
 
@@ -265,7 +264,7 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> str:
             if wanted(name.lower())
         ]
         if any(line.points for line in lines):
-            charts.append(plots.chart(lines, title, "epoch", unit, whole_x=True))
+            charts.append(plots.chart(lines, title, plots.Axis("epoch", whole=True), plots.Axis(unit)))
     return f'<div class="grid">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>'
 
 
@@ -360,7 +359,8 @@ def _calibration(table: Predictions) -> str:
             ],
         ),
     ]
-    diagram = plots.chart(lines, "Reliability", "confidence, %", "right answers, %", x_range=(0, 100), y_range=(0, 100))
+    axes = [plots.Axis(label, reach=(0, 100)) for label in ("confidence, %", "right answers, %")]
+    diagram = plots.chart(lines, "Reliability", *axes)
     histogram = plots.bars(
         [(f"{100 * b['low']:.0f}-{100 * b['high']:.0f} %", b["photos"]) for b in found["bins"]],
         "Confidence of the best answer",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppmobilenet import files
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 
 FILE_NAME = "predictions.npz"
@@ -53,9 +54,8 @@ class Predictions:
     def save(self, path: str | Path) -> Path:
         """Write the table to a ``.npz`` without pickles."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"names": self.names, "paths": self.paths, "about": dict(self.about)}).encode()
-        with open(path, "wb") as file:
+        with files.whole_file(path) as file:
             np.savez_compressed(
                 file,
                 text=np.frombuffer(text, np.uint8),

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
+from ppmobilenet import files
 from ppmobilenet.errors import DamagedFileError, NumericsError, UserError
 from ppmobilenet.training import disk
 from ppmobilenet.training.state import TrainState
@@ -79,12 +80,12 @@ def snapshot(state: TrainState, metric: float, names: Sequence[str]) -> Snapshot
     parameter_names = {key: value.name for key, value in layers.items()}
     # statistics of batch norm change in every forward pass
     weights = {key: value.numpy() if value.stop_gradient else value for key, value in layers.items()}
-    files: dict[str, object] = {"pdparams": {**weights, PADDLE_NAMES: parameter_names}}
+    parts: dict[str, object] = {"pdparams": {**weights, PADDLE_NAMES: parameter_names}}
     if state.ema.average:
-        files = {"pdparams": {**state.ema.average, PADDLE_NAMES: parameter_names}, "pdema": files["pdparams"]}
-    files["pdopt"] = [state.optimizer_state()]
-    files["pdstates"] = {"metric": float(metric), "epoch": state.epoch, OURS: state.numbers()}
-    return Snapshot(files, tuple(names), state.step)
+        parts = {"pdparams": {**state.ema.average, PADDLE_NAMES: parameter_names}, "pdema": parts["pdparams"]}
+    parts["pdopt"] = [state.optimizer_state()]
+    parts["pdstates"] = {"metric": float(metric), "epoch": state.epoch, OURS: state.numbers()}
+    return Snapshot(parts, tuple(names), state.step)
 
 
 def write(folder: Path, shot: Snapshot, keep_epochs: int | None = None) -> Path:
@@ -143,7 +144,7 @@ def give_names(folder: Path, version: Path) -> None:
             (folder / name).mkdir(exist_ok=True)
             disk.give_name(version / "model.pdparams", folder / name / "model.pdparams")
         disk.give_name(version / disk.MANIFEST, folder / f"{name}.{disk.MANIFEST}")
-    disk.sync_folder(folder)
+    files.sync(folder)
 
 
 def _remove(version: Path) -> None:

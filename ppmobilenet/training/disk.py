@@ -11,14 +11,16 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from ppmobilenet import files
 from ppmobilenet.errors import DamagedFileError
 
 MANIFEST = "manifest.json"
 CHUNK = 1 << 20
+# what a file system without hard links answers
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV)
 
 
 class HashedFile:
@@ -59,32 +61,31 @@ class HashedFile:
         return self._hash.hexdigest()
 
 
-def write_folder(target: Path, files: Mapping[str, Callable[[HashedFile], None]], facts: Mapping) -> None:
+def write_folder(target: Path, contents: Mapping[str, Callable[[HashedFile], None]], facts: Mapping) -> None:
     """Write a folder of files with their manifest.
 
     Args:
         target: must not exist.
-        files: name -> what writes the content.
+        contents: name -> what writes the content.
         facts: goes into the manifest beside the hashes.
 
     Raises:
         OSError: nothing is left behind but a folder with a leading dot, at most.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    os.makedirs(temporary)
+    temporary = files.beside(target)
+    os.mkdir(temporary)
     try:
         listed = {}
-        for name, write in files.items():
+        for name, write in contents.items():
             digest, size = _write_file(temporary / name, write)
             listed[name] = {"sha256": digest, "bytes": size}
         text = json.dumps({**facts, "files": listed}, indent=1).encode()
         _write_file(temporary / MANIFEST, lambda file: file.write(text))
-        sync_folder(temporary)
+        files.sync(temporary)
         os.rename(temporary, target)
-        sync_folder(target.parent)
+        files.sync(target.parent)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        files.remove(temporary)
         raise
 
 
@@ -98,45 +99,25 @@ def _write_file(path: Path, write: Callable[[HashedFile], None]) -> tuple[str, i
     return file.close(), file.size
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's names to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot sync a folder
-            raise
-    finally:
-        os.close(descriptor)
-
-
 def give_name(source: Path, target: Path) -> None:
     """Let ``target`` be the same file as ``source``: a hard link, or a copy where the file system has none."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    if os.path.lexists(temporary):
-        os.unlink(temporary)
+    temporary = files.beside(target)
     try:
-        os.link(source, temporary)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV):
-            raise
-        with open(source, "rb") as file:
-            _write_file(temporary, lambda out: _copy(file, out))
-    os.replace(temporary, target)
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with open(source, "rb") as file:
+                _write_file(temporary, lambda out: _copy(file, out))
+        os.replace(temporary, target)
+    finally:
+        files.remove(temporary)  # where it did not get its name
 
 
 def _copy(source, target: HashedFile) -> None:
     while data := source.read(CHUNK):
         target.write(data)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a small text file as a whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    if os.path.lexists(temporary):
-        os.unlink(temporary)
-    _write_file(temporary, lambda file: file.write(text.encode()))
-    os.replace(temporary, path)
 
 
 def read_manifest(path: Path) -> dict:
@@ -147,8 +128,7 @@ def read_manifest(path: Path) -> dict:
     """
     try:
         manifest = json.loads(path.read_bytes())
-        files = manifest["files"]
-        for name, entry in files.items():
+        for name, entry in manifest["files"].items():
             if os.path.basename(name) != name or not isinstance(entry["sha256"], str):
                 raise ValueError(f"the entry {name!r}")
         return manifest
@@ -158,17 +138,17 @@ def read_manifest(path: Path) -> dict:
         raise DamagedFileError(f"no manifest of a checkpoint: {error}", where=path) from error
 
 
-def verify(files: Mapping[str, Mapping], place: Callable[[str], Path]) -> None:
+def verify(entries: Mapping[str, Mapping], place: Callable[[str], Path]) -> None:
     """Compare files with a manifest's entries.
 
     Args:
-        files: the manifest's.
+        entries: the manifest's.
         place: where a name of it lies.
 
     Raises:
         DamagedFileError: a file is absent or altered.
     """
-    for name, entry in files.items():
+    for name, entry in entries.items():
         path = place(name)
         try:
             digest = hashlib.sha256()

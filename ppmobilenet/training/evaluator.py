@@ -109,7 +109,7 @@ def evaluate(config: Mapping, *, random_init: bool = False, collect: Collect | N
     with logged(None, rank):
         model = model_with_weights(config, random_init)
         if device == "cpu":
-            log.info("%s", accelerate(model, config.get("Global.cpu_kernels"), say=log.info).message)
+            log.info("%s", accelerate(model, config.get("Global.cpu_kernels")).message)
         loader = build_loader(config, "Eval", rank=rank, world_size=world)
         metric = build_metrics(config.get("Metric.Eval"), int(config.get("Arch.class_num")))
         loss = build_loss(config.get("Loss.Eval"))

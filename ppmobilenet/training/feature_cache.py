@@ -17,6 +17,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from ppmobilenet import files
 from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler, Share
 from ppmobilenet.data.transforms import build_transforms
@@ -230,7 +231,7 @@ def _compute(model, count, loader, ops, path, key) -> tuple[np.ndarray, np.ndarr
     if features is None:
         raise UserError("no photo could be read", where=dataset.samples.source)
     features.flush()
-    about.write_text(json.dumps({"key": key, "unreadable": np.flatnonzero(~readable).tolist()}), encoding="utf-8")
+    files.write_text(about, json.dumps({"key": key, "unreadable": np.flatnonzero(~readable).tolist()}))
     return np.load(path, mmap_mode="r", allow_pickle=False), readable
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from paddle import nn
 
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.models.family import head_of
+from ppmobilenet.models.family import classifier_of
 from ppmobilenet.training.optim import meant
 
 log = logging.getLogger("ppmobilenet")
@@ -33,7 +33,7 @@ def freeze(model: nn.Layer, patterns: str | Sequence[str] | None) -> list[nn.Lay
     tops = [name for name, layer in model.named_children() if layer.parameters()]
     trained = [p for p in model.parameters() if not p.stop_gradient]
     for pattern in patterns:
-        hit = meant(pattern, model.named_parameters(), head_of(model))
+        hit = meant(pattern, model.named_parameters(), classifier_of(model))
         if not hit:
             raise UserError(
                 f"no layer fits {pattern!r}",

@@ -17,7 +17,7 @@ from paddle import nn
 from paddle.optimizer.lr import LRScheduler
 
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.models.family import head_of
+from ppmobilenet.models.family import classifier_of
 from ppmobilenet.registry import OPTIMIZERS, SCHEDULES
 
 log = logging.getLogger("ppmobilenet")
@@ -255,7 +255,7 @@ def build_optimizer(section: Mapping, model: nn.Layer, schedule: Schedule) -> pa
         for key, parameter in named:
             if key in spared and decay is not None:
                 parameter.regularizer = paddle.regularizer.L2Decay(0.0)
-    _multiply(given.get("lr_mult") or {}, named, head_of(model))
+    _multiply(given.get("lr_mult") or {}, named, classifier_of(model))
     if given.get("clip_norm"):
         own["grad_clip"] = nn.ClipGradByNorm(given["clip_norm"])
     if given.get("clip_global_norm"):
@@ -314,7 +314,7 @@ def meant(pattern: str, named: Iterable[tuple[str, Any]], head: str) -> list:
     Args:
         pattern: see above.
         named: (name of a layer or of its parameter, what to return of it).
-        head: the name of the classifier's layer, of :func:`ppmobilenet.models.family.head_of`.
+        head: the name of the classifier's layer, of :func:`ppmobilenet.models.family.classifier_of`.
     """
     if pattern in ("trunk", "head"):
         return [p for key, p in named if f"{key}.".startswith(f"{head}.") == (pattern == "head")]

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ppmobilenet import files
 from ppmobilenet.errors import UserError
-from ppmobilenet.training import disk
-from ppmobilenet.training.board import Board
+from ppmobilenet.training.scalars import Scalars
 
 log = logging.getLogger("ppmobilenet")
 
@@ -116,7 +116,7 @@ class Table:
         writer = csv.DictWriter(text, self._columns, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        disk.write_text(path, text.getvalue())
+        files.write_text(path, text.getvalue(), newline="")
         self._file = open(path, "a", newline="", encoding="utf-8")
         self._writer = csv.DictWriter(self._file, self._columns, restval="", lineterminator="\n")
 
@@ -130,18 +130,18 @@ class Table:
 
 
 class Record:
-    """What a run writes down: ``steps.csv``, ``metrics.csv`` (a row an epoch), and the same on its board.
+    """What a run writes down: ``steps.csv``, ``metrics.csv`` (a row an epoch), and the same as scalars.
 
     Args:
         folder: of the run; None for the other processes, which write nothing.
         metrics: columns of an epoch, for example ``["loss", "top1", "top5"]``.
         upto: the step that a resumed run goes on from; None for a new run.
-        board: VisualDL and TensorBoard, if asked for.
+        scalars: VisualDL and TensorBoard, if asked for.
     """
 
-    def __init__(self, folder: Path | None, metrics: Sequence[str], upto: int | None, board: Board):
+    def __init__(self, folder: Path | None, metrics: Sequence[str], upto: int | None, scalars: Scalars):
         self._tables: list[Table] = []
-        self.board = board
+        self.scalars = scalars
         if folder is None:
             return
         epoch = ["epoch", "step", "lr", *(f"train_{m}" for m in metrics), *(f"eval_{m}" for m in metrics)]
@@ -154,18 +154,18 @@ class Record:
         """Write down one step."""
         if self._tables:
             self._tables[0].add(row)
-            self.board.scalars("step", row)
+            self.scalars.row("step", row)
 
     def epoch(self, **row) -> None:
         """Write down one epoch."""
         if self._tables:
             self._tables[1].add(row)
-            self.board.scalars("epoch", row)
+            self.scalars.row("epoch", row)
 
     def close(self) -> None:
         for table in self._tables:
             table.close()
-        self.board.close()
+        self.scalars.close()
 
 
 def timed(items: Iterable) -> Iterator[tuple[float, object]]:

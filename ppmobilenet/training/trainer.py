@@ -18,12 +18,12 @@ from paddle import nn
 
 from ppmobilenet.data.before import check_before_training
 from ppmobilenet.data.build import build_loader
+from ppmobilenet.data.classes import check_labels
 from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.errors import NumericsError, Stopped, UserError
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.models.zoo import build_model
 from ppmobilenet.training import checkpoint
-from ppmobilenet.training.board import Board
 from ppmobilenet.training.device import (
     Precision,
     images_of,
@@ -41,10 +41,10 @@ from ppmobilenet.training.losses import Loss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
 from ppmobilenet.training.optim import Schedule, build_optimizer, build_schedule
 from ppmobilenet.training.runfolder import Progress, Record, duration, logged, owned, timed
+from ppmobilenet.training.scalars import Scalars
 from ppmobilenet.training.start import Start, find_start, load_start
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.stopping import Stop, listening
-from ppmobilenet.workshop.from_config import check_labels
 
 log = logging.getLogger("ppmobilenet")
 
@@ -142,7 +142,7 @@ def _prepare(
     resting = norms(model) if config.get("Arch.freeze_norm") else frozen
     if rank == 0:
         check_labels(config)
-        check_before_training(config, log.info)
+        check_before_training(config)
     loader = build_loader(config, "Train", rank=rank, world_size=world, seed=seed, on_device=device != "cpu")
     evaluating = config.get("Global.eval_during_train")
     eval_loader = build_loader(config, "Eval", rank=rank, world_size=world) if evaluating else None
@@ -159,7 +159,7 @@ def _prepare(
         else:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if device == "cpu":
-        log.info("%s", accelerate(model, config.get("Global.cpu_kernels"), say=log.info).message)
+        log.info("%s", accelerate(model, config.get("Global.cpu_kernels")).message)
     model, optimizer = precision.decorate(model, optimizer)
     network = model
     if config.get("Arch.cache_features"):
@@ -305,8 +305,8 @@ def _epochs(
     """Train, evaluate and save, from the epoch that the state stands in to the last."""
     names = list(dict.fromkeys(["loss", *_names(setting.metric), *_names(setting.eval_metric)]))
     folder = setting.folder if setting.first else None
-    board = Board(folder, setting.config.get("Global.use_visualdl"), setting.config.get("Global.use_tensorboard"))
-    record = Record(folder, names, state.step if resumed else None, board)
+    scalars = Scalars(folder, setting.config.get("Global.use_visualdl"), setting.config.get("Global.use_tensorboard"))
+    record = Record(folder, names, state.step if resumed else None, scalars)
     result: dict[str, float] = {}
     try:
         while state.epoch < setting.epochs:
@@ -327,10 +327,10 @@ def _epochs(
                 **{f"train_{name}": f"{value:.6g}" for name, value in means.items()},
                 **{f"eval_{name}": f"{value:.6g}" for name, value in result.items() if name in names},
             )
-            board.norms(state.model, state.step)
+            scalars.norms(state.model, state.step)
             log.info("epoch %d/%d: %s, %s", state.epoch, setting.epochs, _said(means, result), duration(seconds))
         writer.wait()
-        board.result(setting.config, {"best_metric": state.best_metric, **result}, state.step)
+        scalars.result(setting.config, {"best_metric": state.best_metric, **result}, state.step)
     finally:
         record.close()
     best = f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}" if state.best_epoch else "not evaluated"
@@ -359,7 +359,7 @@ def train_epoch(state: TrainState, setting: Setting, writer: checkpoint.Writer, 
     progress = Progress(title, setting.steps, state.step_in_epoch, every, setting.first, after)
     for step, (waited, batch) in zip(range(state.step_in_epoch, setting.steps), timed(setting.loader)):
         if step == 0:
-            record.board.batch(batch, setting.loader.dataset.transform_ops, state.epoch, state.step)
+            record.scalars.batch(batch, setting.loader.dataset.transform_ops, state.epoch, state.step)
         check_images(setting.network, batch, "Train")
         rate = setting.schedule.at(state.update, state.lr_scale)
         _reseed(state, setting.rank)

@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import http.client
 import json
-import logging
 import os
 import time
 import urllib.error
@@ -23,16 +22,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ppmobilenet import __version__
+from ppmobilenet import __version__, files
 from ppmobilenet.errors import DamagedFileError, UserError
 from ppmobilenet.machine import cache_folder, writable_folder
+from ppmobilenet.telling import log
 from ppmobilenet.weights import naming
 from ppmobilenet.weights.catalog import Published, find
 from ppmobilenet.weights.files import read_weights
 from ppmobilenet.weights.guess import guess
-from ppmobilenet.weights.writing import write_whole
-
-log = logging.getLogger("ppmobilenet")
 
 TRIES = 5
 CHUNK = 1 << 16
@@ -149,7 +146,8 @@ def download(
                 hint=f"try again, or put the file into {folder} by hand",
             ) from None
         _record(target, found)
-        os.replace(part, target)
+        with files.said(target):
+            files.settle(part, target)
         _note(part).unlink(missing_ok=True)
         log.info("%s: %.1f MB, sha256 %s", target, target.stat().st_size / 1e6, found)
         return target
@@ -165,8 +163,7 @@ def digest(path: Path) -> str:
 
 
 def _record(target: Path, found: str) -> None:
-    line = f"{found}  {target.name}\n".encode()
-    write_whole(_recorded(target), lambda file: file.write(line))
+    files.write_text(_recorded(target), f"{found}  {target.name}\n")
 
 
 def _recorded(target: Path) -> Path:

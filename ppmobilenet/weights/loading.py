@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppmobilenet.telling import log
 from ppmobilenet.weights import files
 from ppmobilenet.weights.matching import match, some, with_spelling
 
 if TYPE_CHECKING:
     from paddle import nn
-
-log = logging.getLogger("ppmobilenet")
 
 
 @dataclass
@@ -110,7 +108,7 @@ def load_weights(
         found.scheme,
         len(found.values),
         len(state),
-        f"{found.classes[0]} -> {found.classes[1]} classes" if found.new_head else None,
+        f"{found.classes[0]} -> {found.classes[1]} classes" if found.new_classifier else None,
         found.missing,
         found.ignored,
         notes,

@@ -23,7 +23,7 @@ class Match:
     Attributes:
         scheme: the file's naming.
         values: the model's key -> the file's array, as Paddle keeps it.
-        head: the model's classifier keys.
+        classifier: the model's classifier keys.
         unexpected: the file's keys that the model has no place for.
         ignored: the file's keys that are rightly not used, with the reason.
         notes: what was changed on the way.
@@ -31,12 +31,12 @@ class Match:
         classes: class counts of the file and of the model, where both have a classifier.
         architecture: the network that the file's shapes tell.
         missing: the model's keys that keep their values, as allowed -> the file's name for them.
-        new_head: the classifier is left out because the class counts differ.
+        new_classifier: the classifier is left out because the class counts differ.
     """
 
     scheme: str
     values: dict[str, np.ndarray]
-    head: tuple[str, ...] = ()
+    classifier: tuple[str, ...] = ()
     unexpected: list[str] = field(default_factory=list)
     ignored: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -44,7 +44,7 @@ class Match:
     classes: tuple[int, int] | None = None
     architecture: Architecture | None = None
     missing: dict[str, str] = field(default_factory=dict)
-    new_head: bool = False
+    new_classifier: bool = False
 
     @property
     def classes_differ(self) -> bool:
@@ -85,10 +85,10 @@ def match(
     missing = [key for key in shapes if key not in found.values]
     misshaped = [key for key in shapes if key in found.values and tuple(found.values[key].shape) != shapes[key]]
     if found.classes_differ and class_num_may_differ:
-        found.new_head = True
-        found.values = {key: array for key, array in found.values.items() if key not in found.head}
-        missing = [key for key in missing if key not in found.head]
-        misshaped = [key for key in misshaped if key not in found.head]
+        found.new_classifier = True
+        found.values = {key: array for key, array in found.values.items() if key not in found.classifier}
+        missing = [key for key in missing if key not in found.classifier]
+        misshaped = [key for key in misshaped if key not in found.classifier]
     found.missing = {key: spelled.get(key, key) for key in missing if key in allow_missing}
     missing = [key for key in missing if key not in allow_missing]
     if missing or misshaped or found.unexpected:
@@ -129,7 +129,7 @@ def translate(
     return Match(
         layout.scheme,
         {own.keys[name]: array for name, array in theirs.items() if name in own.keys},
-        head=tuple(key for name, key in own.keys.items() if name.startswith("head.")),
+        classifier=tuple(key for name, key in own.keys.items() if name.startswith("head.")),
         unexpected=[*layout.misfits, *unexpected],
         ignored={**layout.ignored, **unused},
         notes=tuple(notes),
@@ -202,7 +202,7 @@ def _check_numbers(values: Mapping[str, np.ndarray], source: object) -> None:
 def _difference(found: Match, shapes: Mapping, missing: list[str], misshaped: list[str], spelled: Mapping) -> str:
     good = len(shapes) - len(missing) - len(misshaped) - len(found.missing)
     lines = [f"does not fit the model: {good} of {len(shapes)} tensors fit (naming: {found.scheme})"]
-    if found.classes_differ and not found.new_head:
+    if found.classes_differ and not found.new_classifier:
         lines.append(f"the classifier has {found.classes[0]} classes in the file, {found.classes[1]} in the model")
     if missing:
         named = {key: spelled.get(key, key) for key in missing}
@@ -218,7 +218,7 @@ def _difference(found: Match, shapes: Mapping, missing: list[str], misshaped: li
 
 
 def _advice(found: Match, missing: list[str], misshaped: list[str]) -> str | None:
-    if found.classes_differ and set(missing + misshaped) <= set(found.head):
+    if found.classes_differ and set(missing + misshaped) <= set(found.classifier):
         return f"give the model the file's class count: Arch.class_num={found.classes[0]}"
     if misshaped and found.architecture:
         arguments = "".join(f" Arch.{key}={value}" for key, value in found.architecture.arguments.items())

@@ -1,10 +1,9 @@
-"""Writing weight files. A file appears whole or not at all: temporary file, fsync, rename."""
+"""Writing weight files."""
 
 from __future__ import annotations
 
 import os
 import struct
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ppmobilenet import files
 from ppmobilenet.errors import UserError
 from ppmobilenet.weights.archives import safetensors_bytes
 
@@ -41,40 +41,12 @@ def write_weights(
         raise UserError(f"cannot write weights as {path.name!r}", allowed="a name ending in " + ", ".join(WRITERS))
     arrays = {key: np.asarray(array, order="C") for key, array in arrays.items()}
 
-    def write(file: BinaryIO) -> None:
+    with files.whole_file(path) as file:
         if path.suffix == ".pdparams":
             _pdparams(file, arrays, parameter_names or {})
         else:
             WRITERS[path.suffix](file, arrays)
-
-    write_whole(path, write)
     return path
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Write a file through a temporary one in the same folder, flushed to the disk before it gets its name.
-
-    Raises:
-        UserError: the folder cannot be written or the disk is full; what was there before stays.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                write(file)
-                file.flush()
-                os.fsync(file.fileno())
-            # mkstemp makes private files; give what open() would have given
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(temporary, 0o666 & ~mask)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-    except OSError as error:
-        raise UserError(f"cannot be written: {error.strerror or error}", where=path) from error
 
 
 def write_pickle(value: object, file: BinaryIO) -> None:

@@ -1,24 +1,35 @@
-"""A config and its trained weights -> a package for the field."""
+"""The one road from a config and its trained weights to a package for the field, with int8 forms or without.
+
+What the config says (``from_config``) -> which layers become int8, calibrated or fine-tuned (``int8_plan``, ``qat``) ->
+the package (``making``), its forms written from one table (``forms``) and proven -> what int8 costs
+(``int8_accuracy``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
+from paddle import nn
+
+from ppmobilenet.data.build import build_loader
 from ppmobilenet.errors import UserError
-from ppmobilenet.training.evaluator import model_with_weights
-from ppmobilenet.workshop.board_sources import check_board
-from ppmobilenet.workshop.forms import PADDLE_FORMS, export_layer, parse_forms
-from ppmobilenet.workshop.from_config import (
-    check_image_shape,
-    deployment_labels,
-    evaluation_ops,
-    example_photos,
-    trained_accuracy,
-)
-from ppmobilenet.workshop.int8 import plan_int8
+from ppmobilenet.field.package import open_package
+from ppmobilenet.telling import aloud, bar, log
+from ppmobilenet.training.start import model_with_weights
+from ppmobilenet.workshop.forms import PADDLE_FORMS
+from ppmobilenet.workshop.from_config import calibration_tensors, listed_photos, package_spec, trained_accuracy
+from ppmobilenet.workshop.int8_accuracy import Int8Report, form_accuracies
+from ppmobilenet.workshop.int8_plan import Int8Settings, Plan, layers_meant, plan_layers
+from ppmobilenet.workshop.making import make_package
+from ppmobilenet.workshop.qat import fine_tune
+
+INT8_FORMS = ("pdmodel", "onnx", "lite-armv8")
 
 
+@aloud()
 def export(
     config: Mapping,
     to: str | Sequence[str] = PADDLE_FORMS,
@@ -29,7 +40,6 @@ def export(
     embed_preprocess: str | None = None,
     int8: bool = False,
     with_board: bool = False,
-    log: Callable[[str], None] = print,
 ) -> Path:
     """Write the package that a config describes (``ppmobilenet export``).
 
@@ -42,42 +52,87 @@ def export(
         softmax_inside: default ``Arch.infer_add_softmax``, and that defaults to true.
         embed_preprocess: ``"NCHW"`` or ``"NHWC"``: uint8 input, normalisation in the graph.
         int8: write the int8 twins of the forms too, quantized after training on photos of the training list
-            (:func:`ppmobilenet.workshop.int8.quantize` can do more, and reports accuracy).
+            (:func:`quantize` can do more, and reports accuracy).
         with_board: put the board program's sources into the package too (``board``); needs a ``lite-...`` form.
-        log: where lines for the user go.
 
     Returns:
         The folder.
     """
-    to = parse_forms(to)
-    if with_board:
-        check_board(to)
-    model = model_with_weights(config, random_init)
-    class_num = int(config["Arch"].get("class_num", 1000))
-    if softmax_inside is None:
-        softmax_inside = config["Arch"].get("infer_add_softmax", True)
-    ops = evaluation_ops(config)
-    check_image_shape(config, ops)
-    plan = None
+    spec = package_spec(config, to, with_board=with_board)
+    network = model_with_weights(config, random_init)
+    spec.embed_preprocess = embed_preprocess
+    if softmax_inside is not None:
+        spec.softmax_inside = softmax_inside
     if int8:
         if embed_preprocess:
             raise UserError(
                 "int8 forms take normalised input", where="--embed-preprocess", hint="leave one of them out"
             )
-        plan = plan_int8(config, log=log)
-    return export_layer(
-        model,
-        output or config.get("Global.save_inference_dir") or "./inference",
-        name=config["Arch"]["name"],
-        ops=ops,
-        labels=deployment_labels(config, class_num),
-        to=to,
-        photos=example_photos(config),
-        softmax_inside=bool(softmax_inside),
-        embed_preprocess=embed_preprocess,
-        int8=plan,
-        with_board=with_board,
-        measure=lambda _written: trained_accuracy(config),
-        topk=int(config.get("Infer.PostProcess.topk") or 5),
-        log=log,
-    )
+        spec.int8 = plan_int8(config, network, Int8Settings())
+    return make_package(network, spec, _folder(config, output), lambda _written: trained_accuracy(config))
+
+
+@aloud("stderr")
+def quantize(
+    config: Mapping,
+    settings: Int8Settings,
+    output: str | Path | None = None,
+    to: str | Sequence[str] = INT8_FORMS,
+    limit: int | None = None,
+    with_board: bool = False,
+) -> Int8Report:
+    """Write a package with float and int8 forms, and report both accuracies on the validation list.
+
+    Args:
+        config: as :func:`ppmobilenet.load_config` gives it, with ``Global.pretrained_model``.
+        settings: how the network becomes int8.
+        output: the folder; default ``Global.save_inference_dir``.
+        to: forms; each gets its int8 twin where there is one.
+        limit: validation photos at most; default all.
+        with_board: put the board program's sources into the package too, as ``board``.
+
+    Raises:
+        UserError: no weights, no photos, a pattern without a layer.
+        NumericsError: nothing was quantized, or a float form departs from the model.
+    """
+    spec = package_spec(config, to, with_board=with_board)
+    network = model_with_weights(config)
+    samples = list(islice(listed_photos(config, "Eval"), limit))
+    spec.int8 = plan_int8(config, network, settings)
+    folder = make_package(network, spec, _folder(config, output), lambda written: form_accuracies(written, samples))
+    rows = open_package(folder).meta["accuracy"]
+    return Int8Report(folder, settings.method, rows, spec.int8.errors, spec.int8.kept)
+
+
+def _folder(config: Mapping, output: str | Path | None) -> str | Path:
+    return output or config.get("Global.save_inference_dir") or "./inference"
+
+
+def plan_int8(config: Mapping, network: nn.Layer, settings: Int8Settings) -> Plan:
+    """Calibrate and decide what becomes int8; with ``"qat"`` fine-tune another copy of the network too.
+
+    Args:
+        config: with its weights.
+        network: of these weights.
+        settings: how it becomes int8.
+    """
+    layers_meant(network, settings.keep_float)  # a wrong pattern is said before photos are read
+    tensors = calibration_tensors(config, settings.photos, settings.images)
+    log.info("calibrating on %d photos", len(tensors))
+    plan = plan_layers(network, tensors, settings)
+    if settings.method == "qat":
+        plan.trained = _fine_tuned(config, network, plan)
+    return plan
+
+
+def _fine_tuned(config: Mapping, teacher: nn.Layer, plan: Plan) -> nn.Layer:
+    loader, epochs = build_loader(config, "Train"), plan.settings.epochs
+
+    def batches(epoch: int) -> Iterator[np.ndarray]:
+        loader.set_epoch(epoch)
+        for batch in bar(loader, f"epoch {epoch + 1}/{epochs}"):
+            yield batch.images
+
+    rate = plan.settings.learning_rate
+    student = model_with_weights(config)
+    return fine_tune(student, teacher, batches, epochs=epochs, learning_rate=rate, keep_float=plan.kept)

@@ -1,22 +1,109 @@
-"""What a config says of the package to be made: preprocessing, class names, photos, accuracy."""
+"""What a config says, for rooms that take no config: operators, class names, photos, the network as a function."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ppmobilenet.data.dataset import scan_folders
+import numpy as np
+import paddle
+from paddle import nn
+
+from ppmobilenet.data.classes import class_names
 from ppmobilenet.data.lists import read_list
-from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError, UserError
-from ppmobilenet.field import golden
-from ppmobilenet.field.labels import check_count, find_label_file, label_names, read_labels
-from ppmobilenet.field.preprocessing import Ops, deployment_ops
+from ppmobilenet.field import infer
+from ppmobilenet.field.package import Package
+from ppmobilenet.field.predictor import Classifier
+from ppmobilenet.field.preprocessing import Ops, deployment_ops, spell_out
+from ppmobilenet.field.verify import Model
+from ppmobilenet.machine import usable_cores
 from ppmobilenet.photos.names import list_photos
-from ppmobilenet.training.start import find_start
+from ppmobilenet.photos.operators import build
+from ppmobilenet.telling import bar, tell
+from ppmobilenet.training.start import find_start, model_with_weights
 from ppmobilenet.weights.files import read_pickle
+from ppmobilenet.workshop.golden_record import synthetic_photo
+from ppmobilenet.workshop.making import PackageSpec
+from ppmobilenet.workshop.program import Deployed
+
+
+def package_spec(config: Mapping, to: str | Sequence[str], with_board: bool = False) -> PackageSpec:
+    """Return what a config says of the package to be made of its network.
+
+    Raises:
+        UserError: an unknown form, labels that do not fit, or transforms that do not give ``Global.image_shape``.
+    """
+    ops = evaluation_ops(config)
+    spec = PackageSpec(config["Arch"]["name"], ops, (), to, with_board=with_board)
+    _check_image_shape(config, ops)
+    spec.labels = class_names(config, _class_num(config))
+    spec.photos = example_photos(config)
+    spec.softmax_inside = bool(config["Arch"].get("infer_add_softmax", True))
+    spec.topk = _topk(config)
+    return spec
+
+
+def _class_num(config: Mapping) -> int:
+    return int(config["Arch"].get("class_num", 1000))
+
+
+def _topk(config: Mapping) -> int:
+    return int(config.get("Infer.PostProcess.topk") or 5)
+
+
+def _as_function(network: nn.Layer) -> Model:
+    """Return ``batch -> output`` on arrays of a network, which is put into eval mode."""
+    network.eval()
+
+    def run(batch: np.ndarray) -> np.ndarray:
+        with paddle.no_grad():
+            return network(paddle.to_tensor(batch)).numpy()
+
+    return run
+
+
+def trained_model(config: Mapping, package: Package) -> Model:
+    """Return the config's network as a function of a package's input: pixels, if normalisation is in the graph."""
+    given, normalise = package.meta["input"], None
+    if given["dtype"] == "uint8":
+        normalise = next(op for op in spell_out(evaluation_ops(config)) if op["op"] == "NormalizeImage")
+    return _as_function(Deployed(model_with_weights(config), False, normalise, given["layout"]))
+
+
+def infer_job(
+    config: Mapping,
+    source: str | None = None,
+    infer_list: str | None = None,
+    topk: int | None = None,
+    random_init: bool = False,
+) -> infer.Job:
+    """Prepare to predict with trained weights, as PaddleClas's ``tools/infer.py`` does.
+
+    Uses ``Infer.infer_imgs``, ``infer_list``, ``batch_size``, ``save_dir`` and ``PostProcess`` (``topk``,
+    ``class_id_map_file``). The preprocessing is that of ``DataLoader.Eval``, with which the accuracy was measured;
+    where ``Infer.transforms`` says otherwise, that is said.
+    """
+    source = source or config.get("Infer.infer_imgs")
+    if not source:
+        raise UserError(
+            "which photos?", where="Infer.infer_imgs", hint="-o Infer.infer_imgs=photo.jpg, or -i photo.jpg"
+        )
+    photos = list_photos(source, infer_list or config.get("Infer.infer_list"))
+    ops = evaluation_ops(config)
+    own = config.get("Infer.transforms")
+    if own and spell_out(deployment_ops(own)) != spell_out(ops):
+        tell("note: Infer.transforms differ from those of DataLoader.Eval; the latter are used, as in evaluation")
+    network = model_with_weights(config, random_init)
+    classifier = Classifier(
+        ops, _as_function(network), class_names(config, _class_num(config)), topk=topk or _topk(config)
+    )
+    save = config.get("Infer.save_dir")
+    if save and Path(save).suffix not in infer.SAVED_AS:
+        save = save.rstrip("/") + ".json"  # PaddleClas takes save_dir for a file's name
+    return infer.Job(classifier, photos, int(config.get("Infer.batch_size") or 1), save)
 
 
 def trained_accuracy(config: Mapping) -> list[dict]:
@@ -30,56 +117,40 @@ def trained_accuracy(config: Mapping) -> list[dict]:
     return [{**row, "source": "evaluation during training"}]
 
 
-def deployment_labels(config: Mapping, class_num: int) -> list[str]:
-    """Return the class names from ``Infer.PostProcess.class_id_map_file``, else those of the photos' folders.
-
-    Where there is neither, a class is called ``class N``.
-    """
-    path = label_file(config)
-    if path is None:
-        folders = _class_folders(config)
-        if len(folders) == class_num:
-            return folders
-    if path is None:
-        return [f"class {number}" for number in range(class_num)]
-    return label_names(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, where=path)
-
-
-def label_file(config: Mapping) -> Path | None:
-    """Return the label file that a config means; None where it names none, or one that is not there and not needed."""
-    named = config.get("Infer.PostProcess.class_id_map_file")
-    if not named:
-        return None
-    beside = Path(config.source).parent if getattr(config, "source", None) else None
-    needed = config.typed("Infer.PostProcess.class_id_map_file") or not _class_folders(config)
-    there = Path(named).expanduser().is_file() or (beside is not None and (beside / named).is_file())
-    return find_label_file(named, beside) if needed or there else None
-
-
-def check_labels(config: Mapping) -> None:
-    """Refuse, before a training, the label file with which its export would fail or name classes wrongly.
-
-    Raises:
-        UserError, DataError: it is missing, has another form, or names more or fewer classes than ``Arch.class_num``.
-    """
-    path, class_num = label_file(config), int(config.get("Arch.class_num") or 0)
-    if path is not None and class_num:
-        check_count(read_labels(path, config.get("Infer.PostProcess.delimiter")), class_num, path)
-
-
-def _class_folders(config: Mapping) -> list[str]:
-    """Return the names of the folders that are the classes, where a data set of the config has no list."""
-    for mode in ("Eval", "Train"):
-        root = config.get(f"DataLoader.{mode}.dataset.image_root")
-        if root and not config.get(f"DataLoader.{mode}.dataset.cls_label_path"):
-            with suppress(DataError):  # no folder, or no classes in it: then they have no names
-                return scan_folders(root)[1]
-    return []
-
-
 def evaluation_ops(config: Mapping) -> list[dict]:
     """Return the Eval transforms as a predictor applies them. They, not ``Infer.transforms``, are what was measured."""
     return deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
+
+
+def listed_photos(config: Mapping, mode: str) -> Sequence[tuple[str, int]]:
+    """Return (path, label) of each photo of a data set's list.
+
+    Raises:
+        DataError: there is no list.
+    """
+    dataset = config["DataLoader"][mode]["dataset"]
+    listed = dataset.get("cls_label_path")
+    if not listed or not Path(listed).is_file():
+        raise DataError(
+            f"the list {listed!r} does not exist",
+            where=f"DataLoader.{mode}.dataset.cls_label_path",
+            hint="int8 needs photos: set the data set's paths with -o"
+            + (", or give --images DIR to calibrate on" if mode == "Train" else ""),
+        )
+    return read_list(listed, dataset.get("image_root") or "", delimiter=dataset.get("delimiter"), check_files=False)
+
+
+def calibration_tensors(config: Mapping, count: int = 64, images: str | None = None) -> np.ndarray:
+    """Return preprocessed photos ``[N, 3, H, W]``: evenly spaced over the training list (or a folder).
+
+    They go through the evaluation transforms, as photos will on the board.
+    """
+    paths = list_photos(images) if images else [path for path, _ in listed_photos(config, "Train")]
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
+    transform = build(evaluation_ops(config))
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        made = pool.map(lambda path: np.ascontiguousarray(transform(Path(path))), chosen)
+        return np.stack(list(bar(made, "calibration photos", len(chosen))))
 
 
 def example_photos(config: Mapping, count: int = 4) -> list[bytes]:
@@ -95,12 +166,12 @@ def example_photos(config: Mapping, count: int = 4) -> list[bytes]:
     return [Path(path).read_bytes() for path in itertools.islice(filter(lambda p: Path(p).is_file(), paths), count)]
 
 
-def check_image_shape(config: Mapping, ops: Ops) -> None:
+def _check_image_shape(config: Mapping, ops: Ops) -> None:
     """Refuse a ``Global.image_shape`` that is not what the transforms make."""
     declared = config.get("Global.image_shape")
     if not declared:
         return
-    shape = list(build_transforms(ops)(golden.synthetic_photo()).shape)
+    shape = list(build(ops)(synthetic_photo()).shape)
     if list(declared) != shape:
         raise UserError(
             f"Global.image_shape says {list(declared)}, the Eval transforms make {shape}",

@@ -10,17 +10,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ppmobilenet.errors import DamagedFileError, UserError
 from ppmobilenet.field.engines import lite_env
+from ppmobilenet.field.engines.lite_file import HEADER_META, VERSION_BYTES, read_version
+from ppmobilenet.telling import log
 
 TARGETS = {"armv8": "arm", "armv7": "arm", "x86": "x86"}  # our name -> opt's; the arm file's kernels fit both
 PRECISIONS = ("fp32", "fp16", "int8")
 TIME_LIMIT = 300.0  # seconds; MobileNetV2 takes about two
-HEADER_META = b"\x02\x00"
-VERSION_BYTES = 16
 
 WARNINGS = {
     "fp16": "fp16 needs an ARMv8.2 processor with half-precision arithmetic (Cortex-A55, A75 or newer): on a "
@@ -30,20 +30,12 @@ WARNINGS = {
 }
 
 
-def form_names() -> list[str]:
-    """Return every ``lite-<target>[-<precision>]`` that can be asked for."""
-    names = [f"lite-{target}" for target in TARGETS]
-    names += [f"lite-{target}-int8" for target in TARGETS if target != "x86"]
-    return [*names, "lite-armv8-fp16"]
-
-
 def convert(
     model: Path,
     parameters: Path,
     folder: Path,
     target: str,
     precision: str = "fp32",
-    log: Callable[[str], None] = print,
 ) -> Mapping:
     """Write ``<target>_<precision>.nb`` into the folder; return its form for package.json.
 
@@ -53,16 +45,15 @@ def convert(
         folder: the package being written.
         target: ``"armv8"``, ``"armv7"`` or ``"x86"``.
         precision: ``"fp32"``, ``"fp16"`` or ``"int8"`` (the program must be quantized).
-        log: where warnings go.
 
     Raises:
         NoLite: the tool cannot be had here.
         UserError: opt refused the model or crashed; with the end of its log.
     """
-    python = lite_env.lite_python(log)
+    python = lite_env.lite_python()
     for key in (precision, (target, precision)):
         if key in WARNINGS:
-            log(f"warning: {WARNINGS[key]}")
+            log.info("warning: %s", WARNINGS[key])
     out = folder / f"{target}_{precision}"
     run_opt(python, model, parameters, out, TARGETS[target], precision == "fp16")
     path = out.with_suffix(".nb")
@@ -90,14 +81,14 @@ def run_opt(python: Path, model: Path, parameters: Path, out: Path, target: str,
     command = [str(python), str(worker), "convert", str(model), str(parameters), str(out), target, str(int(fp16))]
     written = Path(f"{out}.nb")
     written.unlink(missing_ok=True)
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
+    with tempfile.TemporaryFile("w+", errors="replace") as printed:
         try:
-            code = subprocess.run(command, stdout=log, stderr=log, timeout=TIME_LIMIT, check=False).returncode
+            code = subprocess.run(command, stdout=printed, stderr=printed, timeout=TIME_LIMIT, check=False).returncode
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         except subprocess.TimeoutExpired:
             code, how = 1, f"no end after {TIME_LIMIT:.0f} s"
-        log.seek(0)
-        lines = [line.strip() for line in log if line.strip()]
+        printed.seek(0)
+        lines = [line.strip() for line in printed if line.strip()]
     if code == 0 and written.is_file():
         return
     written.unlink(missing_ok=True)
@@ -109,28 +100,6 @@ def run_opt(python: Path, model: Path, parameters: Path, out: Path, target: str,
         where=f"opt {lite_env.LITE_VERSION}, target {target}",
         hint="an operator that Lite does not have must leave the model; all of MobileNetV1 and V2 are supported",
     )
-
-
-def read_version(path: Path) -> str:
-    """Return the version of the opt that wrote an ``.nb`` file: two bytes of format, then 16 bytes of text.
-
-    Raises:
-        DamagedFileError: it is no ``.nb``.
-        UserError: it was written by another version than the runtime needs.
-    """
-    with open(path, "rb") as file:
-        head = file.read(len(HEADER_META) + VERSION_BYTES)
-    if len(head) < len(HEADER_META) + VERSION_BYTES or not head.startswith(HEADER_META + b"v"):
-        raise DamagedFileError("this is not a Paddle Lite model (the header is another)", where=path)
-    version = head[len(HEADER_META) :].split(b"\0")[0].decode("ascii", "replace")
-    if version != lite_env.LITE_VERSION:
-        raise UserError(
-            f"this .nb was written by opt {version}; the runtime here is {lite_env.LITE_VERSION}, and the two must be "
-            "the same",
-            where=path,
-            hint="convert it again: export the package with this version",
-        )
-    return version
 
 
 def check_converted(path: Path, at_least: int) -> str:

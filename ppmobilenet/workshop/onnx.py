@@ -7,11 +7,12 @@ import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppmobilenet.errors import UserError
+from ppmobilenet.telling import log
 from ppmobilenet.workshop.program import read_program
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ OPSET = 13  # the first with per-channel QuantizeLinear, which the int8 form nee
 OUTPUT = "output"
 
 
-def convert(folder: Path, log: Callable[[str], None] = print) -> Mapping:
+def convert(folder: Path) -> Mapping:
     """Write ``inference.onnx`` from ``inference.pdmodel`` in the same folder; return its form.
 
     The batch axis stays free. Constants are folded with ONNX Runtime's portable optimisations where it is installed.
@@ -56,7 +57,7 @@ def convert(folder: Path, log: Callable[[str], None] = print) -> Mapping:
             )
         tail = "\n    ".join((done.stdout + done.stderr).strip().splitlines()[-8:])
         raise UserError(f"paddle2onnx failed (exit code {done.returncode}):\n    {tail}", where="--to onnx")
-    _fold(target, log)
+    _fold(target)
     return {"name": "onnx", "engine": "onnxruntime", "precision": "fp32", "files": [target.name], **tidy(target)}
 
 
@@ -70,12 +71,12 @@ def _unsupported(model: Path) -> list[str]:
     return sorted({op.type for block in read_program(model).blocks for op in block.ops} - known)
 
 
-def _fold(path: Path, log: Callable[[str], None]) -> None:
+def _fold(path: Path) -> None:
     """Fold constants and batch norm once, here, instead of at every start on the board."""
     try:
         import onnxruntime
     except ModuleNotFoundError:
-        log("onnx: onnxruntime is not installed, constants stay unfolded (same answers, slower start)")
+        log.info("onnx: onnxruntime is not installed, constants stay unfolded (same answers, slower start)")
         return
     folded = path.with_suffix(".folded")
     options = onnxruntime.SessionOptions()

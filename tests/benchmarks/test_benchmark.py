@@ -10,7 +10,7 @@ import pytest
 
 from ppmobilenet.cli import main
 from ppmobilenet.models.zoo import create_model
-from ppmobilenet.workshop.forms import export_layer
+from ppmobilenet.workshop.making import PackageSpec, make_package
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +20,8 @@ def package(tmp_path_factory):
     folder = tmp_path_factory.mktemp("benchmark")
     ops = [{"ResizeImage": {"resize_short": 40}}, {"CropImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
     model = create_model("MobileNetV1_x0_25", class_num=4)
-    export_layer(
-        model,
-        folder / "package",
-        name="tiny",
-        ops=ops,
-        labels=list("abcd"),
-        to=["pdmodel", "onnx"],
-        log=lambda line: None,
+    make_package(
+        model, PackageSpec(name="tiny", ops=ops, labels=list("abcd"), to=["pdmodel", "onnx"]), folder / "package"
     )
     (folder / "photos").mkdir()
     for number in range(4):

@@ -22,11 +22,11 @@ def make(folder: Path, int8: bool = False) -> None:
     """Write everything into an empty or new folder."""
     import paddle
 
-    from ppmobilenet.data.transforms import build_transforms
     from ppmobilenet.field.predictor import softmax
     from ppmobilenet.field.preprocessing import deployment_ops
-    from ppmobilenet.workshop.forms import export_layer
-    from ppmobilenet.workshop.quantize import Plan
+    from ppmobilenet.photos.operators import build
+    from ppmobilenet.workshop.int8_plan import Int8Settings, plan_layers
+    from ppmobilenet.workshop.making import PackageSpec, make_package
 
     photos = folder / "photos"
     photos.mkdir(parents=True)
@@ -39,22 +39,23 @@ def make(folder: Path, int8: bool = False) -> None:
     pil[1]["ResizeImage"].update(interpolation="bicubic", backend="pil")
     model, answers = lively("MobileNetV2_x0_25"), {}
     for name, ops in {"usual": ops_for(32), "pil": pil}.items():
-        transform = build_transforms(deployment_ops(ops))
+        transform = build(deployment_ops(ops))
         files = sorted(photos.iterdir())
         batch = np.stack([np.ascontiguousarray(transform(file)) for file in files])
         with paddle.no_grad():
             rows = softmax(model(paddle.to_tensor(batch)).numpy())
         answers[name] = {file.name: row.tolist() for file, row in zip(files, rows)}
-        export_layer(
+        make_package(
             model,
+            PackageSpec(
+                name="MobileNetV2_x0_25",
+                ops=ops,
+                labels=LABELS,
+                to=["onnx"],
+                photos=[photo()],
+                int8=plan_layers(model, batch, Int8Settings()) if int8 and name == "usual" else None,
+            ),
             folder / name,
-            name="MobileNetV2_x0_25",
-            ops=ops,
-            labels=LABELS,
-            to=["onnx"],
-            photos=[photo()],
-            int8=Plan(batch, "ptq", "hist", (), None) if int8 and name == "usual" else None,
-            log=lambda line: None,
         )
     (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
 

@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.field.golden import golden_photo, synthetic_photo, write_golden
 from ppmobilenet.field.package import dump_json, list_files, write_package
+from ppmobilenet.photos.operators import build
 
 REPO = Path(__file__).resolve().parents[2]
 BOARD = REPO / "ppmobilenet/field/board"
@@ -77,7 +77,7 @@ def make_package(
 ) -> Path:
     """A package whose model is the stand-in's: ``weights`` [class_num, 3] on the means of the planes."""
     folder.mkdir()
-    tensor = build_transforms(OPS)(photo)
+    tensor = build(OPS)(photo)
     logits = (weights @ tensor.reshape(3, -1).mean(axis=1)).astype(np.float32)
     (folder / f"{target}_fp32.nb").write_bytes(bytes(1024) + weights.astype("<f4").tobytes() + model_end)
     form = {"name": f"lite-{target}-fp32", "engine": "lite", "precision": "fp32", "target": target}
@@ -120,14 +120,14 @@ def test_tensors_equal_pythons(classify, package, shared, tmp_path):
     for photo in _photos(shared):
         run(classify, package, photo, "--tensor", tmp_path / "t.bin")
         there = np.fromfile(tmp_path / "t.bin", "<f4")
-        here = build_transforms(OPS)(photo.read_bytes()).ravel()
+        here = build(OPS)(photo.read_bytes()).ravel()
         # the decoder of this OpenCV and of Python's own may differ by a grey level or so: compare from the pixels on
         pixels = cv2.imread(str(photo))
         png = tmp_path / "p.png"
         cv2.imwrite(str(png), pixels)
         run(classify, package, png, "--tensor", tmp_path / "t2.bin")
         there_png = np.fromfile(tmp_path / "t2.bin", "<f4")
-        assert np.abs(there_png - build_transforms(OPS)(png.read_bytes()).ravel()).max() < 1e-5
+        assert np.abs(there_png - build(OPS)(png.read_bytes()).ravel()).max() < 1e-5
         assert np.abs(there - here).max() < 0.1
 
 
@@ -145,7 +145,7 @@ def test_classes_equal_pythons_and_a_bad_photo_loses_nothing(classify, package, 
     assert len(lines) == 3
     weights = np.fromfile(next(package.glob("*.nb")), "<f4", offset=1024).reshape(-1, 3)
     for photo, line in zip(photos, lines):
-        logits = weights @ build_transforms(OPS)(photo.read_bytes()).reshape(3, -1).mean(axis=1)
+        logits = weights @ build(OPS)(photo.read_bytes()).reshape(3, -1).mean(axis=1)
         assert line.startswith(f"{photo}:") and f"{LABELS[int(logits.argmax())]} ({logits.argmax()})" in line
 
 
@@ -304,21 +304,23 @@ def test_a_real_package_passes_its_self_test_on_an_emulated_board(tmp_path, shar
     paddle = pytest.importorskip("paddle")
     from ppmobilenet import create_model, load_weights
     from ppmobilenet.field.predictor import Predictor
-    from ppmobilenet.workshop.forms import export_layer
+    from ppmobilenet.workshop.making import PackageSpec, make_package
 
     paddle.seed(0)
     model = create_model(name, init="kaiming_fan_out")
     if name == "MobileNetV1_x0_25":
         load_weights(model, shared / "weights/MobileNetV1_x0_25.npz")
     photos = sorted((shared / "images").glob("*.jp*g"))
-    package = export_layer(
+    package = make_package(
         model,
+        PackageSpec(
+            name=name,
+            ops=OPS,
+            labels=LABELS,
+            to=("inference", "lite-armv8"),
+            photos=[photo.read_bytes() for photo in photos],
+        ),
         tmp_path / "package",
-        name=name,
-        ops=OPS,
-        labels=LABELS,
-        to=("inference", "lite-armv8"),
-        photos=[photo.read_bytes() for photo in photos],
     )
     done = subprocess.run([*runner, str(package), "--self-test"], capture_output=True, text=True)
     assert done.returncode == 0 and "self-test passed" in done.stdout, done.stdout + done.stderr[-2000:]
@@ -333,24 +335,26 @@ def test_int8_on_an_emulated_board_is_what_was_computed(tmp_path, shared):
     runner = _arm_runner(tmp_path)
     pytest.importorskip("paddle")
     from ppmobilenet import create_model, load_weights
-    from ppmobilenet.workshop.forms import export_layer
     from ppmobilenet.workshop.int8_arithmetic import Int8Program
-    from ppmobilenet.workshop.quantize import Plan
+    from ppmobilenet.workshop.int8_plan import Int8Settings, plan_layers
+    from ppmobilenet.workshop.making import PackageSpec, make_package
 
     model = create_model("MobileNetV1_x0_25")
     load_weights(model, shared / "weights/MobileNetV1_x0_25.npz")
     model.eval()
     photos = _photos(shared)
-    tensors = np.stack([np.ascontiguousarray(build_transforms(OPS)(photo)) for photo in photos])
-    package = export_layer(
+    tensors = np.stack([np.ascontiguousarray(build(OPS)(photo)) for photo in photos])
+    package = make_package(
         model,
+        PackageSpec(
+            name="MobileNetV1_x0_25",
+            ops=OPS,
+            labels=LABELS,
+            to=("pdmodel", "lite-armv8"),
+            photos=[photo.read_bytes() for photo in photos[:3]],
+            int8=plan_layers(model, tensors, Int8Settings()),
+        ),
         tmp_path / "package",
-        name="MobileNetV1_x0_25",
-        ops=OPS,
-        labels=LABELS,
-        to=("pdmodel", "lite-armv8"),
-        photos=[photo.read_bytes() for photo in photos[:3]],
-        int8=Plan(tensors),
     )
     command = [*runner, str(package), "--form", "lite-armv8-int8", "--topk", "1000", *map(str, photos)]
     done = subprocess.run(command, capture_output=True, text=True)

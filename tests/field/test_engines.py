@@ -25,7 +25,7 @@ from ppmobilenet.field.engines import lite_env
 from ppmobilenet.field.engines.pool import EnginePool
 from ppmobilenet.field.predictor import Classifier, Failure, Predictor
 from ppmobilenet.models.zoo import create_model
-from ppmobilenet.workshop.forms import export_layer
+from ppmobilenet.workshop.making import PackageSpec, make_package
 
 pytestmark = pytest.mark.skipif(paddle.__version__.startswith("2."), reason="the forms tried here need Paddle 3")
 OPS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
@@ -50,7 +50,7 @@ def package(tmp_path_factory):
     pytest.importorskip("paddle2onnx")
     to = ["inference", "pdmodel", "onnx"] + (["lite-x86"] if lite_env.existing() else [])
     folder = tmp_path_factory.mktemp("engines") / "package"
-    return export_layer(network(1), folder, name="x", ops=OPS, labels=LABELS, to=to, log=lambda line: None)
+    return make_package(network(1), PackageSpec(name="x", ops=OPS, labels=LABELS, to=to), folder)
 
 
 def photos(count: int) -> list[np.ndarray]:
@@ -182,9 +182,7 @@ def test_a_lane_that_does_not_open_leaves_the_others_to_answer(caplog):
 
 def test_a_package_of_another_folder_has_its_own_openvino_engine(package, tmp_path):
     """Paddle's OpenVINO engine keeps compiled models by process: two of one file ended it."""
-    other = export_layer(
-        network(2), tmp_path / "o", name="x", ops=OPS, labels=LABELS, to=["pdmodel"], log=lambda line: None
-    )
+    other = make_package(network(2), PackageSpec(name="x", ops=OPS, labels=LABELS, to=["pdmodel"]), tmp_path / "o")
     first, second = Predictor(package, "openvino"), Predictor(package, "openvino")
     third = Predictor(other, "openvino")
     picture = cv2.imencode(".png", photos(1)[0])[1].tobytes()
@@ -352,15 +350,16 @@ def test_a_model_that_an_engine_refuses_is_told_in_our_words(package, tmp_path, 
 
 
 def test_photos_that_preprocessing_leaves_of_different_sizes(tmp_path):
-    folder = export_layer(
+    folder = make_package(
         network(1),
+        PackageSpec(
+            name="x",
+            ops=[{"ResizeImage": {"resize_short": 32}}, {"NormalizeImage": {"order": ""}}],
+            labels=LABELS,
+            photos=[cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()],
+            to=["inference"],
+        ),
         tmp_path / "p",
-        name="x",
-        ops=[{"ResizeImage": {"resize_short": 32}}, {"NormalizeImage": {"order": ""}}],
-        labels=LABELS,
-        photos=[cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()],
-        to=["inference"],
-        log=lambda line: None,
     )
     predictor = Predictor(folder, "paddle", channels="RGB")
     shape = predictor.package.meta["input"]["shape"][2:]
@@ -393,11 +392,12 @@ def test_only_the_forms_that_were_copied_answer(package, tmp_path, monkeypatch):
 def test_auto_takes_the_next_engine_when_its_choice_does_not_start(package, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("PPMOBILENET_HOME", str(tmp_path))
 
-    def refuse(package, form, threads):
+    from ppmobilenet.field.engines import onnx_runtime
+
+    def refuse(engine):
         raise UserError("no such instruction")
 
-    row = backends.BACKENDS["onnxruntime"]
-    monkeypatch.setitem(backends.BACKENDS, "onnxruntime", type(row)(row.module, row.engine, row.prefer, refuse))
+    monkeypatch.setattr(onnx_runtime.OnnxRuntime, "_open", refuse)
     monkeypatch.setattr(backends, "fastest", lambda *_: "onnxruntime")
     assert Predictor(package).backend in ("openvino", "paddle")
     assert "a faster engine does not start: onnxruntime: no such instruction" in caplog.text

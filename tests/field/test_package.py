@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import yaml
 
+from ppmobilenet import files
 from ppmobilenet.config import load_config
-from ppmobilenet.data.transforms import build_transforms
+from ppmobilenet.data.classes import check_labels, class_names
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.field import inference_yml, package
-from ppmobilenet.field.folder import replacing
-from ppmobilenet.field.labels import IMAGENET_LABELS, find_label_file, label_names, read_labels
 from ppmobilenet.field.preprocessing import deployment_ops, spell_out
-from ppmobilenet.workshop.from_config import check_labels, deployment_labels
+from ppmobilenet.photos.labels import IMAGENET_LABELS, find_label_file, label_names, read_labels
+from ppmobilenet.photos.operators import build
+from ppmobilenet.workshop.folder import replacing
 
 OPS = [
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
@@ -161,7 +162,7 @@ def test_normalisation_of_chw_is_written_as_that_of_hwc():
     assert [next(iter(op)) for op in listed] == ["ResizeImage", "NormalizeImage", "ToCHWImage"]
     photo = np.random.default_rng(0).integers(0, 255, (50, 60, 3), np.uint8)
     listed[1]["NormalizeImage"].pop("channel_num")
-    ours, theirs = build_transforms(ops[1:])(photo), build_transforms(listed)(photo)
+    ours, theirs = build(ops[1:])(photo), build(listed)(photo)
     assert ours.shape == (3, 32, 32) and np.array_equal(ours, theirs)
 
 
@@ -269,7 +270,7 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(written):
     """A limit on file size stands for the full disk: the write fails in the middle, by the system's word."""
     script = f"""
         import resource, signal
-        from ppmobilenet.field.folder import replacing
+        from ppmobilenet.workshop.folder import replacing
         from ppmobilenet.errors import UserError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -288,13 +289,14 @@ def test_a_full_disk_is_said_and_leaves_what_was_there(written):
 
 def test_the_leftover_of_a_killed_export_is_removed_by_the_next(tmp_path):
     dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
-    left = tmp_path / f".out.partial-{int(dead.stdout)}-abc"
-    left.mkdir()
-    mine = tmp_path / f".out.partial-{os.getpid()}-abc"
-    mine.mkdir()
+    mine = files.beside(tmp_path / "out")
+    left = tmp_path / mine.name.replace(f"-{os.getpid()}-", f"-{int(dead.stdout)}-")
+    elsewhere = tmp_path / f".out.partial-{int(dead.stdout)}-another_machine-abc"
+    for folder in (mine, left, elsewhere):
+        folder.mkdir()
     with replacing(tmp_path / "out") as folder:
         write(folder)
-    assert not left.exists() and mine.exists()
+    assert not left.exists() and mine.exists() and elsewhere.exists()
 
 
 def test_a_transform_that_only_python_knows_is_refused():
@@ -360,7 +362,7 @@ def test_a_training_looks_at_the_label_list_first(repo, tmp_path, text, words):
     config = load_config(repo / "configs/quick_start/MobileNetV2_finetune.yaml", overrides)
     if words is None:
         check_labels(config)
-        assert deployment_labels(config, 2) == ["cat", "dog"]
+        assert class_names(config, 2) == ["cat", "dog"]
         return
     with pytest.raises(UserError) as caught:
         check_labels(config)

@@ -36,10 +36,7 @@ def test_unknown_candidate(capsys):
 def test_peers_have_our_layers():
     """The comparison is fair only if PyTorch's networks have the same parameters."""
     pytest.importorskip("torch")
-    from ppmobilenet.benchmarks.training import PEERS
+    from ppmobilenet.benchmarks import torch_peers as peers
 
-    spec = importlib.util.spec_from_file_location("mobilenets_torch", PEERS)
-    peers = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(peers)
     for make, count in ((peers.MobileNetV1, 4231976), (peers.MobileNetV2, 3505960)):
         assert sum(p.numel() for p in make().parameters()) == count

@@ -46,7 +46,7 @@ class GatedUnit(nn.Layer):
 class GatedNet(Network):
     """A network of gated units."""
 
-    HEAD = "classifier"
+    CLASSIFIER = "classifier"
     ALLOWED = ("hardswish", "relu")
 
     def __init__(

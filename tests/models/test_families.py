@@ -112,7 +112,7 @@ def test_the_whole_way(name, data, tmp_path, capsys):
     ]
     if paddle.__version__ >= "3":
         assert main(["quantize", *int8, "--keep-float", "head"]) == 0
-        assert json.loads((tmp_path / "q").read_text())["kept_float"] == [family_of(name).head]
+        assert json.loads((tmp_path / "q").read_text())["kept_float"] == [family_of(name).classifier]
 
     assert main(["cost", name, "--resolution", "32", "--class-num", str(CLASSES), "--json", str(tmp_path / "c")]) == 0
     counted, network = json.loads((tmp_path / "c").read_text()), create_model(name, class_num=CLASSES)
@@ -226,7 +226,7 @@ def test_its_files_are_read_by_its_layouts(tmp_path):
 
 def test_memory_of_a_gate():
     """While a gate multiplies, the map, the gate and the product are held, and the shortcut's input around them."""
-    rows = {row.name: row for row in cost.measure(create_model("GatedNet", class_num=CLASSES), 64).layers}
+    rows = {row.name: row for row in cost.cost_of(create_model("GatedNet", class_num=CLASSES), 64).layers}
     side = 16 * 16  # of the second block's maps
     assert rows["blocks.1.gate.conv1"].live == side * (48 + 16) + 48 + 12
     assert rows["blocks.1.gate.conv2"].live == side * (48 + 48 + 16) + 48
@@ -254,7 +254,7 @@ class Branched(paddle.nn.Layer):
 def test_what_cannot_be_computed_is_left_out_by_name(data, tmp_path, monkeypatch):
     """A network's memory and maps that nothing tells are named; the rest of the cost and of the report stands."""
     model = Branched()
-    found = cost.measure(model, 32).to_dict()
+    found = cost.cost_of(model, 32).to_dict()
     assert found["peak_activation_bytes"] is None and "last takes another map" in found["left_out"]["peak memory"]
     assert found["madds"] == 16 * 16 * (8 * 27 + 8 * 6) + 64 + 24
     with pytest.raises(UserError, match="one linear layer of the mean"):

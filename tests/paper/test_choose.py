@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ppmobilenet.benchmarks.networks import timed_here
 from ppmobilenet.cli import main
 from ppmobilenet.errors import UserError
 from ppmobilenet.models.zoo import create_model
@@ -38,7 +39,7 @@ def test_multiply_adds_are_those_of_the_network(found):
     for candidate in found:
         if (candidate.scale, candidate.precision) == (0.25, "fp32") or candidate.resolution == 96:
             model = create_model(candidate.model, scale=candidate.scale)
-            assert candidate.madds == cost.measure(model, candidate.resolution).madds
+            assert candidate.madds == cost.cost_of(model, candidate.resolution).madds
         assert candidate.resolution % 32 == 0
 
 
@@ -71,11 +72,11 @@ def test_measured_latency_counts_where_it_was_measured(found):
     tiny = [c for c in found if (c.scale, c.resolution) == (0.35, 96)]
     assert len(tiny) == 1 and tiny[0].published_ms is None
     assert choose.choose(tiny, max_latency_ms=1e4) == []
-    measured = choose.measure_here(tiny)
+    measured = timed_here(tiny)
     assert 0.01 < measured[0].measured_ms < 1e4
     assert choose.choose(measured, max_latency_ms=1e4, by="latency")[0].pareto
     quantised = [c for c in found if c.precision == "int8 PTQ"][:1]
-    assert choose.measure_here(quantised) == quantised
+    assert timed_here(quantised) == quantised
 
 
 def test_command(capsys, tmp_path):

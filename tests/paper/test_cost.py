@@ -21,12 +21,12 @@ V2_SCALES = {"MobileNetV2": 1.0, "MobileNetV2_x0_25": 0.25, "MobileNetV2_x1_5": 
 
 @pytest.fixture(scope="module")
 def v1():
-    return cost.measure(create_model("MobileNetV1"))
+    return cost.cost_of(create_model("MobileNetV1"))
 
 
 @pytest.fixture(scope="module")
 def v2():
-    return cost.measure(create_model("MobileNetV2"))
+    return cost.cost_of(create_model("MobileNetV2"))
 
 
 def paddle_flops_rows(model, resolution: int, capsys) -> list[int]:
@@ -43,7 +43,7 @@ def paddle_flops_rows(model, resolution: int, capsys) -> list[int]:
 @pytest.mark.parametrize("resolution", [64, 97])
 def test_each_row_is_what_paddle_flops_counts(name, resolution, capsys):
     model = create_model(name)
-    mine = [layer.madds for layer in cost.measure(model, resolution).layers]
+    mine = [layer.madds for layer in cost.cost_of(model, resolution).layers]
     assert mine == paddle_flops_rows(model, resolution, capsys)
     assert len(mine) == (28 if "V1" in name else 54)
 
@@ -74,8 +74,8 @@ def closed_v2(scale: float, resolution: int, classes: int = 1000) -> int:
 @pytest.mark.parametrize("resolution", [32, 75, 128])
 @pytest.mark.parametrize("scale", [0.25, 0.33, 0.75])
 def test_totals_are_the_closed_formulas(scale, resolution):
-    assert cost.measure(create_model("MobileNetV1", scale=scale), resolution).madds == closed_v1(scale, resolution)
-    assert cost.measure(create_model("MobileNetV2", scale=scale), resolution).madds == closed_v2(scale, resolution)
+    assert cost.cost_of(create_model("MobileNetV1", scale=scale), resolution).madds == closed_v1(scale, resolution)
+    assert cost.cost_of(create_model("MobileNetV2", scale=scale), resolution).madds == closed_v2(scale, resolution)
 
 
 def test_published_totals(v1, v2):
@@ -90,7 +90,7 @@ def test_published_totals(v1, v2):
 def test_parameters_are_all_the_trainable_ones(name):
     model = create_model(name, class_num=17)
     trainable = sum(int(np.prod(p.shape)) for p in model.parameters() if not p.stop_gradient)
-    assert cost.measure(model, 32).parameters == trainable
+    assert cost.cost_of(model, 32).parameters == trainable
 
 
 def test_mobilenet_v1_table_2(v1):
@@ -131,7 +131,7 @@ def test_peak_memory(v1, v2):
 
 
 def test_a_shortcut_is_held_while_its_unit_runs():
-    layers = {layer.name: layer for layer in cost.measure(create_model("MobileNetV2"), 224).layers}
+    layers = {layer.name: layer for layer in cost.cost_of(create_model("MobileNetV2"), 224).layers}
     inside = layers["conv3.conv3_2._bottleneck_conv._conv"]  # 144 channels in and out at 56, 24 held
     assert inside.live == 56 * 56 * (144 + 144 + 24)
     assert layers["conv3.conv3_2._expand_conv._conv"].live == 56 * 56 * (24 + 144)
@@ -158,7 +158,7 @@ def test_separable_ratio_of_every_block(v1, v2):
 
 
 def test_nhwc_costs_the_same(v2):
-    nhwc = cost.measure(create_model("MobileNetV2", data_format="NHWC"))
+    nhwc = cost.cost_of(create_model("MobileNetV2", data_format="NHWC"))
     assert nhwc.layers == v2.layers
 
 
@@ -166,7 +166,7 @@ def test_measuring_leaves_the_model_as_it_was():
     model = create_model("MobileNetV2_x0_25", class_num=3)
     before = {k: v.numpy() for k, v in model.state_dict().items()}
     model.train()
-    cost.measure(model, 32)
+    cost.cost_of(model, 32)
     assert model.training and all(layer.training for layer in model.sublayers())
     assert not any(layer._forward_post_hooks or layer._forward_pre_hooks for layer in model.sublayers())
     assert all(np.array_equal(before[k], v.numpy()) for k, v in model.state_dict().items())
@@ -179,7 +179,7 @@ def test_dead_filters_are_counted_per_layer():
     values[[1, 5, 7]] = 0
     values[2, 0, 0, 0] = 0  # one zero does not kill a filter
     weight.set_value(values)
-    found = cost.measure(model, 32).to_dict()["dead_filters"]
+    found = cost.cost_of(model, 32).to_dict()["dead_filters"]
     assert found == {"blocks.2.depthwise_conv.conv": 3}
 
 

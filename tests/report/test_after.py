@@ -13,9 +13,9 @@ import pytest
 
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
+from ppmobilenet.data.classes import class_names
 from ppmobilenet.errors import UserError
 from ppmobilenet.report.predictions import FILE_NAME, Predictions
-from ppmobilenet.workshop.from_config import deployment_labels
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,9 @@ def test_training_ends_with_its_report(run):
 def test_class_folders_name_the_classes_of_a_package(run):
     """The recipe's label file is not there, and there is no list beside which one could lie."""
     config = load_config(run)
-    assert deployment_labels(config, 3) == ["blue", "green", "red"]
+    assert class_names(config, 3) == ["blue", "green", "red"]
     with pytest.raises(UserError, match="the label file"):
-        deployment_labels(load_config(run, ["Infer.PostProcess.class_id_map_file=mine.txt"]), 3)
+        class_names(load_config(run, ["Infer.PostProcess.class_id_map_file=mine.txt"]), 3)
 
 
 def test_evaluation_ends_with_its_line_and_its_report(words, run, capsys, tmp_path):
@@ -136,7 +136,7 @@ def test_tensorboard_shows_the_run(run):
 
 
 def test_hyperparameters_are_the_ones_that_stand_in_the_config(repo):
-    from ppmobilenet.training.board import hyperparameters
+    from ppmobilenet.training.scalars import hyperparameters
 
     found = hyperparameters(load_config(repo / "configs" / "quick_start" / "MobileNetV2_finetune.yaml"))
     assert found["arch"] == "MobileNetV2" and found["momentum"] == 0.9

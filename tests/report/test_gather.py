@@ -15,7 +15,7 @@ from ppmobilenet.config import load_config
 from ppmobilenet.models.zoo import create_model
 from ppmobilenet.report import gather
 from ppmobilenet.report.predictions import FILE_NAME, Collector
-from ppmobilenet.workshop.forms import export_layer
+from ppmobilenet.workshop.making import PackageSpec, make_package
 
 NAMES = ("shirt", "dress", "hat")
 OPS = [
@@ -77,14 +77,8 @@ def package(model, tmp_path_factory):
             "samples": 1000,
         },
     ]
-    export_layer(
-        model,
-        folder,
-        name="MobileNetV1_x0_25",
-        ops=OPS,
-        labels=NAMES,
-        measure=lambda package: accuracy,
-        log=lambda line: None,
+    make_package(
+        model, PackageSpec(name="MobileNetV1_x0_25", ops=OPS, labels=NAMES), folder, accuracy=lambda package: accuracy
     )
     return folder
 

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
+from ppmobilenet import plots
 from ppmobilenet.report import page as report
-from ppmobilenet.report import plots
 from ppmobilenet.report.predictions import Predictions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -157,9 +157,10 @@ def test_curves_are_read_from_csv(tmp_path):
 
 def test_charts_survive_odd_numbers():
     for points in ([(1, 5)], [(1, 0.0), (2, 0.0)], [(0, -3), (1e9, 4)], []):
-        svg = plots.chart([plots.Line("a", points)], "t", "x", "y")
+        svg = plots.chart([plots.Line("a", points)], "t", plots.Axis("x"), plots.Axis("y"))
         assert "nan" not in svg and "inf" not in svg.replace("information", "")
-    assert "nan" not in plots.chart([plots.Line("a", [(3, 1), (3, 2)])], "t", "x", "y", x_log=True)
+    one_x = [plots.Line("a", [(3, 1), (3, 2)])]
+    assert "nan" not in plots.chart(one_x, "t", plots.Axis("x", log=True), plots.Axis("y"))
 
 
 # -- a real browser ----------------------------------------------------------------------------------------------------

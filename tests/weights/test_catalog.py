@@ -19,10 +19,10 @@ def batch_norm_values(model, cost) -> int:
 @pytest.mark.parametrize("model", sorted({row.model for row in ROWS}))
 def test_exact_and_published_figures(model):
     from ppmobilenet.models.zoo import create_model
-    from ppmobilenet.paper.cost import measure
+    from ppmobilenet.paper.cost import cost_of
 
     network = create_model(model)
-    cost = measure(network, 224)
+    cost = cost_of(network, 224)
     counted = {
         layouts.AS_BUILT: cost.madds,
         layouts.AS_PAPER: cost.paper_madds,

@@ -20,7 +20,8 @@ from ppmobilenet.field.package import dump_json, open_package
 from ppmobilenet.field.predictor import Failure, Predictor, softmax
 from ppmobilenet.field.verify import verify
 from ppmobilenet.models.zoo import create_model
-from ppmobilenet.workshop.forms import export_layer, parse_forms
+from ppmobilenet.workshop.forms import parse_forms
+from ppmobilenet.workshop.making import PackageSpec, make_package
 
 
 def ops_for(size: int) -> list[dict]:
@@ -67,10 +68,6 @@ def photo(width=100, height=80, seed=0, suffix=".png") -> bytes:
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-def quiet(_line: str) -> None:
-    pass
-
-
 @pytest.fixture(scope="module")
 def model():
     return lively("MobileNetV2_x0_25")
@@ -80,8 +77,8 @@ def model():
 def exported(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "inference"
     photos = [photo(seed=seed, suffix=".jpg") for seed in range(3)]
-    return export_layer(
-        model, folder, name="MobileNetV2_x0_25", ops=ops_for(32), labels=LABELS, photos=photos, log=quiet
+    return make_package(
+        model, PackageSpec(name="MobileNetV2_x0_25", ops=ops_for(32), labels=LABELS, photos=photos), folder
     )
 
 
@@ -90,15 +87,10 @@ def with_onnx(model, tmp_path_factory):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("paddle2onnx")
     folder = tmp_path_factory.mktemp("export") / "inference"
-    return export_layer(
+    return make_package(
         model,
+        PackageSpec(name="MobileNetV2_x0_25", ops=ops_for(32), labels=LABELS, to=["onnx"], photos=[photo()]),
         folder,
-        name="MobileNetV2_x0_25",
-        ops=ops_for(32),
-        labels=LABELS,
-        to=["onnx"],
-        photos=[photo()],
-        log=quiet,
     )
 
 
@@ -113,10 +105,11 @@ def with_onnx(model, tmp_path_factory):
 )
 def test_exported_equals_eager(tmp_path, name, size, inside):
     model = lively(name)
-    folder = export_layer(
-        model, tmp_path / "e", name=name, ops=ops_for(size), labels=LABELS, photos=[photo()], softmax_inside=inside,
-        log=quiet,
-    )  # fmt: skip
+    folder = make_package(
+        model,
+        PackageSpec(name=name, ops=ops_for(size), labels=LABELS, photos=[photo()], softmax_inside=inside),
+        tmp_path / "e",
+    )
     predictor = Predictor(folder, backend="paddle")
     batch = np.stack([predictor.preprocess(photo(seed=seed)) for seed in range(3)])
     assert batch.shape == (3, 3, size, size) and batch.dtype == np.float32
@@ -263,10 +256,11 @@ def test_a_departing_export_is_refused_and_leaves_the_old_one(exported, tmp_path
     copy = shutil.copytree(exported, tmp_path / "copy")
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
     with pytest.raises(NumericsError, match="departs from the model at logits"):
-        export_layer(
-            Departing(), copy, name="x", ops=ops_for(32), labels=LABELS, photos=[photo()], softmax_inside=False,
-            log=quiet,
-        )  # fmt: skip
+        make_package(
+            Departing(),
+            PackageSpec(name="x", ops=ops_for(32), labels=LABELS, photos=[photo()], softmax_inside=False),
+            copy,
+        )
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
 
 
@@ -280,7 +274,7 @@ def test_a_disk_that_fills_up_is_said_and_leaves_the_old_export(exported, tmp_pa
     before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()}
     script = f"""
         import resource, signal, sys
-        from ppmobilenet.workshop.forms import export_layer
+        from ppmobilenet.workshop.making import PackageSpec, make_package
         from ppmobilenet.errors import UserError
         from ppmobilenet.models.zoo import create_model
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -288,7 +282,7 @@ def test_a_disk_that_fills_up_is_said_and_leaves_the_old_export(exported, tmp_pa
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
         ops = [{{"ResizeImage": {{"size": 32}}}}, {{"NormalizeImage": {{"order": ""}}}}]
         try:
-            export_layer(model, {str(copy)!r}, name="x", ops=ops, labels=["a", "b"], to=["pdmodel"])
+            make_package(model, PackageSpec("x", ops, ["a", "b"], ["pdmodel"]), {str(copy)!r})
         except UserError as error:
             print(error)
     """
@@ -325,10 +319,11 @@ def test_paddleclas_own_operators_read_inference_yml(exported, peer):
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_embedded_preprocessing_takes_pixels(model, tmp_path, layout, exported):
-    folder = export_layer(
-        model, tmp_path / "e", name="x", ops=ops_for(32), labels=LABELS, photos=[photo()], embed_preprocess=layout,
-        log=quiet,
-    )  # fmt: skip
+    folder = make_package(
+        model,
+        PackageSpec(name="x", ops=ops_for(32), labels=LABELS, photos=[photo()], embed_preprocess=layout),
+        tmp_path / "e",
+    )
     embedded, plain = Predictor(folder, backend="paddle"), Predictor(exported, backend="paddle")
     tensor = embedded.preprocess(photo(seed=4))
     assert tensor.dtype == np.uint8 and tensor.shape == ((3, 32, 32) if layout == "NCHW" else (32, 32, 3))
@@ -428,8 +423,10 @@ def test_an_engine_that_keeps_compiled_models_sees_a_new_export(tmp_path):
     for favoured in (1, 5):
         model = create_model("MobileNetV2_x0_25", class_num=len(LABELS))
         model.out.bias.set_value(np.eye(len(LABELS), dtype="float32")[favoured] * 5)
-        folder = export_layer(
-            model, tmp_path / "e", name="x", ops=ops_for(32), labels=LABELS, to=["pdmodel"], photos=[photo()], log=quiet
+        folder = make_package(
+            model,
+            PackageSpec(name="x", ops=ops_for(32), labels=LABELS, to=["pdmodel"], photos=[photo()]),
+            tmp_path / "e",
         )
         answers.append(Predictor(folder, backend="openvino")(photo()).class_ids[0])
     assert answers == [1, 5]
@@ -442,10 +439,11 @@ def test_verify_finds_a_model_that_was_exchanged(exported, tmp_path):
 
     from ppmobilenet.field.package import list_files
 
-    other = export_layer(
+    other = make_package(
         create_model("MobileNetV2_x0_25", class_num=len(LABELS)),
-        tmp_path / "other", name="x", ops=ops_for(32), labels=LABELS, photos=[photo()], log=quiet,
-    )  # fmt: skip
+        PackageSpec(name="x", ops=ops_for(32), labels=LABELS, photos=[photo()]),
+        tmp_path / "other",
+    )
     copy = shutil.copytree(exported, tmp_path / "copy")
     for name in ("inference.json", "inference.pdmodel", "inference.pdiparams"):
         shutil.copy(other / name, copy / name)
@@ -468,16 +466,17 @@ def test_the_golden_photo_is_kept_small_and_readable():
 
 
 def test_released_weights_name_the_photos(shared, tmp_path):
-    from ppmobilenet.field.labels import IMAGENET_LABELS, label_names, read_labels
+    from ppmobilenet.photos.labels import IMAGENET_LABELS, label_names, read_labels
 
     model = create_model("MobileNetV1_x0_25", pretrained=shared / "weights/MobileNetV1_x0_25.npz")
     ops = ops_for(224)
     photos = sorted((shared / "images").iterdir())
     labels = label_names(read_labels(IMAGENET_LABELS), 1000, "")
-    folder = export_layer(
-        model, tmp_path / "e", name="MobileNetV1_x0_25", ops=ops, labels=labels,
-        photos=[p.read_bytes() for p in photos], log=quiet,
-    )  # fmt: skip
+    folder = make_package(
+        model,
+        PackageSpec(name="MobileNetV1_x0_25", ops=ops, labels=labels, photos=[p.read_bytes() for p in photos]),
+        tmp_path / "e",
+    )
     answers = {Path(a.source).stem: a for a in Predictor(folder, backend="paddle")(shared / "images")}
     assert answers["ILSVRC2012_val_00030010"].label_names[0] == "black grouse"
     assert answers["ILSVRC2012_val_00020010"].label_names[0] == "Weimaraner"
@@ -499,9 +498,9 @@ class Digamma(paddle.nn.Layer):
 def test_an_operator_that_onnx_lacks_is_named(tmp_path):
     pytest.importorskip("paddle2onnx")
     with pytest.raises(UserError, match="no ONNX for the operators digamma"):
-        export_layer(
-            Digamma(), tmp_path / "out", name="x", ops=ops_for(32), labels=list("abc"), to=["onnx"], log=quiet
-        )  # fmt: skip
+        make_package(
+            Digamma(), PackageSpec(name="x", ops=ops_for(32), labels=list("abc"), to=["onnx"]), tmp_path / "out"
+        )
     assert not list(tmp_path.iterdir())
 
 

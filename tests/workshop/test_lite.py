@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hearing import heard
 
 from ppmobilenet.errors import DamagedFileError, UserError
 from ppmobilenet.field.engines import lite_env
@@ -72,7 +73,7 @@ def test_a_failed_installation_leaves_nothing(monkeypatch, tmp_path):
     )
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
     with pytest.raises(lite_env.NoLite, match=r"could not be made:\n    no network"):
-        lite_env.lite_python(log=lambda line: None)
+        lite_env.lite_python()
     assert lite_env.existing() is None
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["lite-2.13rc0.lock"]
 
@@ -131,18 +132,19 @@ def test_nb_headers(tmp_path):
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory, lite_python):
     from ppmobilenet.models.zoo import create_model
-    from ppmobilenet.workshop.forms import export_layer
+    from ppmobilenet.workshop.making import PackageSpec, make_package
 
     folder = tmp_path_factory.mktemp("lite") / "package"
     ops = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]
-    said: list[str] = []
     to = ["lite-armv8", "lite-armv7", "lite-x86", "lite-armv8-fp16"]
     model = create_model("MobileNetV2_x0_25", class_num=3)
     model.out.weight.set_value(np.random.default_rng(0).normal(0, 50, model.out.weight.shape).astype("float32"))
-    export_layer(
-        model, folder, name="x", ops=ops, labels=list("abc"), to=to, log=said.append, softmax_inside=False,
-        with_board=True,
-    )  # fmt: skip
+    with heard() as said:
+        make_package(
+            model,
+            PackageSpec(name="x", ops=ops, labels=list("abc"), to=to, softmax_inside=False, with_board=True),
+            folder,
+        )
     return folder, "\n".join(said)
 
 
@@ -193,7 +195,7 @@ def test_a_nb_of_another_opt_version_is_named_by_verify(converted, tmp_path):
 def test_an_operator_that_lite_lacks_is_an_error_message(lite_python, tmp_path):
     import paddle
 
-    from ppmobilenet.workshop.forms import export_layer
+    from ppmobilenet.workshop.making import PackageSpec, make_package
 
     class Odd(paddle.nn.Layer):
         def __init__(self):
@@ -205,11 +207,16 @@ def test_an_operator_that_lite_lacks_is_an_error_message(lite_python, tmp_path):
 
     before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match="opt could not convert the model"):
-        export_layer(
-            Odd(), tmp_path / "package", name="x",
-            ops=[{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}], labels=list("abc"),
-            to=["lite-armv8"], log=lambda line: None,
-        )  # fmt: skip
+        make_package(
+            Odd(),
+            PackageSpec(
+                name="x",
+                ops=[{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}],
+                labels=list("abc"),
+                to=["lite-armv8"],
+            ),
+            tmp_path / "package",
+        )
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -220,6 +227,6 @@ def test_the_environment_makes_itself(monkeypatch, tmp_path):
     if lite_env.find_interpreter() is None:
         pytest.skip("no CPython 3.8-3.10 on this machine")
     monkeypatch.setenv("PPMOBILENET_HOME", str(tmp_path))
-    python = lite_env.lite_python(log=lambda line: None)
+    python = lite_env.lite_python()
     assert os.access(python, os.X_OK) and python != Path(sys.executable)
     assert lite_env.existing() == python == lite_env.lite_python()

@@ -16,13 +16,14 @@ import cv2
 import numpy as np
 import paddle
 import pytest
+from hearing import heard
 from PIL import Image
 
-from ppmobilenet.field.labels import IMAGENET_LABELS, label_names, read_labels
 from ppmobilenet.field.package import open_package
 from ppmobilenet.field.predictor import Predictor
 from ppmobilenet.models.zoo import create_model
-from ppmobilenet.workshop.forms import export_layer
+from ppmobilenet.photos.labels import IMAGENET_LABELS, label_names, read_labels
+from ppmobilenet.workshop.making import PackageSpec, make_package
 
 pytestmark = pytest.mark.slow
 
@@ -75,15 +76,16 @@ def package(request, shared, photos, tmp_path_factory):
         head.set_value(np.random.default_rng(1).normal(0, 0.2, head.shape).astype("float32"))
         labels = [f"Sorte {number}: 品种" for number in range(class_num)]
     model.eval()
-    return export_layer(
+    return make_package(
         model,
+        PackageSpec(
+            name=name,
+            ops=ops,
+            labels=labels,
+            to=["inference", "pdmodel", "onnx"],
+            photos=[Path(photo).read_bytes() for photo in photos[:4]],
+        ),
         tmp_path_factory.mktemp("programs") / request.param,
-        name=name,
-        ops=ops,
-        labels=labels,
-        to=["inference", "pdmodel", "onnx"],
-        photos=[Path(photo).read_bytes() for photo in photos[:4]],
-        log=lambda line: None,
     )
 
 
@@ -132,16 +134,17 @@ def test_paddlex_does_not_take_what_it_would_do_otherwise(shared, photos, repo, 
     if not python.is_file():
         pytest.skip("PaddleX is not installed (make programs)")
     name, weights, _, _ = CASES["pil"]
-    said: list[str] = []
-    folder = export_layer(
-        create_model(name, pretrained=shared / "weights" / weights),
-        tmp_path / "e",
-        name=name,
-        ops=[{"ResizeImage": {"size": 64}}, {"ResizeImage": {"size": 224}}, USUAL[2]],
-        labels=[str(number) for number in range(1000)],
-        photos=[Path(photos[0]).read_bytes()],
-        log=said.append,
-    )
+    with heard() as said:
+        folder = make_package(
+            create_model(name, pretrained=shared / "weights" / weights),
+            PackageSpec(
+                name=name,
+                ops=[{"ResizeImage": {"size": 64}}, {"ResizeImage": {"size": 224}}, USUAL[2]],
+                labels=[str(number) for number in range(1000)],
+                photos=[Path(photos[0]).read_bytes()],
+            ),
+            tmp_path / "e",
+        )
     assert [line for line in said if line.startswith("inference.yml: not for PaddleX's own predictor: it does Resize")]
     done = subprocess.run(
         [str(python), str(repo / "tests/peers/paddlex_answers.py"), str(folder), "paddle", photos[0]],

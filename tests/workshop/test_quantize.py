@@ -11,16 +11,19 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from hearing import heard
 
 from ppmobilenet.cli import main
 from ppmobilenet.errors import UserError
 from ppmobilenet.field.package import open_package
 from ppmobilenet.field.predictor import Predictor
 from ppmobilenet.models.zoo import create_model
-from ppmobilenet.workshop.forms import export_layer
-from ppmobilenet.workshop.int8 import Int8Report, measure
+from ppmobilenet.workshop.int8_accuracy import Int8Report, form_accuracies
 from ppmobilenet.workshop.int8_arithmetic import Int8Program
-from ppmobilenet.workshop.quantize import Plan, count_quantized, decide, fine_tune, layer_errors, quantizable_layers
+from ppmobilenet.workshop.int8_plan import Int8Settings, layer_errors, plan_layers, quantizable_layers
+from ppmobilenet.workshop.making import PackageSpec, make_package
+from ppmobilenet.workshop.qat import fine_tune
+from ppmobilenet.workshop.quantizers import count_quantized
 
 pytestmark = pytest.mark.skipif(paddle.__version__.startswith("2."), reason="int8 needs Paddle 3")
 OPS = [
@@ -85,16 +88,29 @@ def png(photo: np.ndarray) -> bytes:
 def package(trained, tmp_path_factory):
     model, photos, _ = trained
     folder = tmp_path_factory.mktemp("int8") / "package"
-    plan = Plan(tensors_of(photos[:24]), keep_float=["fc", "conv2_1_dw_weights"])
-    said: list[str] = []
+    plan = planned(model, tensors_of(photos[:24]), keep_float=["fc", "conv2_1_dw_weights"])
     pytest.importorskip("onnxruntime")
     pytest.importorskip("paddle2onnx")
     to = ["pdmodel", "onnx"]
-    export_layer(
-        model, folder, name="x", ops=OPS, labels=LABELS, to=to, photos=[png(p) for p in photos[:3]], int8=plan,
-        softmax_inside=False,        log=said.append,
-    )  # fmt: skip
+    with heard() as said:
+        make_package(
+            model,
+            PackageSpec(
+                name="x",
+                ops=OPS,
+                labels=LABELS,
+                to=to,
+                photos=[png(p) for p in photos[:3]],
+                int8=plan,
+                softmax_inside=False,
+            ),
+            folder,
+        )
     return folder, plan, "\n".join(said)
+
+
+def planned(network, tensors: np.ndarray, **settings):
+    return plan_layers(network, tensors, Int8Settings(**settings))
 
 
 def departure(folder, photos, backend) -> float:
@@ -148,10 +164,19 @@ def test_the_int8_program_is_computed_by_its_own_definition(package, trained, tm
     """Sums of whole numbers are exact, so only a rounding that is a tie to the last bit of float32 may differ."""
     paddle.seed(5)
     tensors = tensors_of(trained[1][:24])
-    gated = export_layer(
-        Gated(), tmp_path / "gated", name="x", ops=OPS, labels=LABELS, to=["pdmodel"], photos=[png(trained[1][0])],
-        int8=Plan(tensors), log=lambda line: None,
-    )  # fmt: skip
+    network = Gated()
+    gated = make_package(
+        network,
+        PackageSpec(
+            name="x",
+            ops=OPS,
+            labels=LABELS,
+            to=["pdmodel"],
+            photos=[png(trained[1][0])],
+            int8=planned(network, tensors),
+        ),
+        tmp_path / "gated",
+    )
     for folder in (package[0], gated):
         mine, paddles = computed(folder, tensors), as_paddle_says(folder, tensors)
         assert np.linalg.norm(mine - paddles) < 0.02 * np.linalg.norm(paddles)
@@ -162,16 +187,24 @@ def test_an_operator_without_known_arithmetic_is_named_and_nothing_is_lost(train
     odd = Gated()
     odd.last = F.leaky_relu
     photos = trained[1]
-    said: list[str] = []
     paths = [(str(tmp_path / f"{number}.png"), 0) for number in range(3)]
     for (path, _), photo in zip(paths, photos):
         Path(path).write_bytes(png(photo))
-    folder = export_layer(
-        odd, tmp_path / "odd", name="x", ops=OPS, labels=LABELS, to=["pdmodel"], photos=[png(photos[0])],
-        int8=Plan(tensors_of(photos[:4])), measure=lambda written: measure(written, paths, said.append),
-        log=lambda line: None,
-    )  # fmt: skip
-    assert "the arithmetic of the operator 'leaky_relu' is not known" in said[0]
+    with heard() as said:
+        folder = make_package(
+            odd,
+            PackageSpec(
+                name="x",
+                ops=OPS,
+                labels=LABELS,
+                to=["pdmodel"],
+                photos=[png(photos[0])],
+                int8=planned(odd, tensors_of(photos[:4])),
+            ),
+            tmp_path / "odd",
+            accuracy=lambda written: form_accuracies(written, paths),
+        )
+    assert "the arithmetic of the operator 'leaky_relu' is not known" in "\n".join(said)
     rows = open_package(folder).meta["accuracy"]
     assert [row["computed"] for row in rows] == [False, False] and rows[-1]["form"] == "pdmodel-int8"
     assert "could not be computed" in Int8Report(folder, "ptq", rows, [], []).table()
@@ -234,22 +267,21 @@ def test_a_float_layer_of_whole_numbers_runs(trained, tmp_path):
     kept = layer.weight.numpy().copy()
     try:
         layer.weight.set_value(np.eye(len(kept), dtype="float32")[:, : kept.shape[1], None, None])
-        plan = Plan(tensors_of(photos[:8]), keep_float=["blocks.12"])
-        export_layer(
-            model, tmp_path / "out", name="x", ops=OPS, labels=LABELS, to=["pdmodel"], photos=[png(photos[0])],
-            int8=plan, log=lambda line: None,
-        )  # fmt: skip
+        plan = planned(model, tensors_of(photos[:8]), keep_float=["blocks.12"])
+        make_package(
+            model,
+            PackageSpec(name="x", ops=OPS, labels=LABELS, to=["pdmodel"], photos=[png(photos[0])], int8=plan),
+            tmp_path / "out",
+        )
     finally:
         layer.weight.set_value(kept)
     assert Predictor(tmp_path / "out", backend="paddle", precision="int8").form["name"] == "pdmodel-int8"
 
 
 def test_an_error_threshold_keeps_the_worst_float(trained):
-    plan = Plan(tensors_of(trained[1][:2]))
-    decide(trained[0], plan)
-    bound = plan.errors[2].error
-    plan = Plan(tensors_of(trained[1][:2]), max_layer_error=bound)
-    decide(trained[0], plan)
+    tensors = tensors_of(trained[1][:2])
+    bound = planned(trained[0], tensors).errors[2].error
+    plan = planned(trained[0], tensors, max_layer_error=bound)
     assert plan.kept == [error.layer for error in plan.errors[:2]]
 
 
@@ -258,7 +290,7 @@ def test_an_error_threshold_keeps_the_worst_float(trained):
 )
 def test_bad_patterns_are_said(trained, pattern, message):
     with pytest.raises(UserError, match=message):
-        decide(trained[0], Plan(tensors_of(trained[1][:1]), keep_float=[pattern]))
+        planned(trained[0], tensors_of(trained[1][:1]), keep_float=[pattern])
 
 
 def test_qat_learns_to_agree_and_exports(trained, tmp_path):
@@ -267,19 +299,22 @@ def test_qat_learns_to_agree_and_exports(trained, tmp_path):
     for copy in (student, teacher):
         copy.set_state_dict(model.state_dict())
         copy.eval()
-    tensors, said = tensors_of(photos), []
-    plan = Plan(tensors[:8], method="qat", keep_float=["conv.conv"])
-    decide(student, plan)
+    tensors = tensors_of(photos)
+    plan = planned(student, tensors[:8], method="qat", keep_float=["conv.conv"])
 
     def batches(_epoch):
         return (tensors[start : start + 32] for start in range(0, 96, 32))
 
-    plan.trained = fine_tune(student, teacher, batches, epochs=2, keep_float=plan.kept, log=said.append)
+    with heard() as said:
+        plan.trained = fine_tune(student, teacher, batches, epochs=2, keep_float=plan.kept)
     assert len(said) == 2 and "agrees with float" in said[-1]
-    folder = export_layer(
-        model, tmp_path / "package", name="x", ops=OPS, labels=LABELS, to=["pdmodel"], photos=[png(photos[0])],
-        int8=plan, softmax_inside=False, log=said.append,
-    )  # fmt: skip
+    folder = make_package(
+        model,
+        PackageSpec(
+            name="x", ops=OPS, labels=LABELS, to=["pdmodel"], photos=[png(photos[0])], int8=plan, softmax_inside=False
+        ),
+        tmp_path / "package",
+    )
     assert count_quantized(folder / "int8/inference.pdmodel") == len(quantizable_layers(model)) - 1
     with paddle.no_grad():
         simulated = plan.trained(paddle.to_tensor(tensors)).numpy()
@@ -322,13 +357,13 @@ def test_the_command_reports_what_int8_costs(trained, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "of 40 photos" in out and "worst layers" in out
     report = json.loads((tmp_path / "r.json").read_text())
-    whole, board, int8 = report["accuracy"]
-    assert whole["agreement"] == 1.0 and whole["top1"] > 0.6 and 0.5 < int8["agreement"] <= 1.0
+    float_row, arm, int8 = report["accuracy"]
+    assert float_row["agreement"] == 1.0 and float_row["top1"] > 0.6 and 0.5 < int8["agreement"] <= 1.0
     assert [row["computed"] for row in report["accuracy"]] == [False, True, False]
-    assert whole["processor"] == int8["processor"] == platform.machine() and board["processor"] == "arm"
+    assert float_row["processor"] == int8["processor"] == platform.machine() and arm["processor"] == "arm"
     answers = computed(tmp_path / "out", tensors_of(photos[:40])).argmax(axis=1)
-    assert board["top1"] == round(float((answers == labels[:40]).mean()), 5)
-    assert report["verdict"]["form"] == "int8 program" and report["verdict"]["agreement"] == board["agreement"]
+    assert arm["top1"] == round(float((answers == labels[:40]).mean()), 5)
+    assert report["verdict"]["form"] == "int8 program" and report["verdict"]["agreement"] == arm["agreement"]
     assert f"pdmodel-int8 on {platform.machine()}: top-1" in out and "int8 program on arm, computed: top-1" in out
     assert open_package(tmp_path / "out").meta["accuracy"] == report["accuracy"]
     assert main([*words, "--keep-float", "nothing_like_it"]) == 2
@@ -339,11 +374,19 @@ def test_the_command_reports_what_int8_costs(trained, tmp_path, capsys):
 
 def test_nb_int8_is_at_most_a_third(trained, tmp_path, lite_python):
     model, photos, _ = trained
-    said: list[str] = []
-    folder = export_layer(
-        model, tmp_path / "package", name="x", ops=OPS, labels=LABELS, to=["lite-armv8", "lite-armv7"],
-        photos=[png(photos[0])], int8=Plan(tensors_of(photos[:8])), log=said.append,
-    )  # fmt: skip
+    with heard() as said:
+        folder = make_package(
+            model,
+            PackageSpec(
+                name="x",
+                ops=OPS,
+                labels=LABELS,
+                to=["lite-armv8", "lite-armv7"],
+                photos=[png(photos[0])],
+                int8=planned(model, tensors_of(photos[:8])),
+            ),
+            tmp_path / "package",
+        )
     assert (folder / "armv8_int8.nb").stat().st_size < 0.4 * (folder / "armv8_fp32.nb").stat().st_size
     assert "int8 on 32-bit ARM was measured slower" in "\n".join(said)
     assert [form["name"] for form in open_package(folder).meta["forms"]] == [
@@ -355,15 +398,24 @@ def test_released_weights_keep_their_answers_in_int8(shared, tmp_path):
     """MobileNetV1_x0_25 on real photos: the logits of int8 go with those of float."""
     model = create_model("MobileNetV1_x0_25", pretrained=shared / "weights/MobileNetV1_x0_25.npz")
     ops = [{"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": 224}}, {"NormalizeImage": {"order": ""}}]
-    from ppmobilenet.data.transforms import build_transforms
     from ppmobilenet.field.preprocessing import deployment_ops
+    from ppmobilenet.photos.operators import build
 
     photos = sorted((shared / "data/clothing/train").rglob("*.jpg"))[::60] + sorted((shared / "images").iterdir())
-    tensors = np.stack([np.ascontiguousarray(build_transforms(deployment_ops(ops))(photo)) for photo in photos])
-    folder = export_layer(
-        model, tmp_path / "package", name="x", ops=ops, labels=[str(n) for n in range(1000)], to=["pdmodel"],
-        photos=[photos[-1].read_bytes()], softmax_inside=False, int8=Plan(tensors), log=lambda line: None,
-    )  # fmt: skip
+    tensors = np.stack([np.ascontiguousarray(build(deployment_ops(ops))(photo)) for photo in photos])
+    folder = make_package(
+        model,
+        PackageSpec(
+            name="x",
+            ops=ops,
+            labels=[str(n) for n in range(1000)],
+            to=["pdmodel"],
+            photos=[photos[-1].read_bytes()],
+            softmax_inside=False,
+            int8=planned(model, tensors),
+        ),
+        tmp_path / "package",
+    )
     whole = Predictor(folder, backend="paddle").run(tensors)
     int8 = Predictor(folder, backend="paddle", precision="int8").run(tensors)
     assert np.corrcoef(whole.ravel(), int8.ravel())[0, 1] > 0.98

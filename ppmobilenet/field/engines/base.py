@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
@@ -11,6 +12,21 @@ import numpy as np
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.field.package import Package
+
+# library -> the process that first started it, where its threads do not live on in a forked child
+_STARTED: dict[str, int] = {}
+
+
+def started(library: str) -> None:
+    """Note that such a library was started in this process."""
+    _STARTED[library] = os.getpid()
+
+
+def why_not_in_fork(library: str) -> str | None:
+    """Return why such a library cannot start in this process, or None."""
+    if _STARTED.get(library, os.getpid()) == os.getpid():
+        return None
+    return f"{library} was started before this process was forked, and does not live on in the child"
 
 
 class Engine:
@@ -89,6 +105,11 @@ class Engine:
             allowed=f"a NumPy array, {self._dtype} [N, {shape}], N at least 1",
             hint="Predictor.preprocess makes one photo's input; input[None] gives it the batch axis",
         )
+
+    @classmethod
+    def open(cls, package: Package, form: Mapping, threads: int) -> Engine:
+        """Return an engine on a form: a new one, unless the library allows only one in a process."""
+        return cls(package, form, threads)
 
     @contextlib.contextmanager
     def _told(self, what: str, hint: str) -> Iterator[None]:

@@ -13,12 +13,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ppmobilenet.errors import EXIT_OK, UserError
 from ppmobilenet.machine import cache_folder, writable_folder
+from ppmobilenet.telling import tell
 
 LITE_VERSION = "v2.13-rc"
 REQUIREMENTS = ("paddlelite==2.13rc0", "numpy==1.26.4")
@@ -107,7 +108,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def lite_python(log: Callable[[str], None] = print) -> Path:
+def lite_python() -> Path:
     """Return an interpreter that imports paddlelite, making its environment at the first call.
 
     Raises:
@@ -136,44 +137,49 @@ def lite_python(log: Callable[[str], None] = print) -> Path:
         ready = existing(folder)
         if ready:
             return ready
-        interpreter = find_interpreter()
-        if interpreter is None:
-            raise NoLite(
-                "paddlelite==2.13rc0 needs CPython 3.8, 3.9 or 3.10, and none was found (PATH, pyenv, uv)",
-                hint="`pyenv install 3.10` or `uv python install 3.10` (or your system's python3.10), then again; or "
-                f"set {VARIABLE} to an interpreter with {' '.join(REQUIREMENTS)}",
-            )
-        log(f"making the Paddle Lite environment in {folder} with {interpreter} (once, about 260 MB)")
+        _make(folder)
+        return folder / "bin/python"
+
+
+def _make(folder: Path) -> None:
+    """Make the environment in a folder, or leave nothing there."""
+    interpreter = find_interpreter()
+    if interpreter is None:
+        raise NoLite(
+            "paddlelite==2.13rc0 needs CPython 3.8, 3.9 or 3.10, and none was found (PATH, pyenv, uv)",
+            hint="`pyenv install 3.10` or `uv python install 3.10` (or your system's python3.10), then again; or "
+            f"set {VARIABLE} to an interpreter with {' '.join(REQUIREMENTS)}",
+        )
+    tell(f"making the Paddle Lite environment in {folder} with {interpreter} (once, about 260 MB)")
+    shutil.rmtree(folder, ignore_errors=True)
+    requirements = REQUIREMENTS_38 if _version_of(interpreter) == (3, 8) else REQUIREMENTS
+    python = folder / "bin/python"
+    try:
+        for command in (
+            [interpreter, "-m", "venv", folder],
+            [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements],
+        ):
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
         shutil.rmtree(folder, ignore_errors=True)
-        requirements = REQUIREMENTS_38 if _version_of(interpreter) == (3, 8) else REQUIREMENTS
-        python = folder / "bin/python"
-        try:
-            for command in (
-                [interpreter, "-m", "venv", folder],
-                [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements],
-            ):
-                subprocess.run(command, check=True, capture_output=True, text=True, timeout=900)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            words = getattr(error, "stderr", None) or str(error)
-            tail = "\n    ".join(str(words).strip().splitlines()[-5:])
-            raise NoLite(
-                f"the Paddle Lite environment could not be made:\n    {tail}",
-                hint=f"with network: {interpreter} -m venv ENV && ENV/bin/pip install {' '.join(requirements)}, "
-                f"then set {VARIABLE}=ENV/bin/python",
-            ) from error
-        reason = _imports(python)
-        if reason:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise NoLite(f"the Paddle Lite environment does not import: {reason}")
-        (folder / "complete").touch()
-        return python
+        words = getattr(error, "stderr", None) or str(error)
+        tail = "\n    ".join(str(words).strip().splitlines()[-5:])
+        raise NoLite(
+            f"the Paddle Lite environment could not be made:\n    {tail}",
+            hint=f"with network: {interpreter} -m venv ENV && ENV/bin/pip install {' '.join(requirements)}, "
+            f"then set {VARIABLE}=ENV/bin/python",
+        ) from error
+    reason = _imports(python)
+    if reason:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise NoLite(f"the Paddle Lite environment does not import: {reason}")
+    (folder / "complete").touch()
 
 
 def main() -> int:
     """Make the environment and print its interpreter; exit code 2, with what to do, where it cannot be made."""
     try:
-        print(lite_python(log=lambda line: print(line, file=sys.stderr)))
+        print(lite_python())
     except NoLite as error:
         print(f"{error.label}: {error}", file=sys.stderr)
         return error.exit_code

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import subprocess
-import sys
 import tempfile
 import weakref
 from pathlib import Path
@@ -17,16 +15,7 @@ import numpy as np
 from ppmobilenet.errors import UserError
 from ppmobilenet.field.engines import lite_env
 from ppmobilenet.field.engines.base import Engine
-from ppmobilenet.workshop import lite
-
-
-def why_not_here() -> str | None:
-    """Return why an x86 ``.nb`` cannot run here, None if it can. Makes no environment."""
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return "the Python runtime of Paddle Lite is for x86-64; on ARM the C++ runner in field/board runs .nb files"
-    if lite_env.existing() is None:
-        return f"Paddle Lite's environment was not made yet (--to lite-x86 makes it, or set {lite_env.VARIABLE})"
-    return None
+from ppmobilenet.field.engines.lite_file import read_version
 
 
 class PaddleLite(Engine):
@@ -35,8 +24,8 @@ class PaddleLite(Engine):
     backend, library = "lite", "Paddle Lite's x86 runtime"
 
     def _open(self) -> None:
-        lite.read_version(self.files[0])
-        self._python = lite_env.lite_python(log=lambda line: print(line, file=sys.stderr))
+        read_version(self.files[0])
+        self._python = lite_env.lite_python()
         self._start()
 
     def _start(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from ppmobilenet.field.engines.base import Engine
 
@@ -11,14 +13,13 @@ class OnnxRuntime(Engine):
     """A session of ONNX Runtime, which any number of threads may call at once."""
 
     backend, library = "onnxruntime", "ONNX Runtime"
+    # its exceptions have no common class of their own
+    refusals = (
+        *Engine.refusals,
+        *(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    )
 
     def _open(self) -> None:
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-        # its exceptions have no common class of their own
-        own = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-        self.refusals = (*Engine.refusals, *own)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1

@@ -1,4 +1,4 @@
-"""Paddle Inference, with oneDNN and with its OpenVINO engine."""
+"""Paddle Inference, with oneDNN and with its OpenVINO engine: the one module of the field that imports paddle."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.field.engines.base import Engine
+from ppmobilenet.field.engines.base import Engine, started, why_not_in_fork
 from ppmobilenet.field.package import Package
 from ppmobilenet.machine import writable_folder
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="No ccache found")
+    from paddle import inference
 
 
 @contextlib.contextmanager
@@ -47,11 +51,6 @@ class PaddleInference(Engine):
     _opening = threading.Lock()  # one model at a time: _silent changes the whole process's error stream
 
     def _open(self) -> None:
-        # Paddle Inference alone is enough; importing it imports all of paddle, which takes a second or two
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="No ccache found")
-            from paddle import inference
-
         model, parameters = self._model_files()
         config = inference.Config(str(model), str(parameters))
         config.disable_glog_info()
@@ -60,7 +59,7 @@ class PaddleInference(Engine):
             config.enable_new_ir(True)
             config.enable_new_executor(True)  # without it, enable_memory_optim raises for this kind
         config.enable_memory_optim()
-        self._configure(config, inference)
+        self._configure(config)
         with self._opening, _silent() if self.form["precision"] == "int8" else contextlib.nullcontext():
             self._predictor = inference.create_predictor(config)
         self._take_slots()
@@ -68,7 +67,7 @@ class PaddleInference(Engine):
     def _model_files(self) -> tuple[Path, Path]:
         return self.files[0], self.files[1]
 
-    def _configure(self, config, inference) -> None:
+    def _configure(self, config) -> None:
         config.enable_mkldnn()
         if self.form["precision"] == "int8" and hasattr(config, "enable_mkldnn_int8"):
             config.enable_mkldnn_int8()
@@ -95,23 +94,15 @@ class OpenVino(PaddleInference):
 
     Its compiled model belongs to the process, not to the predictor (3.3.1): a second one of the same file takes the
     first one's place, and the first then ends the process with a segmentation fault. So there is one for a file in the
-    process, by :meth:`shared`, and one call at a time.
+    process, by :meth:`open`, and one call at a time.
     """
 
     backend, library, alone = "openvino", "Paddle Inference's OpenVINO engine", True
     _running = threading.Lock()
     _opened: weakref.WeakValueDictionary[tuple, OpenVino] = weakref.WeakValueDictionary()
-    _process: int | None = None  # where it was first started: its threads do not live on in a forked child
 
     @classmethod
-    def why_not_here(cls) -> str | None:
-        """Return why it cannot start in this process, or None."""
-        if cls._process not in (None, os.getpid()):
-            return "OpenVINO was started before this process was forked, and does not live on in the child"
-        return None
-
-    @classmethod
-    def shared(cls, package: Package, form: Mapping, threads: int) -> OpenVino:
+    def open(cls, package: Package, form: Mapping, threads: int) -> OpenVino:
         """Return the process's engine for this form, opened now if nobody holds it; it keeps its number of threads."""
         with cls._running:
             files = package.files_of(form)
@@ -123,9 +114,9 @@ class OpenVino(PaddleInference):
             return engine
 
     def _open(self) -> None:
-        if reason := self.why_not_here():
+        if reason := why_not_in_fork("OpenVINO"):
             raise UserError(f"{self.library} cannot start here: {reason}")
-        OpenVino._process = os.getpid()
+        started("OpenVINO")
         super()._open()
         # it compiles at its first run: now, while no other runs
         self._run(np.zeros((1, *self._declared), self._dtype))
@@ -134,7 +125,7 @@ class OpenVino(PaddleInference):
         self._compiled, *files = _openvino_place(self.files[0], self.files[1])
         return tuple(files)
 
-    def _configure(self, config, inference) -> None:
+    def _configure(self, config) -> None:
         config.set_optim_cache_dir(str(self._compiled))
         config.enable_openvino_engine(inference.PrecisionType.Float32)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import threading
 import time
@@ -14,8 +13,7 @@ import numpy as np
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.field.engines.base import Engine
-
-log = logging.getLogger(__name__)
+from ppmobilenet.telling import log
 
 # Seconds after two calls met in which a caller counts as one of several: the threads of an engine that has all
 # processors go on spinning for up to a fifth of a second and would take them from the others.

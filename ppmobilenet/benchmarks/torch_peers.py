@@ -1,4 +1,4 @@
-"""Our own plain MobileNetV1 and V2 in PyTorch: the same layers as ppmobilenet's, for benchmarks and parity tests."""
+"""Our own plain MobileNetV1 and V2 in PyTorch: the same layers as ppmobilenet's, to compare speeds with."""
 
 import torch
 from torch import nn

@@ -7,6 +7,8 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ppmobilenet import files
+
 # heading -> how to get the cell's text from a row; a heading that starts with "<" is aligned left
 Columns = Mapping[str, Callable[[Mapping], object]]
 
@@ -45,10 +47,8 @@ def csv_text(rows: Sequence[Mapping]) -> str:
 
 def write_csv(rows: Sequence[Mapping], path: str | Path) -> Path:
     """Write :func:`csv_text` to a file, making its folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(csv_text(rows), "utf-8", "backslashreplace")
-    return path
+    files.write_text(path, csv_text(rows))
+    return Path(path)
 
 
 def _text(value: object) -> str:

@@ -12,6 +12,8 @@ from math import ceil, floor, log10
 from pathlib import Path
 from typing import NamedTuple
 
+from ppmobilenet import files
+
 COLOURS = ("#2563a8", "#c2570c", "#2f855a", "#9b2c6f", "#6b4fbb", "#8a6d00")
 NIGHT_COLOURS = ("#6ea8e5", "#f0935a", "#6fcf97", "#e08abf", "#a894f0", "#d9b84a")
 
@@ -42,80 +44,97 @@ def night_colours() -> str:
     return ";".join(f"--c{i}:{value}" for i, value in enumerate(NIGHT_COLOURS))
 
 
-def chart(
-    lines: Sequence[Line],
-    title: str,
-    x_label: str,
-    y_label: str,
-    *,
-    x_log: bool = False,
-    x_range: tuple[float, float] | None = None,
-    y_range: tuple[float, float] | None = None,
-    whole_x: bool = False,
-    width: int = 560,
-    height: int = 340,
-) -> str:
+class Axis(NamedTuple):
+    """What stands along one side of a chart: ``label`` with its unit, logarithmic or not; ``whole`` counts something,
+    so its ticks are whole numbers; ``reach`` is its (low, high), by default what the points need."""
+
+    label: str
+    log: bool = False
+    whole: bool = False
+    reach: tuple[float, float] | None = None
+
+    def ticks(self, values: Sequence[float]) -> list[float]:
+        """Return the numbers that are written on it, the axis' ends among them."""
+        low, high = self.reach or (min(values), max(values))
+        return _log_ticks(low, high) if self.log else _ticks(low, high, least=1.0 if self.whole else 0.0)
+
+    def share(self, value: float, ticks: Sequence[float]) -> float:
+        """Return how far along it a value lies, 0 to 1."""
+        low, high = ticks[0], ticks[-1]
+        return log10(value / low) / log10(high / low) if self.log else (value - low) / (high - low)
+
+
+class _Frame(NamedTuple):
+    """The rectangle that the lines of a chart are drawn in."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    @property
+    def bottom(self) -> float:
+        return self.top + self.height
+
+
+def chart(lines: Sequence[Line], title: str, x_axis: Axis, y_axis: Axis, *, width: int = 560, height: int = 340) -> str:
     """Return a line or scatter chart with axes, grid and legend.
 
     Args:
         lines: what to draw; without points nothing of it is drawn.
         title: read out in place of the picture, and its heading.
-        x_label: with unit.
-        y_label: with unit.
-        x_log: logarithmic x axis.
-        x_range: of the axis; default what the points need.
-        y_range: likewise.
-        whole_x: x counts something, so its ticks are whole numbers.
+        x_axis: across.
+        y_axis: upwards.
         width: in user units; the picture itself takes the width of its place.
         height: likewise.
     """
     lines = [line for line in lines if len(line.points)]
-    xs = [p[0] for line in lines for p in line.points] or [1.0]
-    ys = [p[1] for line in lines for p in line.points] or [0.0]
-    x_low, x_high = x_range or (min(xs), max(xs))
-    x_ticks = _log_ticks(x_low, x_high) if x_log else _ticks(x_low, x_high, least=1.0 if whole_x else 0.0)
-    y_ticks = _ticks(*(y_range or (min(ys), max(ys))))
+    x_ticks = x_axis.ticks([p[0] for line in lines for p in line.points] or [1.0])
+    y_ticks = y_axis.ticks([p[1] for line in lines for p in line.points] or [0.0])
     left, top, right, bottom = 66, 34, 24, 46 + 18 * ceil(len(lines) / 3)
-    inner_w, inner_h = width - left - right, height - top - bottom
+    frame = _Frame(left, top, width - left - right, height - top - bottom)
 
-    def at_x(value: float) -> float:
-        low, high = x_ticks[0], x_ticks[-1]
-        share = log10(value / low) / log10(high / low) if x_log else (value - low) / (high - low)
-        return left + inner_w * share
-
-    def at_y(value: float) -> float:
-        return top + inner_h * (1 - (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]))
+    def at(x: float, y: float) -> tuple[float, float]:
+        across, up = x_axis.share(x, x_ticks), y_axis.share(y, y_ticks)
+        return left + frame.width * across, top + frame.height * (1 - up)
 
     parts = [f'<text x="{left}" y="18" font-weight="600">{escape(title)}</text>']
-    for tick in y_ticks:
-        y = at_y(tick)
-        parts.append(f'<line class="grid" x1="{left}" x2="{left + inner_w}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
-    for tick in x_ticks:
-        x = at_x(tick)
-        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + inner_h}"/>')
-        parts.append(f'<text x="{x:.1f}" y="{top + inner_h + 16}" text-anchor="middle">{_number(tick)}</text>')
-    parts.append(f'<path class="axis" fill="none" d="M{left} {top}V{top + inner_h}H{left + inner_w}"/>')
-    middle = left + inner_w / 2
-    parts.append(f'<text x="{middle}" y="{top + inner_h + 34}" text-anchor="middle">{escape(x_label)}</text>')
-    parts.append(
-        f'<text transform="translate(14 {top + inner_h / 2}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
-    )
+    parts += _grid(frame, [(t, at(x_ticks[0], t)[1]) for t in y_ticks], [(t, at(t, y_ticks[0])[0]) for t in x_ticks])
+    x, y = left + frame.width / 2, top + frame.height / 2
+    parts.append(f'<text x="{x}" y="{frame.bottom + 34}" text-anchor="middle">{escape(x_axis.label)}</text>')
+    turned = f"translate(14 {y}) rotate(-90)"
+    parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_axis.label)}</text>')
     for i, line in enumerate(lines):
-        ink = colour(i)
-        placed = [(at_x(x), at_y(y)) for x, y in line.points]
-        if line.joined and len(placed) > 1:
-            path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
-            dash = ' stroke-dasharray="5 4"' if line.dashed else ""
-            parts.append(f'<path fill="none" stroke="{ink}" stroke-width="2"{dash} d="{path}"/>')
-        if not line.joined or len(placed) <= 40:
-            for j, (x, y) in enumerate(placed):
-                hover = f"<title>{escape(line.labels[j])}</title>" if line.labels else ""
-                parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{ink}">{hover}</circle>')
-        x, y = left + (i % 3) * inner_w / 3, top + inner_h + 52 + 18 * (i // 3)
-        parts.append(f'<rect x="{x:.1f}" y="{y - 9}" width="12" height="10" rx="2" fill="{ink}"/>')
+        parts += _drawn(line, [at(x, y) for x, y in line.points], colour(i))
+        x, y = left + (i % 3) * frame.width / 3, frame.bottom + 52 + 18 * (i // 3)
+        parts.append(f'<rect x="{x:.1f}" y="{y - 9}" width="12" height="10" rx="2" fill="{colour(i)}"/>')
         parts.append(f'<text x="{x + 17:.1f}" y="{y}">{escape(line.name)}</text>')
     return _svg(parts, width, height, title)
+
+
+def _grid(frame: _Frame, rows: Sequence[tuple[float, float]], columns: Sequence[tuple[float, float]]) -> list[str]:
+    """Lines across for (tick, y), upwards for (tick, x), and the axes."""
+    left, top, bottom, parts = frame.left, frame.top, frame.bottom, []
+    for tick, y in rows:
+        parts.append(f'<line class="grid" x1="{left}" x2="{left + frame.width}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+    for tick, x in columns:
+        parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{bottom}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{_number(tick)}</text>')
+    return [*parts, f'<path class="axis" fill="none" d="M{left} {top}V{bottom}H{left + frame.width}"/>']
+
+
+def _drawn(line: Line, placed: Sequence[tuple[float, float]], ink: str) -> list[str]:
+    parts = []
+    if line.joined and len(placed) > 1:
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in placed)
+        dash = ' stroke-dasharray="5 4"' if line.dashed else ""
+        parts.append(f'<path fill="none" stroke="{ink}" stroke-width="2"{dash} d="{path}"/>')
+    if not line.joined or len(placed) <= 40:
+        for j, (x, y) in enumerate(placed):
+            hover = f"<title>{escape(line.labels[j])}</title>" if line.labels else ""
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{ink}">{hover}</circle>')
+    return parts
 
 
 def bars(rows: Sequence[tuple[str, float]], title: str, unit: str, width: int = 560) -> str:
@@ -160,12 +179,10 @@ def panels(pictures: Sequence[tuple[str, Sequence[tuple[float, float]]]], title:
 
 def save(svg: str, path: str | Path) -> Path:
     """Write one picture as a file of its own, on white by day and on black by night."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     day, night = "background:#fff;color:#1a202c", "background:#15181d;color:#e6e8eb;" + night_colours()
     page = f"svg.plot{{{day}}}@media(prefers-color-scheme:dark){{svg.plot{{{night}}}}}"
-    path.write_text(svg.replace("<style>", f"<style>{page}", 1), encoding="utf-8")
-    return path
+    files.write_text(path, svg.replace("<style>", f"<style>{page}", 1))
+    return Path(path)
 
 
 def stack(pictures: Sequence[str], title: str) -> str:

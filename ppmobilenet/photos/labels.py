@@ -6,13 +6,12 @@ Authors, Apache License 2.0, https://www.apache.org/licenses/LICENSE-2.0), uncha
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.telling import log
 
-log = logging.getLogger(__name__)
 UNNAMED = "-o Infer.PostProcess.class_id_map_file=null"
 IMAGENET_LABELS = Path(__file__).with_name("imagenet1k_label_list.txt")
 

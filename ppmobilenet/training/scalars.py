@@ -34,7 +34,7 @@ HYPERPARAMETERS = {
 }
 
 
-class Board:
+class Scalars:
     """Writes a run for VisualDL (``vdl``) and TensorBoard (``tensorboard``) in the run's folder.
 
     Args:
@@ -55,7 +55,7 @@ class Board:
             self._tensorboard = SummaryWriter(str(folder / "tensorboard"))
         self._writers = [writer for writer in (self._visualdl, self._tensorboard) if writer is not None]
 
-    def scalars(self, group: str, row: Mapping) -> None:
+    def row(self, group: str, row: Mapping) -> None:
         """Show a row's numbers as ``group/name`` at ``row["step"]``."""
         for writer in self._writers:
             for name, value in row.items():

@@ -1,0 +1,69 @@
+"""The field half stands alone: what its files import, read from the files."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import ppmobilenet
+
+ROOT = Path(ppmobilenet.__file__).parent
+# room -> what of the package its files may import
+ALLOWED = {
+    "photos": {"errors", "registry", "machine", "files", "telling", "photos"},
+    "field": {"__version__", "errors", "registry", "machine", "files", "telling", "photos", "field"},
+}
+# not installed on every board: the one file that may import each
+OWN_FILE = {
+    "paddle": "field/engines/paddle_inference.py",
+    "onnxruntime": "field/engines/onnx_runtime.py",
+    "paddlelite": "field/engines/lite_worker.py",
+}
+FILES = [path for room in ALLOWED for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, at its top and inside of functions, by its whole name."""
+    package = ["ppmobilenet", *path.relative_to(ROOT).parent.parts]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) + 1 - node.level] if node.level else []
+            names |= {".".join([*start, *filter(None, [node.module]), alias.name]) for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_the_field_imports_only_what_a_board_has(path):
+    name, names = path.relative_to(ROOT).as_posix(), imported(path)
+    ours = {entry.split(".")[1] for entry in names if entry.startswith("ppmobilenet.")}
+    assert ours <= ALLOWED[name.split("/")[0]]
+    assert "ppmobilenet" not in names, "import the module that is meant"
+    heavy = {entry.split(".")[0] for entry in names} & set(OWN_FILE)
+    assert all(OWN_FILE[package] == name for package in heavy)
+
+
+def test_nothing_is_imported_where_it_is_not_seen():
+    """Inside of a function: only what other systems, or other environments, do not have."""
+    hidden = {
+        (path.relative_to(ROOT).as_posix(), ast.unparse(inner))
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for inner in ast.walk(node)
+        if isinstance(inner, (ast.Import, ast.ImportFrom))
+    }
+    assert {(name, text) for name, text in hidden if name != OWN_FILE["paddlelite"]} == {
+        ("field/engines/lite_env.py", "import fcntl")
+    }
+
+
+def test_no_module_is_chosen_by_name_but_an_engine():
+    """The other ways to import: they would not be seen above."""
+    ways = ("import_module", "__import__", "exec(", "eval(")
+    users = {path.relative_to(ROOT).as_posix() for path in FILES if any(way in path.read_text("utf-8") for way in ways)}
+    assert users == {"field/backends.py"}
