@@ -7,11 +7,13 @@ type, layout and channels it works on and returns (the same, where it has no ``g
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ppmobilenet.data.chain import ANY_TYPE, FILE, PHOTO, PIXELS, Form, Takes
 from ppmobilenet.errors import DataError, UserError
@@ -93,8 +95,6 @@ class Resizer:
             name = "bilinear" if rng is None or rng.random() < 0.5 else "bicubic"
         if self.backend == "cv2":
             return cv2.resize(image, size, interpolation=INTERPOLATIONS[name])
-        from PIL import Image
-
         picture = Image.fromarray(np.ascontiguousarray(image))
         return np.asarray(picture.resize(size, getattr(Image.Resampling, name.upper())))
 
@@ -138,10 +138,6 @@ class DecodeImage:
     def _pil(self, image) -> np.ndarray:
         if isinstance(image, np.ndarray):
             return image
-        import io
-
-        from PIL import Image
-
         name = "(bytes)" if isinstance(image, bytes) else image
         data = image if isinstance(image, bytes) else read_bytes(image)
         check_size(pixel_size(data), name)
