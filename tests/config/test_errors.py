@@ -210,7 +210,8 @@ def test_anchors_and_merges_work(load, line_of):
 
 
 def test_ignored_keys_are_reported_once(load):
-    assert not load("Global.print_mem_info=False").notes  # asks for nothing
+    assert not load("Global.print_mem_info=False", "Global.use_dali=False").notes  # asks for nothing
+    assert "Global.use_dali" in load("Global.use_dali=True").notes[0]
     notes = load("Global.print_mem_info=True", "Global.uniform_output_enabled=True").notes
     assert len(notes) == 2 and "Global.print_mem_info" in notes[0] and "-o " in notes[0]
 

@@ -521,7 +521,7 @@ def test_odd_options_are_said(photos, capsys):
     command = ["check-dataset", "--root", str(photos), "--list", str(listed(photos))]
     for more, words in (
         (["--delimiter", ""], "--delimiter is empty"),
-        (["--html", str(photos / "no/such/a.html")], "cannot be written"),
+        (["--html", str(photos / "train.txt" / "a.html")], "cannot write"),
     ):
         assert main([*command, *more]) == 2
         said = capsys.readouterr()
