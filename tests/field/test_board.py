@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from ppmobilenet.field.golden import golden_photo, synthetic_photo, write_golden
 from ppmobilenet.field.package import dump_json, list_files, write_package
 from ppmobilenet.photos.operators import build
+from ppmobilenet.workshop.golden_record import golden_photo, synthetic_photo, write_golden
 
 REPO = Path(__file__).resolve().parents[2]
 BOARD = REPO / "ppmobilenet/field/board"

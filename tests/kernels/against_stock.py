@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from made_up import Case
+from made_up_uses import Case
 from uses import USES, WEIGHTS
 
 from ppmobilenet.kernels import accelerate, build, run

@@ -10,7 +10,7 @@ import against_stock
 import numpy as np
 import paddle
 import pytest
-from made_up import Chain
+from made_up_uses import Chain
 from test_accelerate import batch, network
 
 from ppmobilenet.data.loader import Batch

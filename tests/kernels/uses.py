@@ -8,7 +8,7 @@ import threading
 
 import paddle
 import paddle.nn.functional as F
-from made_up import NAME, NoisyUnit, convs, norms, widths
+from made_up_uses import NAME, NoisyUnit, convs, norms, widths
 from paddle import nn
 
 from ppmobilenet.kernels import accelerate

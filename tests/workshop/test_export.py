@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 from ppmobilenet.errors import DamagedFileError, DataError, NumericsError, UserError
-from ppmobilenet.field import golden
 from ppmobilenet.field.package import dump_json, open_package
 from ppmobilenet.field.predictor import Failure, Predictor, softmax
 from ppmobilenet.field.verify import verify
 from ppmobilenet.models.zoo import create_model
+from ppmobilenet.workshop import golden_record
 from ppmobilenet.workshop.forms import parse_forms
 from ppmobilenet.workshop.making import PackageSpec, make_package
 
@@ -455,9 +455,9 @@ def test_verify_finds_a_model_that_was_exchanged(exported, tmp_path):
 
 
 def test_the_golden_photo_is_kept_small_and_readable():
-    small, suffix = golden.golden_photo(photo(suffix=".jpg"))
+    small, suffix = golden_record.golden_photo(photo(suffix=".jpg"))
     assert suffix == ".jpg" and small == photo(suffix=".jpg")
-    large, suffix = golden.golden_photo(photo(width=3000, height=1000))
+    large, suffix = golden_record.golden_photo(photo(width=3000, height=1000))
     assert suffix == ".jpg" and cv2.imdecode(np.frombuffer(large, np.uint8), 1).shape == (341, 1024, 3)
 
 
@@ -580,6 +580,9 @@ def test_a_missing_file_is_said_by_whoever_does_without_it(exported, tmp_path, c
     (copy / "inference.json").unlink()
     assert Predictor(copy, backend="openvino")(photo()).scores
     assert "inference.json missing; answers come from pdmodel-b1" in caplog.text
+    predictor = Predictor(copy, backend="paddle")
+    assert predictor.form["name"] == "pdmodel" and "inference.json missing; answers come from pdmodel\n" in caplog.text
+    (copy / "inference.pdmodel").unlink()
     with pytest.raises(DamagedFileError, match="'inference.json' is missing"):
         Predictor(copy, backend="paddle")
 
