@@ -12,7 +12,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 PAPER_PEER := paddleclas==2.6.0
 PADDLEX_PEER := 'paddlex[cv]==3.7.2' paddlepaddle==3.3.1 onnxruntime==1.32.0
 
-.PHONY: help demo test test-old test-min programs wheel-test slow fuzz chaos verify-zoo docs venv peers lint format clean
+.PHONY: help demo test test-old test-min programs wheel-test slow fuzz fuzz-kernels chaos verify-zoo docs venv peers \
+	lint format clean
 
 help:
 	@echo "make demo       train, evaluate, export and predict handwritten digits on this machine's CPU (minutes)"
@@ -23,6 +24,7 @@ help:
 	@echo "make wheel-test builds a wheel, installs it in a fresh environment, trains, exports, compiles the board program"
 	@echo "make slow       the long tests: README's slow commands, campaigns"
 	@echo "make fuzz       an hour of made-up input for every reader"
+	@echo "make fuzz-kernels 10000 uses of fused networks against stock operators, under AddressSanitizer (hours)"
 	@echo "make chaos      200 kills and a fault at every system call of a save"
 	@echo "make verify-zoo download, load and (IMAGENET=dir) evaluate every published weight file"
 	@echo "make docs       the READMEs' model table, and the API reference into docs/api"
@@ -99,6 +101,9 @@ slow: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	PPMOBILENET_FUZZ_SECONDS=3600 $(BIN)/python -m pytest tests/test_fuzz.py
+
+fuzz-kernels: $(VENV)/.dev
+	$(BIN)/python tests/kernels/against_stock.py --cases 10000 --sanitizer $$(mktemp -d)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python tools/chaos.py --kills 200 --faults

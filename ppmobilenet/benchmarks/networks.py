@@ -45,7 +45,8 @@ def _latency(family: str, scale: float, resolution: int, threads: int) -> float:
         save_program(layer, Path(folder) / "inference", shape, legacy=True)
         form = {"name": "pdmodel", "engine": "paddle", "precision": "fp32"}
         form["files"] = ["inference.pdmodel", "inference.pdiparams"]
-        about = {"input": {"shape": [-1, *shape[1:]], "dtype": "float32"}, "forms": [form]}
+        given = {"shape": [-1, *shape[1:]], "dtype": "float32"}
+        about = {"input": given, "forms": [form], "files": []}
         package = Package(Path(folder), about)
         runs = {name: backends.open_backend(package, name, threads)[2] for name in backends.usable(package)}
         times = backends.time_in_turn(runs, backends.sample_input(package))

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.data import doctor, doctor_text
+    from ppmobilenet.data import doctor, doctor_text, findings
     from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 
     if bool(args.config) == bool(args.root):
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> Outcome:
         if args.html:
             doctor_text.write_page(diagnosis, args.html)
         if args.fix:
-            lines += [f"written: {path}" for path in doctor.write_fixed(diagnosis, args.fix)]
+            lines += [f"written: {path}" for path in findings.write_fixed(diagnosis, args.fix)]
     except UserError as error:  # what was found is shown all the same
         lines.append(f"error: {error}")
         failed = error.exit_code

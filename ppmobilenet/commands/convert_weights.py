@@ -46,14 +46,15 @@ def run(args: argparse.Namespace) -> Outcome:
     if not args.output:
         raise UserError("where to write? -o is missing", hint="-o weights.pdparams, or --inspect to only look")
 
+    from ppmobilenet.data.plain import batches_of
     from ppmobilenet.models.zoo import build_model
-    from ppmobilenet.weights.convert import architecture_of, calibration_batches, convert_weights
+    from ppmobilenet.weights.convert import architecture_of, convert_weights
 
     arch = architecture_of(args.source, args.arch, args.arch_option, args.scheme)
     with telling.aloud():
         telling.log.info("network: Arch: %s", json.dumps(arch))
     model = build_model(arch)
-    batches = telling.bar(calibration_batches(args.unfold_bn), "photos") if args.unfold_bn else None
+    batches = telling.bar(batches_of(args.unfold_bn), "photos") if args.unfold_bn else None
     done = convert_weights(
         model,
         args.source,

@@ -68,7 +68,6 @@ _GLOBAL = {
     "to_static": (BOOLEAN, False, "compile the training graph, on devices where that is faster"),
     "cpu_kernels": (one_of("auto", "on", "off"), "auto", "compiled training operators for the CPU"),
     "on_nan": (one_of("stop", "rollback"), "stop", "rollback: once back to the last good state at half the rate"),
-    "use_dali": (BOOLEAN, False, "read training photos with NVIDIA DALI, on the GPU"),
     "check_data": (one_of("lists", "full", "off"), "lists", "what is read of the data set before the first step"),
     "save_steps": (integer(1), None, "write `latest` every so many changes of the weights, too, not just each epoch"),
     "keep_checkpoints": (integer(1), None, "keep only the newest N epoch_* checkpoints; None keeps all"),
@@ -206,6 +205,7 @@ EXTRA_KEYS = {"weight": Key(NUMBER, 1.0, "factor in the sum of the losses")}
 
 # PaddleClas's keys that change nothing here, and why: accepted, and reported once where they ask for something.
 IGNORED: dict[str, str] = {
+    "Global.use_dali": "photos are read on the CPU; DataLoader.Train.pipeline: fast is the quick way",
     "Global.uniform_output_enabled": "the output files are laid out one way",
     "Global.log_ranks": "the first process writes the log",
     "Global.print_mem_info": "GPU memory is not logged",

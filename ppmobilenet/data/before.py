@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ppmobilenet.data.doctor import KINDS, examine
+from ppmobilenet.data.doctor import examine
+from ppmobilenet.data.findings import KINDS
 from ppmobilenet.errors import DataError
 from ppmobilenet.telling import log
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ppmobilenet.data.batch_ops import build_batch_transforms
 from ppmobilenet.data.cache import build_cache
-from ppmobilenet.data.dali import DaliLoader
 from ppmobilenet.data.dataset import ImageNetDataset, scan_folders
 from ppmobilenet.data.lists import scan_list
 from ppmobilenet.data.loader import Loader
@@ -77,8 +76,7 @@ def build_loader(
         built.decoded_cache = os.path.join(built.decoded_cache, mode.lower())  # each list has its own
         _fill_cache(built, f"{place}.dataset", rank)
     loader = dict(section.get("loader") or {})
-    kind = DaliLoader if mode == "Train" and config.get("Global.use_dali") else Loader
-    return kind(
+    return Loader(
         built,
         built_sampler,
         num_workers=min(loader.get("num_workers", 0), built_sampler.steps(len(built), Share(rank, world_size), seed)),

@@ -9,7 +9,7 @@ import os
 import cv2
 
 from ppmobilenet import files
-from ppmobilenet.data.doctor import KINDS, Diagnosis
+from ppmobilenet.data.findings import KINDS, Diagnosis
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.decode import decode_image
 

@@ -56,11 +56,7 @@ class _Photo(NamedTuple):
 
 
 def split_folder(
-    root: str | os.PathLike,
-    out: str | os.PathLike,
-    val: float = 0.2,
-    seed: int = 0,
-    workers: int | None = None,
+    root: str | os.PathLike, out: str | os.PathLike, val: float = 0.2, seed: int = 0, workers: int | None = None
 ) -> Split:
     """Write ``train_list.txt``, ``val_list.txt`` (``path label``) and ``label_list.txt`` (``number name``).
 
@@ -107,12 +103,11 @@ def split_folder(
     empty = sorted({_class_of(name, sides) for name in inside} - set(classes))
     if empty:
         notes.append(f"no class, as none of its photos can be used: {_some(empty)}")
-    lines: dict[str, list[str]] = {name: [] for name in lists}
-    for photo, label, there in zip(photos, labels, side):
-        lines[there].append(f"{photo.name} {label}\n")
-    lines["label"] = [f"{number} {name}\n" for number, name in enumerate(classes)]
     for name, file in lists.items():
-        files.write_bytes(file, "".join(lines[name]).encode("utf-8", "surrogateescape"))
+        mine = ((photo.name, label) for photo, label, there in zip(photos, labels, side) if there == name)
+        lines = enumerate(classes) if name == "label" else mine
+        text = "".join(f"{first} {second}\n" for first, second in lines)
+        files.write_bytes(file, text.encode("utf-8", "surrogateescape"))
     counts = Counter(side.tolist())
     return Split(
         *(lists["train"], lists["val"], lists["label"], counts["train"], counts["val"]),

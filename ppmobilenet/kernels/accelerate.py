@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MethodType
+from types import FunctionType, MethodType
 
 import numpy as np
 import paddle
@@ -117,7 +117,9 @@ def _check_forward(model: nn.Layer) -> None:
         raise Unsupported(f"{author.__name__} has a forward of its own")
     # what forward calls is what its author wrote, but for the head, which is called here too
     at = line.index(author)
-    written = {name for c in line[at:] for name in vars(c) if not name.startswith("__")} - {"head"}
+    code = (FunctionType, property, staticmethod, classmethod)
+    written = {name for c in line[at:] for name, value in vars(c).items() if isinstance(value, code)}
+    written -= {"head", "__init__", "__repr__", "extra_repr"}
     for c in line[:at]:
         changed = sorted(written & set(vars(c)))
         if changed and not c.__module__.startswith(OURS):

@@ -130,9 +130,14 @@ def load_library() -> ctypes.CDLL:
                         files.settle(fresh, target)
                     finally:
                         files.remove(fresh)
-        library = ctypes.CDLL(str(target))
+        return open_library(target)
     except (OSError, UserError) as error:
         raise Unavailable(f"cannot build into {folder}: {error}") from error
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """Load what :func:`compile_library` made."""
+    library = ctypes.CDLL(str(path))
     for name in ("ppm_sizes", "ppm_forward", "ppm_backward", "ppm_instruction_set"):
         getattr(library, name).restype = ctypes.c_int32
     return library

@@ -153,6 +153,8 @@ def _step(layer: nn.Layer, *, before: Step | None, residual: int) -> Step:
         kind = POINTWISE
     elif plain and kernel == (3, 3) and padding == (1, 1) and stride in ((1, 1), (2, 2)):
         if conv._groups == c_in == c_out:
+            if before is not None and before.residual != NO_RESIDUAL:
+                raise Unsupported("a depthwise convolution of a sum")
             kind = DEPTHWISE
         elif conv._groups == 1 and before is None:
             kind = DENSE3

@@ -325,6 +325,15 @@ def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
     return paddle.reshape(full, call.shape)  # apart from full: hooks of the user's come before ours
 
 
+def _check_gradients(call: _Call) -> None:
+    """Leave to stock operators what their backward pass answers in its own way."""
+    for layer, step in zip(call.layers, call.steps):
+        if layer.needs_gradient & 6 in (2, 4):
+            raise Unsupported("of a scale and its offset only one is trained: Paddle then gives it no gradient")
+        if not layer.running and not step.norm.training:
+            raise Unsupported("batch statistics in evaluation: Paddle's gradient takes the running ones there")
+
+
 def execute(engine: Engine, steps: Sequence[Step], x: paddle.Tensor) -> paddle.Tensor:
     """Run float32 ``x`` [N, C, H, W] through ``steps``; the result takes part in automatic differentiation.
 
@@ -337,8 +346,8 @@ def execute(engine: Engine, steps: Sequence[Step], x: paddle.Tensor) -> paddle.T
     keep = paddle.is_grad_enabled() and call.differentiable
     if keep and steps[0].kind == DENSE3 and not x.stop_gradient:
         raise Unsupported("the gradient of the pixels: not on the way of training")
-    if keep and any(layer.needs_gradient & 6 in (2, 4) for layer in call.layers):
-        raise Unsupported("of a scale and its offset only one is trained: Paddle then gives it no gradient")
+    if keep:
+        _check_gradients(call)
     call.prepare(keep)
     saved = _Loan(call.sizes.saved)
     out = _graph(call, saved) if keep else paddle.empty(call.shape, dtype="float32")

@@ -17,6 +17,8 @@ from paddle import nn
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.models.family import family_of
+from ppmobilenet.models.zoo import create_model
+from ppmobilenet.paper.published import accuracy
 from ppmobilenet.registry import MODELS
 
 # MobileNetV1's Table 2, and the order of ours
@@ -304,9 +306,6 @@ def sweep(family: str, alphas: Sequence[float] = (), resolutions: Sequence[int] 
         resolutions: sides of the image, rho times 224.
         **kwargs: of :func:`ppmobilenet.create_model`.
     """
-    from ppmobilenet.models.zoo import create_model
-    from ppmobilenet.paper.published import accuracy
-
     open_scale = [name for name in MODELS if "scale" in MODELS.parameters(name)]
     if family not in open_scale:
         allowed = " or ".join(sorted(open_scale))
@@ -340,21 +339,6 @@ def sweep(family: str, alphas: Sequence[float] = (), resolutions: Sequence[int] 
 def standard_madds(height: int, width: int, m: int, n: int, k: int = 3) -> int:
     """Multiply-adds of a standard convolution with a ``height`` x ``width`` output: M channels in, N out."""
     return height * width * m * n * k * k
-
-
-def separable_madds(height: int, width: int, m: int, n: int, k: int = 3) -> int:
-    """Multiply-adds of a depthwise separable convolution (MobileNetV1, eq. 5): 1/N + 1/k^2 of a standard one."""
-    return height * width * m * k * k + height * width * m * n
-
-
-def bottleneck_madds(height: int, width: int, d_in: int, d_out: int, t: float = 6, k: int = 3, stride: int = 1) -> int:
-    """Multiply-adds of an inverted residual on a ``height`` x ``width`` input (MobileNetV2, section 3.3).
-
-    At stride 1 the paper's h * w * d' * t * (d' + k^2 + d''); at stride 2 only the expansion sees the whole input.
-    """
-    expanded = int(round(d_in * t))
-    out = ceil(height / stride) * ceil(width / stride)
-    return height * width * d_in * expanded + out * expanded * (k * k + d_out)
 
 
 # -- the paper's Figure 1 ----------------------------------------------------------------------------------------------

@@ -16,6 +16,8 @@ import numpy as np
 
 from ppmobilenet import __version__, files, plots, tables
 from ppmobilenet.errors import DataError
+from ppmobilenet.paper.cost_text import amount
+from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.report import figures
 from ppmobilenet.report.predictions import Predictions
 
@@ -160,8 +162,6 @@ def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
 
 def thumbnail(path: Path) -> bytes | None:
     """Return a photo as a small JPEG, or None if it cannot be read any more."""
-    from ppmobilenet.photos.decode import decode_image
-
     try:
         photo = decode_image(path)
     except (DataError, OSError):
@@ -427,8 +427,6 @@ def _data(table: Predictions) -> list[tuple[str, str]]:
 
 
 def _cost(cost: Mapping) -> str:
-    from ppmobilenet.paper.cost_text import amount
-
     height, width = cost["resolution"]
     facts = [
         ("network", str(cost.get("model", ""))),

@@ -15,6 +15,7 @@ from ppmobilenet.data.loader import Loader
 from ppmobilenet.errors import NumericsError
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.training.device import Precision, set_device, start_processes, sum_over_processes
+from ppmobilenet.training.inputs import check_images
 from ppmobilenet.training.losses import Loss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
 from ppmobilenet.training.runfolder import Progress, logged
@@ -52,6 +53,7 @@ def evaluate_model(
     loader.set_epoch(0)
     with paddle.no_grad():
         for batch in loader:
+            check_images(model, batch, "Eval")
             with precision.cast(training=False):
                 scores = model(paddle.to_tensor(batch.images)).astype("float32")
             labels = paddle.to_tensor(batch.labels)

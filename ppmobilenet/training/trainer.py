@@ -36,6 +36,7 @@ from ppmobilenet.training.ema import ModelEma
 from ppmobilenet.training.evaluator import evaluate_model, line
 from ppmobilenet.training.feature_cache import cache_features
 from ppmobilenet.training.freezing import freeze, norms, train_mode
+from ppmobilenet.training.inputs import check_images
 from ppmobilenet.training.losses import Loss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
 from ppmobilenet.training.optim import Schedule, build_optimizer, build_schedule
@@ -359,6 +360,7 @@ def train_epoch(state: TrainState, setting: Setting, writer: checkpoint.Writer, 
     for step, (waited, batch) in zip(range(state.step_in_epoch, setting.steps), timed(setting.loader)):
         if step == 0:
             record.scalars.batch(batch, setting.loader.dataset.transform_ops, state.epoch, state.step)
+        check_images(setting.network, batch, "Train")
         rate = setting.schedule.at(state.update, state.lr_scale)
         _reseed(state, setting.rank)
         labels = paddle.to_tensor(batch.labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,22 +17,6 @@ from ppmobilenet.weights.layouts import LAYOUTS
 from ppmobilenet.weights.loading import LoadReport, load_weights
 from ppmobilenet.weights.unfolding import unfold_bn
 from ppmobilenet.weights.writing import write_weights
-
-# the Eval list of PaddleClas's MobileNet recipes, and its datasets' transpose
-EVAL_OPS = (
-    {"DecodeImage": {"to_rgb": True, "channel_first": False}},
-    {"ResizeImage": {"resize_short": 256}},
-    {"CropImage": {"size": 224}},
-    {
-        "NormalizeImage": {
-            "scale": 1.0 / 255.0,
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
-            "order": "",
-        }
-    },
-    {"ToCHWImage": {}},
-)
 
 
 @dataclass(frozen=True)
@@ -133,24 +117,6 @@ def architecture_of(
             raise UserError(f"--arch-option {option!r} has no '='", allowed="KEY=VALUE, for example divisor=8")
         arch[key] = yaml.safe_load(value)
     return arch
-
-
-def calibration_batches(folder: str | os.PathLike, size: int = 16) -> Iterator[np.ndarray]:
-    """Yield the photos of a folder, preprocessed as PaddleClas evaluates, float32 [N, 3, 224, 224].
-
-    Raises:
-        UserError: no photo in it.
-        DataError: a photo that cannot be read.
-    """
-    from ppmobilenet.data.transforms import build_transforms
-    from ppmobilenet.photos.names import list_photos
-
-    if not os.path.isdir(folder):
-        raise UserError("is no folder of photos", where=folder)
-    photos = list_photos(folder)
-    prepare = build_transforms(EVAL_OPS)
-    for start in range(0, len(photos), size):
-        yield np.stack([prepare(photo) for photo in photos[start : start + size]])
 
 
 def renamed(arrays: Mapping[str, np.ndarray], to: str) -> dict[str, np.ndarray]:

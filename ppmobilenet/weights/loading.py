@@ -116,6 +116,12 @@ def load_weights(
     )
     for key, array in found.values.items():
         state[key].set_value(_as(array, state[key]))
+    _say(report, theirs, ours)
+    return report
+
+
+def _say(report: LoadReport, theirs: str | None, ours: str | None) -> None:
+    source = report.path
     log.info("%s: %s (%s)", source, report, report.scheme)
     if theirs and ours and theirs != ours:
         log.warning(
@@ -131,7 +137,6 @@ def load_weights(
             source,
             source,
         )
-    return report
 
 
 def _as(array: np.ndarray, tensor) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ppmobilenet.cli import main
-from ppmobilenet.data import doctor
+from ppmobilenet.data import doctor, findings
 from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.loader import Loader
@@ -287,7 +287,7 @@ def test_fixed_lists_share_no_photo_and_contradict_nowhere(photos):
     val = photos / "val.txt"
     val.write_text("leak.jpg 0\nleak copy.jpg 0\nseen.jpg 2\nclass1/0.jpg 1\n")
     lists = {"train": train, "validation": val}
-    doctor.write_fixed(doctor.examine(lists, photos), photos / "out")
+    findings.write_fixed(doctor.examine(lists, photos), photos / "out")
     lists = {name: photos / "out" / path.name for name, path in lists.items()}
     names = {name: [line.rsplit(" ", 1)[0] for line in path.read_text().splitlines()] for name, path in lists.items()}
     assert names["validation"] == ["leak.jpg", "leak copy.jpg", "seen.jpg", "class1/0.jpg"]
@@ -386,7 +386,7 @@ def test_long_lists_take_seconds(photos):
     start = time.process_time()
     diagnosis = doctor.examine({"train": path}, photos, photos=False)
     assert time.process_time() - start < 10
-    assert diagnosis.counts["repeated line"] == 100_000 - 12 and len(diagnosis.findings) <= doctor.KEPT + 5
+    assert diagnosis.counts["repeated line"] == 100_000 - 12 and len(diagnosis.findings) <= findings.KEPT + 5
 
 
 def test_split_keeps_classes_in_proportion_and_duplicates_together(tmp_path, capsys):
@@ -481,13 +481,13 @@ def test_fix_keeps_lists_of_one_name_apart_and_replaces_nothing(photos):
         lists[name].write_text(listed(photos).read_text())
     diagnosis = doctor.examine({"train": lists["train"]}, photos)
     diagnosis.dropped[str(lists["validation"])] = {1}
-    written = doctor.write_fixed(diagnosis, photos / "out")
+    written = findings.write_fixed(diagnosis, photos / "out")
     assert [path.name for path in written] == ["train_list.txt", "validation_list.txt"]
     assert len({len(path.read_text().splitlines()) for path in written}) == 2
     with pytest.raises(UserError, match="would replace"):
-        doctor.write_fixed(diagnosis, photos / "out")
+        findings.write_fixed(diagnosis, photos / "out")
     with pytest.raises(UserError, match="class folders have no list"):
-        doctor.write_fixed(doctor.Diagnosis(), photos / "out")
+        findings.write_fixed(findings.Diagnosis(), photos / "out")
 
 
 @pytest.mark.parametrize("read_photos", [True, False])
@@ -498,7 +498,7 @@ def test_fix_never_takes_a_class_out_of_training(photos, read_photos):
     (photos / "t.txt").write_text("\n".join([line for line in lines if not line.endswith(" 1")] + one_class[:1]) + "\n")
     (photos / "v.txt").write_text("\n".join([*one_class[:1], *lines[:1]]) + "\n")
     lists = {"train": photos / "t.txt", "validation": photos / "v.txt"}
-    train, validation = doctor.write_fixed(doctor.examine(lists, photos, photos=read_photos), photos / "out")
+    train, validation = findings.write_fixed(doctor.examine(lists, photos, photos=read_photos), photos / "out")
     assert one_class[0] in train.read_text().splitlines() and one_class[0] not in validation.read_text()
     assert lines[0] not in train.read_text().splitlines() and lines[0] in validation.read_text()
     again = doctor.examine({"train": train, "validation": validation}, photos, photos=read_photos)

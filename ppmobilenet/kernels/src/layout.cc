@@ -51,6 +51,8 @@ int32_t layer_fault(const Run& run, int k) {
     if (k > 0) {
         const Layer& before = run.layers[k - 1];
         if (layer.c_in != before.c_out || layer.h_in != before.h_out || layer.w_in != before.w_out) return FAULT_SHAPE;
+        // its backward pass takes the sums of the batch norm in front only where it applied that norm itself
+        if (layer.kind == DEPTHWISE && before.residual != -2) return FAULT_RESIDUAL;
     }
     const int64_t widest = std::max(padded(depth(layer)), padded(layer.c_out));
     if (pixels_in(layer) > MAX_FLOATS / run.images / widest || widest > MAX_FLOATS / widest) return FAULT_SHAPE;
