@@ -87,8 +87,7 @@ test-min: $(MIN)/.ready $(VENV)/.dev
 	rm -rf $(MIN)/field
 	$(BIN)/python tests/field/make_package.py $(MIN)/field --int8
 	PPMOBILENET_FIELD=$(MIN)/field $(MIN)/bin/python -m pytest -p no:cacheprovider tests/field tests/test_machine.py \
-		tests/test_nothing_runs_code.py tests/field/test_package.py tests/field/test_shares.py \
-		tests/photos/test_pixels.py tests/photos/test_pictures.py
+		tests/test_nothing_runs_code.py tests/photos/test_pixels.py tests/photos/test_pictures.py
 
 programs: $(PADDLEX)/.ready $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow tests/workshop/test_programs.py

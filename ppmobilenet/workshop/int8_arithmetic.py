@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ppmobilenet.errors import UserError
+from ppmobilenet.workshop.program import read_operators
 
 Values = Mapping[str, np.ndarray]
 EXACT_IN_FLOAT32 = 2**24 // 127**2  # so many products of two int8 numbers, added up, are whole numbers of float32
@@ -272,8 +273,6 @@ class Int8Program:
     """
 
     def __init__(self, model: Path, parameters: Path):
-        from ppmobilenet.workshop.program import read_operators
-
         operators, self._constants = read_operators(model, parameters)
         self._steps = []
         for kind, takes, gives, attributes in operators:

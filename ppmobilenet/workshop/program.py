@@ -12,6 +12,11 @@ import numpy as np
 import paddle
 from paddle import nn
 
+try:  # the context in which Paddle 3 builds the old kind of program (.pdmodel); Paddle 2 knows no other
+    from paddle.pir_utils import OldIrGuard as legacy_program
+except ImportError:
+    legacy_program = nullcontext
+
 
 class Deployed(nn.Layer):
     """The network as it is deployed: pixels or normalised input -> the declared output.
@@ -39,15 +44,6 @@ class Deployed(nn.Layer):
             x = (x * self.scale - self.mean) / self.std
         x = self.model(x)
         return nn.functional.softmax(x, axis=-1) if self.softmax else x
-
-
-def legacy_program():
-    """Context in which Paddle 3 builds the old kind of program (``.pdmodel``); Paddle 2 knows no other."""
-    try:
-        from paddle.pir_utils import OldIrGuard
-    except ImportError:
-        return nullcontext()
-    return OldIrGuard()
 
 
 def writes_json() -> bool:
