@@ -14,10 +14,10 @@ from typing import TextIO
 
 import numpy as np
 
+from ppmobilenet.console import give_up
 from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 from ppmobilenet.field import shares
 from ppmobilenet.field.predictor import Classifier, Failure, Prediction, Predictor, list_photos
-from ppmobilenet.telling import give_up
 
 SAVED_AS = (".jsonl", ".csv", ".json")
 
