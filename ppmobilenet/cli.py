@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Mapping
 from typing import NoReturn
 
-from ppmobilenet import __version__, files, telling
+from ppmobilenet import __version__, console
 from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_you_mean, missing_package, nearest
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
@@ -144,6 +144,8 @@ def _quiet_paddle() -> None:
 
 def _carry_out(module, args: argparse.Namespace) -> int:
     """Run a command and hand over its outcome: to people on standard output, or as JSON where that is asked for."""
+    from ppmobilenet import files, telling  # --help does not wait for them
+
     # JSON has standard output for itself: what is said on the way goes where errors go
     with contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext(), telling.aloud(None):
         outcome = module.run(args)
@@ -151,7 +153,7 @@ def _carry_out(module, args: argparse.Namespace) -> int:
         print(outcome.text)
     if args.json and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":  # of several processes the first one writes
         # Python's escapes (\U0001f600) are not JSON's: where the console has not every letter, JSON spells them itself
-        own_escapes = args.json == "-" and not telling.is_utf8(sys.stdout)
+        own_escapes = args.json == "-" and not console.is_utf8(sys.stdout)
         text = json.dumps(_plain(outcome.data), indent=1, ensure_ascii=own_escapes) + "\n"
         if args.json == "-":
             print(text, end="")
@@ -183,7 +185,7 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: the words after the program's name; default ``sys.argv[1:]``.
     """
-    telling.open_door()
+    console.open_door()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
@@ -217,7 +219,7 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_SIGINT
     except BrokenPipeError:
         # the reader of our output went away (`| head`): not an error, and nothing more can be written
-        telling.give_up(sys.stdout)
+        console.give_up(sys.stdout)
         return EXIT_OK
     except OSError as error:
         # a disk that is full, a right that is missing, a path that cannot be: for the user to mend, not for us
@@ -228,7 +230,7 @@ def main(argv: list[str] | None = None) -> int:
         where = error.filename if error.filename is not None else "standard output, or a file that was being written"
         print(f"error: {UserError(said, where=where, hint='--debug shows what was done')}", file=sys.stderr)
         if error.filename is None:
-            telling.give_up(sys.stdout)
+            console.give_up(sys.stdout)
         return EXIT_USER
 
 

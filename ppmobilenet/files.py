@@ -11,7 +11,6 @@ import ctypes
 import errno
 import os
 import re
-import secrets
 import shutil
 import socket
 import time
@@ -73,7 +72,7 @@ def beside(target: Path) -> Path:
             own = rest.startswith(f"{host}-") and pid.isdigit()
             if not process_lives(int(pid)) if own else time.time() - left.lstat().st_mtime > A_DAY:
                 remove(left)
-    return target.with_name(f"{start}{os.getpid()}-{host}-{secrets.token_hex(4)}")
+    return target.with_name(f"{start}{os.getpid()}-{host}-{os.urandom(4).hex()}")
 
 
 def remove(path: Path) -> None:

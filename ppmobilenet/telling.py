@@ -1,4 +1,4 @@
-"""The one way to speak: the logger ``ppmobilenet``, progress bars, and streams that take whatever is said.
+"""The one way to speak: the logger ``ppmobilenet``, and progress bars.
 
 Functions say what they do with ``log.info`` and what is odd with ``log.warning``. A job that people wait for - a
 training, an export, a benchmark - runs inside :func:`aloud`, so that its lines are seen as plain lines: the outermost
@@ -7,14 +7,12 @@ one decides where. Whoever attaches a handler of his own to the logger gets the 
 
 from __future__ import annotations
 
-import codecs
 import logging
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 log = logging.getLogger("ppmobilenet")
 
@@ -102,35 +100,3 @@ def bar(items: Iterable[Item] | None = None, what: str | None = None, total: int
     from tqdm import tqdm  # no command's --help waits for it
 
     return tqdm(items, what, total, **{"disable": None, "leave": False, "dynamic_ncols": True, **about})
-
-
-def open_door() -> None:
-    """Let both streams show what their encoding has no letters for as escapes, and be there even where they are closed.
-
-    ``PYTHONIOENCODING=cp1252``, the C locale and a Windows console cannot show every label.
-    """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:  # closed by the shell (`>&-`), or a program without a console
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
-        elif getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def is_utf8(stream: TextIO) -> bool:
-    """Whether every text can be written to the stream as it is."""
-    try:
-        return codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name == "utf-8"
-    except LookupError:
-        return False
-
-
-def give_up(stream: TextIO) -> None:
-    """Send to nowhere what is still to be written to a stream that cannot be written any more."""
-    try:
-        number = stream.fileno()
-    except (OSError, ValueError):  # no file: nothing is left in it either
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, number)
-    os.close(nowhere)

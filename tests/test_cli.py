@@ -175,8 +175,9 @@ def test_json_has_standard_output_for_itself(words, tmp_path, capsys):
 
 
 def test_a_result_that_cannot_be_written_is_said(tmp_path, capsys):
-    assert main(["cost", "--list", "--json", str(tmp_path / "none/j.json")]) == 2
-    assert "--json" in (error := capsys.readouterr().err) and "No such file or directory" in error
+    (tmp_path / "file").write_text("")
+    assert main(["cost", "--list", "--json", str(tmp_path / "file/j.json")]) == 2
+    assert "--json" in (error := capsys.readouterr().err) and "cannot write" in error and "file/j.json" in error
 
 
 def test_a_missing_config_names_the_shipped_one(capsys, monkeypatch, tmp_path, repo):

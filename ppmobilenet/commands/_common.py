@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ppmobilenet import telling
-
 if TYPE_CHECKING:
     from ppmobilenet.config import Config
 
@@ -54,6 +52,7 @@ def load_config(args: argparse.Namespace, *, go_on: bool = False) -> Config:
         args: of :func:`add_config_arguments`.
         go_on: a run's folder means to go on with its training.
     """
+    from ppmobilenet import telling
     from ppmobilenet.config import load_config
 
     config = load_config(args.config, args.override, go_on=go_on)

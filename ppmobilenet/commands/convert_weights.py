@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet import telling
 from ppmobilenet.commands._common import Outcome
 
 
@@ -37,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     import json
 
+    from ppmobilenet import telling
     from ppmobilenet.errors import UserError
     from ppmobilenet.weights.inspecting import inspect_weights
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from ppmobilenet.console import give_up
 from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 from ppmobilenet.field import shares
 from ppmobilenet.field.answers import Failure, Prediction
 from ppmobilenet.field.predictor import Classifier, Predictor
 from ppmobilenet.files import said, settle, whole_file
 from ppmobilenet.photos.names import list_photos
-from ppmobilenet.telling import bar, give_up, tell
+from ppmobilenet.telling import bar, tell
 
 SAVED_AS = (".jsonl", ".csv", ".json")
 

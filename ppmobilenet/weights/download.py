@@ -146,8 +146,7 @@ def download(
                 hint=f"try again, or put the file into {folder} by hand",
             ) from None
         _record(target, found)
-        with files.said(target):
-            files.settle(part, target)
+        files.settle(part, target)
         _note(part).unlink(missing_ok=True)
         log.info("%s: %.1f MB, sha256 %s", target, target.stat().st_size / 1e6, found)
         return target
