@@ -67,7 +67,7 @@ def from_config(
     import paddle
 
     from ppmobilenet.field.preprocessing import deployment_ops, spell_out
-    from ppmobilenet.training.evaluator import model_with_weights
+    from ppmobilenet.training.start import model_with_weights
     from ppmobilenet.workshop.from_config import deployment_labels, evaluation_ops
 
     source = source or config.get("Infer.infer_imgs")

@@ -246,7 +246,7 @@ def _eager(opened: Package, config: Mapping) -> Callable[[np.ndarray], np.ndarra
     """The config's model as a function of the package's input (which is pixels if normalisation is in the graph)."""
     import paddle
 
-    from ppmobilenet.training.evaluator import model_with_weights
+    from ppmobilenet.training.start import model_with_weights
     from ppmobilenet.workshop.from_config import evaluation_ops
     from ppmobilenet.workshop.program import Deployed
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.training.evaluator import model_with_weights
+from ppmobilenet.training.start import model_with_weights
 from ppmobilenet.workshop.board_sources import check_board
 from ppmobilenet.workshop.forms import PADDLE_FORMS, export_layer, parse_forms
 from ppmobilenet.workshop.from_config import (

@@ -22,7 +22,7 @@ from ppmobilenet.field.backends import open_backend, usable
 from ppmobilenet.field.package import Package, measured_on, open_package
 from ppmobilenet.field.predictor import list_photos
 from ppmobilenet.machine import usable_cores
-from ppmobilenet.training.evaluator import model_with_weights
+from ppmobilenet.training.start import model_with_weights
 from ppmobilenet.workshop.board_sources import check_board
 from ppmobilenet.workshop.forms import export_layer, parse_forms
 from ppmobilenet.workshop.from_config import (
@@ -269,16 +269,13 @@ def plan_int8(
         teacher, student = model_with_weights(config), model_with_weights(config)
         student.eval()
         decide(student, plan)
-        loader = build_loader(config, "Train")
-
-        def batches(epoch: int) -> Iterator[np.ndarray]:
-            loader.set_epoch(epoch)
-            for batch in tqdm(loader, f"epoch {epoch + 1}/{epochs}", leave=False, disable=None):
-                yield batch.images
-
-        plan.trained = fine_tune(
-            student, teacher, batches, epochs=epochs, learning_rate=learning_rate, keep_float=plan.kept, log=log
-        )
+        loader = build_loader(config.train, config.arch.class_num)
+        try:
+            plan.trained = fine_tune(
+                student, teacher, loader, epochs=epochs, learning_rate=learning_rate, keep_float=plan.kept, log=log
+            )
+        finally:
+            loader.close()
     return plan
 
 

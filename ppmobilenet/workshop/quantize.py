@@ -22,9 +22,19 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ppmobilenet.config import parts
+from ppmobilenet.data.loader import Loader
 from ppmobilenet.errors import NumericsError, UserError, nearest
 from ppmobilenet.models.family import head_of
-from ppmobilenet.training.optim import meant
+from ppmobilenet.training.device import Precision
+from ppmobilenet.training.ema import ModelEma
+from ppmobilenet.training.freezing import norms
+from ppmobilenet.training.metrics import TopkAcc, Totals
+from ppmobilenet.training.objective import AgreeWith, Objective
+from ppmobilenet.training.optim import build_optimizer, build_schedule, meant
+from ppmobilenet.training.setting import Setting
+from ppmobilenet.training.state import TrainState
+from ppmobilenet.training.trainer import Keeper, train_epoch
 from ppmobilenet.workshop.program import legacy_program, read_program, static_mode, writes_json
 
 METHODS = ("ptq", "qat")
@@ -300,7 +310,7 @@ def count_quantized(model: Path) -> int:
 def fine_tune(
     network: nn.Layer,
     teacher: nn.Layer,
-    batches: Callable[[int], Iterable[np.ndarray]],
+    loader: Loader,
     *,
     epochs: int = 2,
     learning_rate: float = 1e-4,
@@ -309,13 +319,13 @@ def fine_tune(
 ) -> nn.Layer:
     """Train a network with int8 rounding in its forward pass to answer as the float one does.
 
-    The loss is the cross-entropy to the teacher's probabilities: agreement with the float model is what is wanted, and
-    no labels are needed. Batch norm keeps its statistics (they are folded into the int8 weights later).
+    It is trained like any other network, with the objective :class:`AgreeWith` the float one: no labels are needed.
+    Batch norm keeps its statistics (they are folded into the int8 weights later).
 
     Args:
         network: the float network; changed in place and returned.
         teacher: another copy of it.
-        batches: ``batches(epoch)`` gives training input ``[N, 3, H, W]``.
+        loader: of training photos.
         epochs: passes.
         learning_rate: at the start; falls to zero along a cosine.
         keep_float: names of layers that stay float.
@@ -332,33 +342,13 @@ def fine_tune(
     aware.quantize(network)
     network._int8_saver = aware
     teacher.eval()
-    steps, step = None, 0
-    optimizer = paddle.optimizer.Momentum(learning_rate, 0.9, parameters=network.parameters())
-    for epoch in range(epochs):
-        network.train()
-        for layer in network.sublayers():
-            if isinstance(layer, nn.BatchNorm2D):
-                layer.eval()
-        losses, agreed, seen = [], 0, 0
-        for images in _counted(batches(epoch), (count := [0])):
-            x = paddle.to_tensor(images)
-            with paddle.no_grad():
-                wanted = teacher(x)
-            got = network(x)
-            loss = F.cross_entropy(got, F.softmax(wanted), soft_label=True)
-            if not np.isfinite(float(loss)):
-                raise NumericsError("the loss of quantization-aware training is not finite", hint="a lower --lr")
-            loss.backward()
-            if steps:
-                optimizer.set_lr(learning_rate * 0.5 * (1 + np.cos(np.pi * min(1.0, step / steps))))
-            optimizer.step()
-            optimizer.clear_grad()
-            step += 1
-            losses.append(float(loss))
-            agreed += int((got.argmax(axis=1) == wanted.argmax(axis=1)).sum())
-            seen += len(images)
-        steps = steps or count[0] * epochs
-        log(f"QAT epoch {epoch + 1}/{epochs}: loss {np.mean(losses):.4f}, agrees with float {agreed / seen:.1%}")
+    agree = AgreeWith(teacher)
+    state, setting = _qat_run(network, loader, agree, epochs, learning_rate)
+    while state.epoch < epochs:
+        train_epoch(state, setting, Keeper())
+        loss, state.totals = state.totals.means()["loss"], Totals()
+        state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        log(f"QAT epoch {state.epoch}/{epochs}: loss {loss:.4f}, agrees with float {agree.agreement():.1%}")
     for name, layer in quantizable_layers(network):
         if name in kept:
             layer.weight.set_value(_clearly_float(layer.weight.numpy()))
@@ -366,10 +356,30 @@ def fine_tune(
     return network
 
 
-def _counted(batches: Iterable, count: list[int]) -> Iterator:
-    for batch in batches:
-        count[0] += 1
-        yield batch
+def _qat_run(
+    network: nn.Layer, loader: Loader, objective: Objective, epochs: int, learning_rate: float
+) -> tuple[TrainState, Setting]:
+    schedule = build_schedule(
+        parts.Schedule.of({"name": "Cosine", "learning_rate": learning_rate}), epochs, len(loader), loader.batch_size
+    )
+    optimizer = build_optimizer(parts.Optimizer.of({"name": "Momentum", "momentum": 0.9}), network, schedule)
+    precision = Precision(parts.Amp(), "cpu")
+    setting = Setting(
+        name="",
+        run=parts.Run(epochs=epochs),
+        steps=len(loader),
+        update_freq=1,
+        loader=loader,
+        network=network,
+        forward=network,
+        resting=tuple(norms(network)),
+        schedule=schedule,
+        objective=objective,
+        metric=TopkAcc(1),
+        precision=precision,
+        diverged="a lower --lr",
+    )
+    return TrainState(network, optimizer, ModelEma(network, None), precision.scaler, seed=0), setting
 
 
 def save_trained(layer: nn.Layer, network: nn.Layer, out: Path, shape: Sequence, dtype: str) -> None:

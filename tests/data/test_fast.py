@@ -13,12 +13,11 @@ import pytest
 from ppmobilenet.data import fast
 from ppmobilenet.data.balance import class_weights
 from ppmobilenet.data.cache import build_cache
-from ppmobilenet.data.dali import DaliLoader
 from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import ClassBalancedBatchSampler, DistributedBatchSampler, RASampler, Share, times_before
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.errors import DataError
 from ppmobilenet.photos.jpeg import exif_orientation, keep_rows, read_header
 
 TRAIN_OPS = [
@@ -279,19 +278,6 @@ def test_class_weights_keep_the_size_of_the_loss():
     assert weights[2] == 0 and np.isclose(weights[0] * 90, weights[1] * 10) and np.isclose(weights[labels].mean(), 1)
     assert np.allclose(class_weights(labels, 2, balance=0), 1)
     assert np.isclose(class_weights(labels, 2, balance=0.5)[1] / class_weights(labels, 2, balance=0.5)[0], 3)
-
-
-def test_without_dali_there_is_a_clear_error(photos):
-    try:
-        import nvidia.dali  # noqa: F401
-
-        pytest.skip("DALI is installed here")
-    except ImportError:
-        pass
-    dataset = ImageNetDataset(str(photos), str(photos / "list.txt"), TRAIN_OPS)
-    with pytest.raises(UserError, match="NVIDIA DALI is not installed") as error:
-        DaliLoader(dataset, DistributedBatchSampler(4))
-    assert "pip install nvidia-dali" in str(error.value) and "pipeline: fast" in str(error.value)
 
 
 def test_the_benchmark_gives_the_promised_keys(tmp_path, monkeypatch, capsys):

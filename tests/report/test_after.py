@@ -13,8 +13,11 @@ import pytest
 
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
+from ppmobilenet.data import dataset
 from ppmobilenet.errors import UserError
+from ppmobilenet.models.network import Network
 from ppmobilenet.report.predictions import FILE_NAME, Predictions
+from ppmobilenet.training.board import HYPERPARAMETERS
 from ppmobilenet.workshop.from_config import deployment_labels
 
 
@@ -46,10 +49,34 @@ BOARDS = [name for name in ("visualdl", "tensorboardX") if importlib.util.find_s
 
 
 @pytest.fixture(scope="module")
-def run(words):
+def counts():
+    """How often the photos' folder was looked through, and networks were built, in the run below."""
+    return {"lists": 0, "networks": 0}
+
+
+@pytest.fixture(scope="module")
+def run(words, counts):
     asked = [f"Global.use_{name.lower().rstrip('x')}=True" for name in BOARDS]
-    assert main(["train", *words, "--random-init", *(word for text in asked for word in ("-o", text))]) == 0
+    find, initialize = dataset.find_photos, Network.__init__
+
+    def found(*args):
+        counts["lists"] += 1
+        return find(*args)
+
+    def built(*args, **kwargs):
+        counts["networks"] += 1
+        initialize(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "find_photos", found)
+        patch.setattr(Network, "__init__", built)
+        assert main(["train", *words, "--random-init", *(word for text in asked for word in ("-o", text))]) == 0
     return next(word.partition("=")[2] for word in words if word.startswith("Global.output_dir"))
+
+
+def test_a_run_reads_each_list_and_builds_its_network_once(run, counts):
+    """Looking at the data, training, the last evaluation and the report share them."""
+    assert counts == {"lists": 2, "networks": 1}
 
 
 def test_training_ends_with_its_report(run):
@@ -136,8 +163,7 @@ def test_tensorboard_shows_the_run(run):
 
 
 def test_hyperparameters_are_the_ones_that_stand_in_the_config(repo):
-    from ppmobilenet.training.board import hyperparameters
-
-    found = hyperparameters(load_config(repo / "configs" / "quick_start" / "MobileNetV2_finetune.yaml"))
+    config = load_config(repo / "configs" / "quick_start" / "MobileNetV2_finetune.yaml")
+    found = config.given(HYPERPARAMETERS)
     assert found["arch"] == "MobileNetV2" and found["momentum"] == 0.9
     assert found["label_smoothing"] == 0.1 and "scale" not in found
