@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet.data import doctor, doctor_text, findings
+    from ppmobilenet.data.dataset import Listed
     from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 
     if bool(args.config) == bool(args.root):
@@ -39,15 +40,17 @@ def run(args: argparse.Namespace) -> Outcome:
     if args.config:
         from ppmobilenet.config import load_config
         from ppmobilenet.data.before import questions
+        from ppmobilenet.data.build import lists_of
 
-        asked = questions(load_config(args.config, args.override))
-        if args.delimiter:
-            asked["delimiter"] = args.delimiter
-    else:
+        config = load_config(args.config, args.override)
+        lists = lists_of(config.train, config.eval, delimiter=args.delimiter)
+        asked = {"lists": lists, **questions(config.train, config.arch)}
+    elif args.list:
         names = ["train", "validation", *(f"list{i}" for i in range(3, 100))]
-        asked = {"lists": dict(zip(names, args.list or [None])), "root": args.root, "delimiter": args.delimiter}
-        if not args.list:
-            asked.update(doctor.folders(args.root))
+        listed = [Listed(path, args.root, args.delimiter) for path in args.list]
+        asked = {"lists": dict(zip(names, listed))}
+    else:
+        asked = {"lists": doctor.folders(args.root)}
     if args.class_num:
         asked["class_num"] = args.class_num
     diagnosis = doctor.examine(**asked, photos=not args.lists_only, workers=args.workers)

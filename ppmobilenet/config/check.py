@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 
 from ppmobilenet.config import schema
+from ppmobilenet.config.fields import ByName, PartList, needed, parameters
 from ppmobilenet.config.kinds import TEXT, kind_of
 from ppmobilenet.config.reading import Document
 from ppmobilenet.errors import UserError, did_you_mean, nearest
@@ -31,18 +32,6 @@ def check(document: Document) -> list[str]:
         more = [f"and {len(checker.errors) - 10} more"] if len(checker.errors) > 10 else []
         raise UserError("\n".join([f"{len(checker.errors)} mistakes:", *(f"  {error}" for error in shown), *more]))
     return checker.notes
-
-
-def parameters(part: schema.Part | schema.PartList, name: str) -> Mapping[str, inspect.Parameter]:
-    """Return what a configuration may give to an entry of a part's registry, by name."""
-    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    every = part.registry.parameters(name)
-    return {key: p for key, p in every.items() if p.kind in named and key not in part.supplied}
-
-
-def needed(parameter: inspect.Parameter) -> bool:
-    """Whether a constructor cannot do without this parameter: it has no default and does not take None."""
-    return parameter.default is inspect.Parameter.empty and "None" not in str(parameter.annotation)
 
 
 def dotted(path: Iterable) -> str:
@@ -80,7 +69,7 @@ class _Checker:
             if not _means_default(inner, (own or {}).get(key), f"{name}.{key}")
         }
 
-    def part(self, path: tuple, value: dict, part: schema.Part) -> Mapping[str, inspect.Parameter] | None:
+    def part(self, path: tuple, value: dict, part: ByName) -> Mapping[str, inspect.Parameter] | None:
         """Resolve a part's name; return its parameters, or None where it has none that could be known."""
         name = value.get("name", part.default)
         if name is None:
@@ -155,14 +144,14 @@ class _Checker:
             self.unknown(path, [*schema.children(dotted(section)), *own], self.name(section, part) if part else None)
         return value
 
-    def name(self, section: tuple, part: schema.Part) -> str:
+    def name(self, section: tuple, part: ByName) -> str:
         """The name that a part's section gives, or its default."""
         tree = self.document.tree
         for key in section:
             tree = tree[key]
         return str(tree.get("name", part.default))
 
-    def fixed(self, section: tuple, part: schema.Part) -> Mapping:
+    def fixed(self, section: tuple, part: ByName) -> Mapping:
         name = self.name(section, part)
         if name not in part.registry:
             return {}
@@ -190,7 +179,7 @@ class _Checker:
             self.error(path, f"{dotted(path)} is {_show(value)}", allowed=str(error), hint=_retype(value, path))
             return value
 
-    def part_list(self, path: tuple, value: object, parts: schema.PartList) -> object:
+    def part_list(self, path: tuple, value: object, parts: PartList) -> object:
         if value is None:
             return []
         if not isinstance(value, list):
@@ -199,7 +188,7 @@ class _Checker:
             return value
         return [self.entry((*path, i), entry, parts) for i, entry in enumerate(value)]
 
-    def entry(self, path: tuple, entry: object, parts: schema.PartList) -> object:
+    def entry(self, path: tuple, entry: object, parts: PartList) -> object:
         """Check ``{Name: {key: value}}`` (or the bare ``Name``) and return it in that shape."""
         if isinstance(entry, str):
             entry = {entry: {}}

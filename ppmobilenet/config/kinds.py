@@ -108,6 +108,16 @@ BOOLEAN = Kind("True or False", lambda v: isinstance(v, bool))
 TEXT = Kind("text", lambda v: isinstance(v, str), text=True)
 MAPPING = Kind("a mapping {key: value}", lambda v: isinstance(v, dict))
 NUMBER = number()
+ABOVE_ZERO = Kind("a number above 0", lambda v: _is_number(v) and v > 0)
+# `gpu:1` chooses a card
+DEVICE = Kind(
+    "cpu, gpu, gpu:N, xpu, npu, mlu",
+    lambda v: (
+        isinstance(v, str)
+        and v.partition(":")[0] in ("cpu", "gpu", "xpu", "npu", "mlu")
+        and (":" not in v or v.partition(":")[2].isdecimal())
+    ),
+)
 INTEGER = integer()
 
 _NAMES = {

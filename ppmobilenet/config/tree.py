@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 
 import yaml
 
 from ppmobilenet import files
-from ppmobilenet.config import schema
-from ppmobilenet.config.check import dotted, parameters
-from ppmobilenet.config.reading import is_typed, scalar
-from ppmobilenet.errors import UserError, did_you_mean
+from ppmobilenet.config import parts, schema
+from ppmobilenet.config.check import dotted
+from ppmobilenet.config.fields import Missing, MissingKey, Part, parameters
+from ppmobilenet.config.reading import Document, is_typed, scalar
+from ppmobilenet.errors import did_you_mean
 
 EFFECTIVE = "# effective configuration"  # how a dumped file begins
-
-
-class MissingKey(UserError, KeyError):
-    """A section or key that a command needs and the configuration does not hold."""
-
-    __str__ = Exception.__str__
 
 
 class Section(Mapping):
@@ -36,12 +32,8 @@ class Section(Mapping):
 
     def __getitem__(self, key: str):
         if key not in self._tree:
-            path = (*self._path, key)
-            raise MissingKey(
-                f"{dotted(path)} is missing",
-                where=self._root.where(self._path) if self._path else self._root.source,
-                hint=f"-o {dotted(path)}=..., or add it to the file",
-            )
+            where = self._root.where(self._path) if self._path else self._root.source
+            raise MissingKey.at(dotted((*self._path, key)), where)
         return self._wrap(self._tree[key], (*self._path, key))
 
     def _wrap(self, value, path: tuple):
@@ -101,9 +93,12 @@ class Section(Mapping):
 
 
 class Config(Section):
-    """What :func:`ppmobilenet.load_config` returns.
+    """What :func:`ppmobilenet.load_config` returns: the parts that functions take, and the mapping, for showing.
 
     Attributes:
+        run, amp, arch, optimizer, ema, train, eval, loss, metric, infer: the sections as typed parts (``parts.py``).
+            One that was left out has its defaults; where it can have none it is false, and an error once it is asked.
+        weights, labels: what several sections say together.
         source: the file, as it was named.
         overrides: the ``-o`` texts.
         notes: lines for the log: keys of PaddleClas that are set and change nothing here, sizes that differ.
@@ -115,6 +110,75 @@ class Config(Section):
 
     def __reduce__(self):
         return Config, (self.to_dict(), self._marks, self.source, self.overrides, self.notes)
+
+    def _part(self, kind: type[Part], *, needed: bool = False):
+        tree = self._inner(tuple(kind.at.split(".")))
+        return kind.of(tree, where=self.where) if tree or not needed else Missing(kind.at, self.source)
+
+    @cached_property
+    def run(self) -> parts.Run:
+        return self._part(parts.Run)
+
+    @cached_property
+    def amp(self) -> parts.Amp:
+        return self._part(parts.Amp)
+
+    @cached_property
+    def arch(self) -> parts.Arch:
+        return self._part(parts.Arch, needed=True)
+
+    @cached_property
+    def optimizer(self) -> parts.Optimizer:
+        return self._part(parts.Optimizer, needed=True)
+
+    @cached_property
+    def ema(self) -> parts.Ema:
+        return self._part(parts.Ema, needed=True)
+
+    @cached_property
+    def train(self) -> parts.TrainSource:
+        return self._part(parts.TrainSource, needed=True)
+
+    @cached_property
+    def eval(self) -> parts.EvalSource:
+        return self._part(parts.EvalSource, needed=True)
+
+    @cached_property
+    def loss(self) -> parts.Losses:
+        return self._part(parts.Losses)
+
+    @cached_property
+    def metric(self) -> parts.Metrics:
+        return self._part(parts.Metrics)
+
+    @cached_property
+    def infer(self) -> parts.Infer:
+        return self._part(parts.Infer)
+
+    @cached_property
+    def weights(self) -> parts.Weights:
+        run, arch = self.run, self.arch
+        others = {"Global.pretrained_model": run.pretrained_model, "Arch.pretrained": arch.pretrained}
+        typed = any(value and self.typed(key) for key, value in others.items())
+        return parts.Weights(
+            network=arch.name,
+            folder=run.output_dir,
+            checkpoints=run.checkpoints,
+            pretrained_model=run.pretrained_model,
+            published=arch.pretrained,
+            use_ssld=arch.use_ssld,
+            others_typed=typed and not self.typed("Global.checkpoints"),
+        )
+
+    @cached_property
+    def labels(self) -> parts.Labels:
+        post, typed = self.infer.post, self.typed("Infer.PostProcess.class_id_map_file")
+        return parts.Labels(post.class_id_map_file, post.delimiter, Path(self.source).parent, typed)
+
+    def given(self, keys: Mapping[str, str]) -> dict[str, float | int | str]:
+        """Return the numbers and texts that stand in the file or were typed, of name -> dotted key."""
+        found = {name: Document(self._tree).get(tuple(key.split("."))) for name, key in keys.items()}
+        return {k: v for k, v in found.items() if isinstance(v, (int, float, str)) and not isinstance(v, bool)}
 
     def where(self, key: str | tuple) -> str:
         """Return where a value was given: ``"a.yaml:63"``, ``"-o Global.epochs=5"``, ``"default of Global.seed"``."""
@@ -137,14 +201,14 @@ class Config(Section):
             KeyError: no such key can stand there.
         """
         name, section, key = dotted(path), dotted(path[:-1]), str(path[-1])
-        part = schema.PARTS.get(section)
-        if part and key == "name":
-            return part.default
+        by = schema.PARTS.get(section)
+        if by and key == "name":
+            return by.default
         if name in schema.KEYS and schema.KEYS[name].default is not None:
             return schema.KEYS[name].default
-        if part:
-            named = self._inner(path[:-1]).get("name", part.default)
-            own = parameters(part, named) if named in part.registry else {}
+        if by:
+            named = self._inner(path[:-1]).get("name", by.default)
+            own = parameters(by, named) if named in by.registry else {}
             if key in own:
                 found = own[key].default
                 return None if found is inspect.Parameter.empty else found
@@ -152,7 +216,7 @@ class Config(Section):
         if any(name in table for table in elsewhere) or any(isinstance(p, int) for p in path):
             return None
         inside = any(name.startswith(f"{known}.") for known in schema.PART_LISTS)
-        if inside or part:
+        if inside or by:
             return None
         raise KeyError(f"{name} is no key of a configuration; {did_you_mean(key, schema.children(section))}")
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
+from ppmobilenet.config.parts import Dataset, EvalSource, Source, TrainSource
 from ppmobilenet.data.batch_ops import build_batch_transforms
 from ppmobilenet.data.cache import build_cache
-from ppmobilenet.data.dataset import ImageNetDataset, scan_folders
-from ppmobilenet.data.lists import scan_list
+from ppmobilenet.data.dataset import ImageNetDataset, Listed
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import Share
 from ppmobilenet.data.transforms import build_transforms
@@ -17,28 +16,44 @@ from ppmobilenet.registry import DATASETS, SAMPLERS
 from ppmobilenet.telling import log
 
 
-def build_dataset(config, mode: str) -> ImageNetDataset:
-    """Build ``DataLoader.<mode>.dataset`` of a config: the list is read and checked, no photo is opened."""
-    dataset = dict(config["DataLoader"][mode]["dataset"])
-    kind = DATASETS.resolve(dataset.pop("name"), where=f"DataLoader.{mode}.dataset.name")
-    train = config.get("DataLoader.Train.dataset")
-    if mode != "Train" and dataset.get("relabel") and train and train.get("cls_label_path"):
-        # numbered by itself, a list that lacks a class would give the classes behind it other numbers
-        _, labels, _, _ = scan_list(Path(train["cls_label_path"]), Path(), train.get("delimiter"), check_files=False)
-        dataset["relabel"] = sorted(set(labels))
-    if mode != "Train" and not dataset.get("cls_label_path") and train and not train.get("cls_label_path"):
-        dataset["class_names"] = scan_folders(train["image_root"])[1]  # the same for class folders
-    return kind(**dataset, class_num=config.get("Arch.class_num") or None)
+def lists_of(train: TrainSource, evaluation: EvalSource, delimiter: str | None = None) -> dict[str, Listed]:
+    """Return the lists of a config, ``train`` and ``validation``, as far as it has them; each is read once.
+
+    Args:
+        train: ``DataLoader.Train``, which numbers the classes of the other.
+        evaluation: ``DataLoader.Eval``.
+        delimiter: in place of the config's.
+    """
+    lists: dict[str, Listed] = {}
+    for name, source in (("train", train), ("validation", evaluation)):
+        if source and source.dataset:
+            dataset = source.dataset
+            between = delimiter or dataset.delimiter
+            lists[name] = Listed(dataset.cls_label_path, dataset.image_root, between, lists.get("train"))
+    return lists
+
+
+def build_dataset(dataset: Dataset, class_num: int | None, listed: Listed | None = None) -> ImageNetDataset:
+    """Build what ``DataLoader.<mode>.dataset`` describes: the list is read and checked, no photo is opened."""
+    return DATASETS.resolve(dataset.name)(**dataset.parameters, class_num=class_num or None, listed=listed)
 
 
 def build_loader(
-    config, mode: str, *, rank: int = 0, world_size: int = 1, seed: int = 0, on_device: bool = False
+    source: Source,
+    class_num: int | None,
+    listed: Listed | None = None,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+    seed: int = 0,
+    on_device: bool = False,
 ) -> Loader:
-    """Build what ``DataLoader.<mode>`` of a config describes.
+    """Build what ``DataLoader.Train`` or ``DataLoader.Eval`` describes.
 
     Args:
-        config: a checked config.
-        mode: ``"Train"`` or ``"Eval"``.
+        source: the config's part.
+        class_num: of the network.
+        listed: the source's list, of :func:`lists_of`.
         rank: of this process.
         world_size: number of processes.
         seed: of shuffling and augmentation.
@@ -47,53 +62,53 @@ def build_loader(
     Raises:
         UserError, DataError: a wrong parameter; a fault of the list, with file and line.
     """
-    place = f"DataLoader.{mode}"
-    section = config["DataLoader"][mode]
-    sampler = dict(section["sampler"])
-    name = sampler.pop("name", "DistributedBatchSampler")
-    if "batch_size" in SAMPLERS.parameters(name):
-        sampler.setdefault("batch_size", config.get(f"{place}.sampler.batch_size"))
-    try:
-        built_sampler = SAMPLERS.resolve(name, where=f"{place}.sampler.name")(**sampler)
-    except (TypeError, ValueError) as error:
-        raise UserError(str(error), where=f"{place}.sampler") from error
-    built = build_dataset(config, mode)
-    build_transforms(built.transform_ops, where=f"{place}.dataset.transform_ops")  # a mistake is said with its place
-    if "DecodeImage" not in [next(iter(op)) for op in built.transform_ops]:
+    training = source.mode == "Train"
+    sampler = _build_sampler(source)
+    dataset = build_dataset(source.dataset, class_num, listed)
+    _check_transforms(dataset, f"{source.at}.dataset.transform_ops")
+    steps = sampler.steps(len(dataset), Share(rank, world_size), seed)
+    if training and steps == 0:
         raise UserError(
-            "there is no DecodeImage, so photos stay bytes",
-            where=f"{place}.dataset.transform_ops",
-            hint="let the list begin with `- DecodeImage: {to_rgb: True, channel_first: False}`",
-        )
-    if mode == "Train" and built_sampler.steps(len(built), Share(rank, world_size), seed) == 0:
-        raise UserError(
-            f"{len(built)} photos make no full batch of {built_sampler.batch_size}",
-            where=f"{place}.sampler",
+            f"{len(dataset)} photos make no full batch of {sampler.batch_size}",
+            where=f"{source.at}.sampler",
             hint="a smaller batch_size, or drop_last: False",
         )
-    pipeline = section.get("pipeline") or ("fast" if mode == "Train" else "exact")
-    if built.decoded_cache:
-        built.decoded_cache = os.path.join(built.decoded_cache, mode.lower())  # each list has its own
-        _fill_cache(built, f"{place}.dataset", rank)
-    loader = dict(section.get("loader") or {})
+    if dataset.decoded_cache:
+        dataset.decoded_cache = os.path.join(dataset.decoded_cache, source.mode.lower())  # each list has its own
+        _fill_cache(dataset, f"{source.at}.dataset", rank)
+    mixing = dataset.batch_transform_ops if training else None
     return Loader(
-        built,
-        built_sampler,
-        num_workers=min(loader.get("num_workers", 0), built_sampler.steps(len(built), Share(rank, world_size), seed)),
+        dataset,
+        sampler,
+        num_workers=min(source.loader.num_workers, steps),
         rank=rank,
         world_size=world_size,
         seed=seed,
-        max_bad_samples=built.max_bad_samples if mode == "Train" else 0,
-        pipeline=pipeline,
-        cache=built.decoded_cache,
-        batch_transforms=build_batch_transforms(
-            built.batch_transform_ops if mode == "Train" else None,
-            config.get("Arch.class_num"),
-            f"{place}.dataset.batch_transform_ops",
-        ),
+        max_bad_samples=dataset.max_bad_samples if training else 0,
+        pipeline=source.pipeline,
+        cache=dataset.decoded_cache,
+        batch_transforms=build_batch_transforms(mixing, class_num, f"{source.at}.dataset.batch_transform_ops"),
         on_device=on_device,
-        use_shared_memory=loader.get("use_shared_memory", True),
+        use_shared_memory=source.loader.use_shared_memory,
     )
+
+
+def _build_sampler(source: Source):
+    sampler = source.sampler
+    try:
+        return SAMPLERS.resolve(sampler.name)(**sampler.parameters)
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error), where=f"{source.at}.sampler") from error
+
+
+def _check_transforms(dataset: ImageNetDataset, place: str) -> None:
+    build_transforms(dataset.transform_ops, where=place)  # a mistake is said with its place
+    if "DecodeImage" not in [next(iter(op)) for op in dataset.transform_ops]:
+        raise UserError(
+            "there is no DecodeImage, so photos stay bytes",
+            where=place,
+            hint="let the list begin with `- DecodeImage: {to_rgb: True, channel_first: False}`",
+        )
 
 
 def _fill_cache(dataset: ImageNetDataset, place: str, rank: int) -> None:

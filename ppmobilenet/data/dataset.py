@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
-from ppmobilenet.data.lists import Samples, read_list
+from ppmobilenet.data.lists import Samples, Scanned, read_list, scan_list
 from ppmobilenet.errors import DataError
-from ppmobilenet.photos.names import find_photos
+from ppmobilenet.photos.names import Found, find_photos
 from ppmobilenet.registry import DATASETS
 
 # part of a data set -> what its folder is called
@@ -20,7 +21,10 @@ SIDES = {
 
 
 def scan_folders(
-    root: str | os.PathLike, class_num: int | None = None, names: Sequence[str] | None = None
+    root: str | os.PathLike,
+    class_num: int | None = None,
+    names: Sequence[str] | None = None,
+    found: Found | None = None,
 ) -> tuple[Samples, list[str]]:
     """Read a folder with one folder per class; classes are numbered in the order of their sorted names.
 
@@ -30,6 +34,7 @@ def scan_folders(
         root: the folder.
         class_num: if given, the most classes that there may be.
         names: of the classes in their order, where another folder has numbered them.
+        found: of :func:`find_photos`, where the folder was looked through before.
 
     Returns:
         The samples and the class names.
@@ -41,7 +46,7 @@ def scan_folders(
     root = Path(root)
     if not root.is_dir():
         raise DataError("image_root is no folder", where=root)
-    found = find_photos(root)
+    found = found or find_photos(root)
     inside = [name for name in found.names if "/" in name]
     if not inside:
         many = f"; {len(found.names)} photos lie in the folder itself" if found.names else ""
@@ -94,6 +99,63 @@ def find_sides(names: Sequence[str]) -> dict[str, str]:
     return {"train": sides["train"], **held} if held else {}
 
 
+class Listed:
+    """Where photos and labels are listed: a list file, or one folder per class. Whoever asks, it is read once.
+
+    Args:
+        path: the list file; None: class folders.
+        root: the folder of the photos.
+        delimiter: between path and label.
+        training: the training set's, which numbers the classes of this one.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike | None,
+        root: str | os.PathLike,
+        delimiter: str | None = None,
+        training: Listed | None = None,
+    ):
+        self.path, self.root = None if path is None else Path(path), Path(root)
+        self._delimiter, self._training = delimiter, training
+
+    @cached_property
+    def scanned(self) -> Scanned:
+        """What :func:`scan_list` finds in the file."""
+        return scan_list(self.path, self.root, self._delimiter)
+
+    @cached_property
+    def _found(self) -> Found | None:
+        return find_photos(self.root) if self.root.is_dir() else None
+
+    @cached_property
+    def class_names(self) -> list[str]:
+        """The names of the class folders, in their order."""
+        return self.folders()[1]
+
+    @cached_property
+    def _labels(self) -> list[int]:
+        """The labels that occur in the file, whether its photos are on this machine or not."""
+        known = vars(self).get("scanned") or scan_list(self.path, self.root, self._delimiter, check_files=False)
+        return sorted(set(known[1]))
+
+    def folders(self, class_num: int | None = None, names: Sequence[str] | None = None) -> tuple[Samples, list[str]]:
+        """Return what :func:`scan_folders` does."""
+        return scan_folders(self.root, class_num, names, self._found)
+
+    def samples(
+        self, class_num: int | None = None, relabel: bool | Sequence[int] = False
+    ) -> tuple[Samples, list[str] | None]:
+        """Return the photos with their labels, and the names of class folders; see :func:`read_list`."""
+        training = self._training
+        if self.path is None:
+            return self.folders(class_num, training.class_names if training and training.path is None else None)
+        if relabel and training and training.path:
+            # numbered by itself, a list that lacks a class would give the classes behind it other numbers
+            relabel = training._labels
+        return read_list(self.path, self.root, class_num=class_num, relabel=relabel, scanned=self.scanned), None
+
+
 @DATASETS.register()
 class ImageNetDataset:
     """Photos and labels from a list file, or from one folder per class where ``cls_label_path`` is left out.
@@ -109,7 +171,7 @@ class ImageNetDataset:
         decoded_cache: keep decoded photos in this folder, see :mod:`ppmobilenet.data.cache`.
         decoded_cache_gb: how large it may become.
         class_num: of the network; labels are below it.
-        class_names: of the class folders, where the training set has numbered them.
+        listed: the same list or folder, where it may have been read before.
 
     Attributes:
         samples: see :class:`Samples`.
@@ -132,15 +194,10 @@ class ImageNetDataset:
         decoded_cache_gb: float = 4.0,
         *,
         class_num: int | None = None,
-        class_names: Sequence[str] | None = None,
+        listed: Listed | None = None,
     ):
-        self.class_names = None
-        if cls_label_path is None:
-            self.samples, self.class_names = scan_folders(image_root, class_num, class_names)
-        else:
-            self.samples = read_list(
-                cls_label_path, image_root, delimiter=delimiter, class_num=class_num, relabel=relabel
-            )
+        listed = listed or Listed(cls_label_path, image_root, delimiter)
+        self.samples, self.class_names = listed.samples(class_num, relabel)
         self.transform_ops = transform_ops or []
         self.batch_transform_ops = batch_transform_ops or []
         self.max_bad_samples = max_bad_samples

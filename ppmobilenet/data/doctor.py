@@ -7,13 +7,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from ppmobilenet.data.dataset import find_sides, scan_folders
+from ppmobilenet.data.dataset import Listed, find_sides
 from ppmobilenet.data.findings import Diagnosis
-from ppmobilenet.data.lists import Samples, class_faults, scan_list
+from ppmobilenet.data.lists import Samples, class_faults
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.facts import groups, look_at_all
 from ppmobilenet.photos.names import find_photos
@@ -24,10 +23,8 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.I)
 
 
 def examine(
-    lists: Mapping[str, str | os.PathLike | None],
-    root: str | os.PathLike | Mapping[str, str | os.PathLike],
+    lists: Mapping[str, Listed],
     *,
-    delimiter: str | None | Mapping[str, str | None] = None,
     class_num: int | None = None,
     relabel: bool = False,
     photos: bool = True,
@@ -36,9 +33,7 @@ def examine(
     """Examine list files (or a folder per class) and their photos; nothing is changed.
 
     Args:
-        lists: name -> list file; None reads class folders. A list named ``train`` is held against the others.
-        root: the folder of the photos, or one for each list.
-        delimiter: between path and label, or one for each list.
+        lists: by name; one named ``train`` is held against the others.
         class_num: if given, labels are below it.
         relabel: labels are numbered anew when they are read, so gaps are no fault.
         photos: read every photo too, not only the lists.
@@ -47,17 +42,15 @@ def examine(
     diagnosis = Diagnosis()
     read: dict[str, Samples] = {}
     class_names = None  # of the first list's class folders, which number the others'
-    for name, path in lists.items():
-        folder = Path(root[name] if isinstance(root, Mapping) else root)
-        between = delimiter[name] if isinstance(delimiter, Mapping) else delimiter
+    for name, listed in lists.items():
         try:
-            if path is None:
-                samples, class_names = scan_folders(folder, class_num, class_names)
+            if listed.path is None:
+                samples, class_names = listed.folders(class_num, class_names)
             else:
-                samples = _read_list(diagnosis, Path(path), folder, between, None if relabel else class_num)
+                samples = _good_lines(diagnosis, listed, None if relabel else class_num)
         except DataError as error:
             hint = f" ({error.hint})" if error.hint else ""
-            diagnosis.add("list", error.where or path or folder, error.message + hint)
+            diagnosis.add("list", error.where or listed.path or listed.root, error.message + hint)
             continue
         _examine_list(diagnosis, name, samples, class_num, relabel)
         read[name] = samples
@@ -69,16 +62,16 @@ def examine(
     return diagnosis
 
 
-def folders(root: str | os.PathLike) -> dict:
-    """Return what :func:`examine` is to be asked about a folder's train/, val/ and test/; empty if it has none."""
+def folders(root: str | os.PathLike) -> dict[str, Listed]:
+    """Return a folder's train/, val/ and test/ of class folders; where it has none, itself as ``train``."""
     sides = find_sides(find_photos(root).names) if os.path.isdir(root) else {}
     names = {"train": "train", "val": "validation", "test": "test"}
-    found = {names[side]: os.path.join(root, folder) for side, folder in sides.items()}
-    return {"lists": dict.fromkeys(found), "root": found} if found else {}
+    found = {names[side]: Listed(None, os.path.join(root, folder)) for side, folder in sides.items()}
+    return found or {"train": Listed(None, root)}
 
 
-def _read_list(diagnosis: Diagnosis, path: Path, root: Path, delimiter: str | None, class_num: int | None) -> Samples:
-    paths, labels, lines, faults = scan_list(path, root, delimiter)
+def _good_lines(diagnosis: Diagnosis, listed: Listed, class_num: int | None) -> Samples:
+    path, (paths, labels, lines, faults) = listed.path, listed.scanned
     if class_num:
         beyond, advice = class_faults(labels, lines, class_num)
         if beyond:
@@ -92,7 +85,7 @@ def _read_list(diagnosis: Diagnosis, path: Path, root: Path, delimiter: str | No
         diagnosis.add("line", f"{path}:{line}", fault)
     if not paths:
         raise DataError("the list holds no good line", where=path)
-    return Samples(root, path, paths, labels, lines)
+    return Samples(listed.root, path, paths, labels, lines)
 
 
 def _examine_list(diagnosis: Diagnosis, name: str, samples: Samples, class_num: int | None, relabel: bool) -> None:

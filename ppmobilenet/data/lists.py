@@ -18,6 +18,8 @@ MAX_LABEL = 2**31 - 1
 SHOWN = 5  # faults of a list that are printed; the rest are counted
 # what may stand between path and label where a delimiter was forgotten
 SEPARATED = re.compile(r"(.*?\S)\s*([,;|\t ])\s*([-+]?[0-9]{1,9})\s*")
+# paths, labels and line numbers of a list's good lines; (line number, what is wrong) of the others
+Scanned = tuple[list[str], list[int], list[int], list[tuple[int, str]]]
 SEPARATORS = {"\t": "a tab", " ": "a space", ",": "a comma", ";": "a semicolon", "|": "a vertical bar"}
 
 
@@ -77,6 +79,7 @@ def read_list(
     class_num: int | None = None,
     relabel: bool | Sequence[int] = False,
     check_files: bool = True,
+    scanned: Scanned | None = None,
 ) -> Samples:
     """Read a list file, one photo a line: ``path label``.
 
@@ -90,12 +93,13 @@ def read_list(
         class_num: if given, labels are 0 to class_num - 1.
         relabel: number the labels that occur anew from 0, in ascending order; or the labels to number, of another list.
         check_files: every photo must exist.
+        scanned: of :func:`scan_list`, where the file was read before.
 
     Raises:
         DataError: with file and line, what stands there and what is allowed; the first five faults are shown.
     """
     path, root = Path(path), Path(image_root)
-    paths, labels, lines, faults = scan_list(path, root, delimiter, check_files)
+    paths, labels, lines, faults = scanned or scan_list(path, root, delimiter, check_files)
     advice = None
     if class_num is not None and not relabel:
         beyond, advice = class_faults(labels, lines, class_num)
@@ -122,13 +126,8 @@ def read_list(
     return Samples(root, path, paths, labels, lines)
 
 
-def scan_list(
-    path: Path, root: Path, delimiter: str | None = None, check_files: bool = True
-) -> tuple[list[str], list[int], list[int], list[tuple[int, str]]]:
+def scan_list(path: Path, root: Path, delimiter: str | None = None, check_files: bool = True) -> Scanned:
     """Read a list file without stopping at faults; the arguments are those of :func:`read_list`.
-
-    Returns:
-        Paths, labels and line numbers of the good lines; (line number, what is wrong) of the others.
 
     Raises:
         DataError: the file itself cannot be read, or something else than ``delimiter`` separates its columns.

@@ -258,7 +258,7 @@ class _Counter:
 
     def count(self, name, layer, inputs, output):
         if isinstance(layer, nn.BatchNorm2D):
-            self.rows[-1]["parameters"] += sum(_size(p.shape) for p in layer.parameters() if not p.stop_gradient)
+            self.rows[-1]["parameters"] += sum(_size(p.shape) for p in (layer.weight, layer.bias))
             return
         unit, gate = (blocks[-1] if blocks else None for blocks in self.running.values())
         shape_in, shape_out = _shape(layer, inputs[0]), _shape(layer, output)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-import paddle
+from paddle import nn
 
 from ppmobilenet import telling
-from ppmobilenet.config import Config, load_config
-from ppmobilenet.data import classes
-from ppmobilenet.data.build import build_dataset
+from ppmobilenet.config import Config
+from ppmobilenet.config.parts import Labels
+from ppmobilenet.data.class_names import class_names
 from ppmobilenet.errors import UserError
 from ppmobilenet.report import gather
 from ppmobilenet.report import page as report
 from ppmobilenet.report.predictions import FILE_NAME, Collector, Predictions
 from ppmobilenet.telling import log
-from ppmobilenet.training.evaluator import evaluate
-from ppmobilenet.training.start import require_start
+from ppmobilenet.training.evaluator import Ready, ready, tell
 from ppmobilenet.training.trainer import train
 
 APART = "evaluation"  # folder of an evaluation within another run's
@@ -35,21 +35,35 @@ def train_and_report(config: Config, *, random_init: bool = False) -> dict[str, 
     Returns:
         What :func:`ppmobilenet.train` returns.
     """
-    result = train(config, random_init=random_init)
-    folder = Path(config.get("Global.output_dir"))
-    if paddle.distributed.get_rank():
-        return result
-    try:
-        if "Eval" in config["DataLoader"] and paddle.distributed.get_world_size() == 1:
-            table = _evaluate(load_config(folder))[1]
-            table.save(folder / FILE_NAME)
-        with telling.aloud(telling.NOWHERE):  # the last line that an evaluation prints is its result
-            page = gather.report_folder(folder)
-        telling.tell(f"report: {page}")
-    except UserError as error:
-        # the training is done and saved: what its report lacks is no reason to fail it
-        log.warning("no report: %s", error)
+    folder = Path(config.run.output_dir)
+
+    shown: list[nn.Layer] = []  # by the first process: the network that the report is of
+
+    def look_again(trained: Ready) -> None:
+        try:
+            if trained.evaluator is not None:
+                found, table = predict(trained, config.labels)
+                tell(found)
+                table.save(folder / FILE_NAME)
+            shown.append(trained.whole)
+        except UserError as error:
+            # the training is done and saved: what its report lacks is no reason to fail it
+            log.warning("no report: %s", error)
+
+    result = train(config, random_init=random_init, then=look_again)
+    if shown:
+        _write(lambda: gather.report_run(folder, config, shown[0]))
     return result
+
+
+def _write(page: Callable[[], Path]) -> None:
+    """Write a report and say where; what it lacks is no reason to fail what it is about."""
+    try:
+        with telling.aloud(telling.NOWHERE):  # the last line that an evaluation prints is its result
+            written = page()
+        telling.tell(f"report: {written}")
+    except UserError as error:
+        log.warning("no report: %s", error)
 
 
 def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[str, float]:
@@ -62,17 +76,16 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
     Returns:
         What :func:`ppmobilenet.evaluate` returns.
     """
-    result, table = _evaluate(config, random_init)
-    if table is None:
-        return result
-    folder = own_folder(Path(config.get("Global.output_dir")), str(table.about["weights"]))
+    with ready(config, random_init) as found:
+        if found.evaluator.world > 1:  # none of the processes has every photo
+            result = found.evaluator(found.network)
+            tell(result)
+            return result
+        result, table = predict(found, config.labels)
+        tell(result)
+    folder = own_folder(Path(config.run.output_dir), str(table.about["weights"]))
     table.save(folder / FILE_NAME)
-    try:
-        with telling.aloud(telling.NOWHERE):  # the last line that an evaluation prints is its result
-            page = report.write(gather.from_run(folder, config), folder / "report")
-        telling.tell(f"report: {page}")
-    except UserError as error:
-        log.warning("no report: %s", error)
+    _write(lambda: report.write(gather.from_run(folder, config, found.whole, table), folder / "report"))
     return result
 
 
@@ -91,27 +104,18 @@ def own_folder(folder: Path, weights: str) -> Path:
     return folder / APART
 
 
-def class_names(config: Config, dataset) -> list[str]:
-    """Return one name a class: the folders', else the label file's, else ``class N``."""
-    count = int(config.get("Arch.class_num"))
-    if dataset.class_names and len(dataset.class_names) == count:
-        return list(dataset.class_names)
+def predict(found: Ready, labels: Labels) -> tuple[dict[str, float], Predictions]:
+    """Evaluate; return the result and the table of predictions."""
+    dataset = found.evaluator.loader.dataset
     try:
-        return classes.class_names(config, count)
+        names = dataset.class_names or []
+        if len(names) != dataset.class_num:
+            names = class_names(labels, found.lists, dataset.class_num)
     except UserError:  # a list of other classes: it is what an export would refuse, an evaluation needs no names
-        return [f"class {number}" for number in range(count)]
-
-
-def _evaluate(config: Config, random_init: bool = False) -> tuple[dict[str, float], Predictions | None]:
-    """Evaluate; return the result and the table of predictions, None with several processes: none has every photo."""
-    start = require_start(config, random_init)  # before the list is read
-    dataset = build_dataset(config, "Eval")
-    collector = Collector(class_names(config, dataset))
+        names = [f"class {number}" for number in range(dataset.class_num)]
+    collector = Collector(names)
     began = time.monotonic()
-    result = evaluate(config, random_init=random_init, collect=collector.add)
-    seconds = time.monotonic() - began
-    if paddle.distributed.get_world_size() > 1:
-        return result, None
+    result = found.evaluator(found.network, collector.add)
+    seconds = round(time.monotonic() - began, 3)
     paths = [dataset.samples.path(i) for i in range(len(dataset))]
-    weights = str(start.file()) if start else ""
-    return result, collector.finish(paths, weights=weights, seconds=round(seconds, 3))
+    return result, collector.finish(paths, weights=str(found.start.file()) if found.start else "", seconds=seconds)

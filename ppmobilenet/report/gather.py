@@ -7,17 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from paddle import nn
 
 from ppmobilenet.config import Config, load_config
+from ppmobilenet.config.parts import Arch
 from ppmobilenet.config.tree import is_effective, to_yaml
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.field import backends
 from ppmobilenet.field.package import Package, measured_on, open_package
-from ppmobilenet.field.preprocessing import deployment_ops
+from ppmobilenet.field.preprocessing import Ops, deployment_ops
 from ppmobilenet.machine import usable_cores
 from ppmobilenet.models.family import family_of
-from ppmobilenet.models.zoo import build_model, create_model
+from ppmobilenet.models.zoo import create_model
 from ppmobilenet.paper.cost import cost_of
 from ppmobilenet.photos.pictures import pictures
 from ppmobilenet.registry import MODELS
@@ -53,20 +55,43 @@ def report_folder(source: str | Path, output: str | Path | None = None, *, timed
         # nothing is written into a package: its files are listed with their checksums
         content, default = from_package(source, timed=timed), source.with_name(f"{source.resolve().name}_report")
     else:
-        content, default = from_run(source), source / "report"
-        package = package_of(source)
-        if package is not None:
-            content.forms = forms(package)
-            content.latencies = _part(content, "latency", lambda: package_latencies(package)) if timed else []
+        file = effective_config(source)
+        config = load_config(file) if file else None
+        content, default = from_run(source, config), source / "report"
+        _add_package(content, source, config, timed)
     return report.write(content, output or default)
 
 
-def from_run(folder: Path, config: Config | None = None) -> report.Content:
-    """Gather a run: its curves, its effective configuration, its last evaluation.
+def report_run(folder: Path, config: Config, network: nn.Layer) -> Path:
+    """Write the report of a run that has just ended; return the path of ``report.html``.
 
     Args:
         folder: ``Global.output_dir``.
-        config: of an evaluation in a folder without a training.
+        config: of the run.
+        network: with the weights of its last evaluation.
+    """
+    content = from_run(folder, config, network)
+    _add_package(content, folder, config, timed=True)
+    return report.write(content, folder / "report")
+
+
+def _add_package(content: report.Content, folder: Path, config: Config | None, timed: bool) -> None:
+    package = package_of(folder, config.run.save_inference_dir, config.arch) if config else None
+    if package is not None:
+        content.forms = forms(package)
+        content.latencies = _part(content, "latency", lambda: package_latencies(package)) if timed else []
+
+
+def from_run(
+    folder: Path, config: Config | None = None, network: nn.Layer | None = None, table: Predictions | None = None
+) -> report.Content:
+    """Gather a run: its curves, its configuration, its last evaluation.
+
+    Args:
+        folder: ``Global.output_dir``.
+        config: of the run; None: nobody knows, and the report goes without a network.
+        network: with the weights of the last evaluation; otherwise it is built, and they are read.
+        table: the last evaluation; otherwise what the folder holds.
 
     Raises:
         UserError: there is nothing of all that.
@@ -74,23 +99,32 @@ def from_run(folder: Path, config: Config | None = None) -> report.Content:
     config_file = effective_config(folder)
     steps = _csv(folder / "steps.csv")
     curves = [{**row, **_speed(steps, row["epoch"])} for row in _csv(folder / "metrics.csv")]
-    table = Predictions.load(folder / FILE_NAME) if (folder / FILE_NAME).is_file() else None
+    if table is None and (folder / FILE_NAME).is_file():
+        table = Predictions.load(folder / FILE_NAME)
     if not curves and table is None:
         raise UserError(
             f"neither metrics.csv nor {FILE_NAME} is in this folder",
             where=folder,
             hint="give the Global.output_dir of a training or an evaluation, or an exported package",
         )
-    config = load_config(config_file) if config_file else config
     content = report.Content(title=folder.resolve().name, predictions=table, curves=curves)
     content.times = run_times(curves, steps, table)
-    if config is not None:
-        content.title = f"{config['Arch']['name']}, {folder.resolve().name}"
-        content.config = config_file.read_text(encoding="utf-8") if config_file else to_yaml(config.to_dict())
-        content.cost = _part(content, "cost", lambda: config_cost(config))
-        if table is not None and table.about.get("weights"):
-            weights = str(table.about["weights"])
-            content.activations = _part(content, "where it looked", lambda: activations(config, weights, table))
+    if config is None:
+        return content
+    content.title = f"{config.arch.name}, {folder.resolve().name}"
+    content.config = config_file.read_text(encoding="utf-8") if config_file else to_yaml(config.to_dict())
+    weights = str(table.about.get("weights") or "") if table else ""
+    given, network = network, network or create_model(config.arch.name, **config.arch.parameters)
+    _, height, width = config.run.image_shape or (3, 224, 224)
+    content.cost = _part(content, "cost", lambda: model_cost(config.arch.name, network, (height, width)))
+
+    def maps() -> list[dict]:
+        if given is None:
+            load_weights(network, weights, class_num_may_differ=False)
+        return activations(network, deployment_ops(config.eval.dataset.transform_ops), table)
+
+    if weights:
+        content.activations = _part(content, "where it looked", maps)
     return content
 
 
@@ -139,20 +173,14 @@ def forms(package: Package) -> list[dict]:
     ]
 
 
-def package_of(folder: Path) -> Package | None:
-    """Return the package exported from a run: where its config says, of its network, and newer than its weights."""
-    config_file = effective_config(folder)
+def package_of(folder: Path, place: str, arch: Arch) -> Package | None:
+    """Return the package exported from a run: at its place, of its network, and newer than its weights."""
     written = [path.stat().st_mtime for path in folder.glob("*.pdparams")]
-    if config_file is None or not written:
+    made = Path(place) / "package.json"
+    if not written or not made.is_file() or made.stat().st_mtime < max(written):
         return None
-    config = load_config(config_file)
-    place = Path(config.get("Global.save_inference_dir") or "./inference")
-    made = place / "package.json"
-    if not made.is_file() or made.stat().st_mtime < max(written):
-        return None
-    package = open_package(place)
-    same = package.meta["name"] == config["Arch"]["name"] and package.meta["class_num"] == config.get("Arch.class_num")
-    return package if same else None
+    package = open_package(Path(place))
+    return package if (package.meta["name"], package.meta["class_num"]) == (arch.name, arch.class_num) else None
 
 
 def package_latencies(package: Package, threads: int | None = None) -> list[dict]:
@@ -179,12 +207,6 @@ def model_cost(name: str, model, resolution: tuple[int, int]) -> dict:
     return {"model": name, "paper": family.paper if family else "", **cost_of(model, resolution).to_dict()}
 
 
-def config_cost(config: Mapping) -> dict:
-    """Return the cost of a configuration's network at its evaluation size."""
-    shape = config.get("Global.image_shape") or (3, 224, 224)
-    return model_cost(config["Arch"]["name"], build_model(config["Arch"]), (int(shape[1]), int(shape[2])))
-
-
 def run_times(curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predictions | None) -> list[tuple[str, str]]:
     """Return the time and throughput that a run wrote down."""
     facts = []
@@ -201,10 +223,16 @@ def run_times(curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predic
     return facts
 
 
-def activations(config: Mapping, weights: str, table: Predictions, count: int = LOOKED_AT) -> list[dict]:
+def activations(network: nn.Layer, ops: Ops, table: Predictions, count: int = LOOKED_AT) -> list[dict]:
     """Return class activation maps of a few photos: half of the most wrong, half of the surest right ones.
 
     Photos that are gone are left out.
+
+    Args:
+        network: with the weights that the table is of.
+        ops: the transforms behind it, as a predictor applies them.
+        table: the predictions.
+        count: of photos.
 
     Raises:
         UserError: this network, or this size, has no such maps.
@@ -212,17 +240,14 @@ def activations(config: Mapping, weights: str, table: Predictions, count: int = 
     right = np.flatnonzero(table.correct)
     surest = right[np.argsort(-table.scores[right, 0], kind="stable")]
     chosen = [*figures.most_wrong(table, count // 2), *(int(i) for i in surest[: count - count // 2])]
-    ops = deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
     transform = build_transforms(ops)
-    model = build_model(config["Arch"])
-    load_weights(model, weights, class_num_may_differ=False)
     rows = []
     for i in chosen:
         try:
             tensor = np.ascontiguousarray(transform(Path(table.paths[i]).read_bytes()), np.float32)
         except (DataError, OSError):
             continue
-        maps, _ = cam.class_activation(model, tensor[None], table.classes[i, :1])
+        maps, _ = cam.class_activation(network, tensor[None], table.classes[i, :1])
         if maps[0].size < 4:
             raise UserError("at this size its last features are one point: there is no where")
         seen = pictures(tensor[None], ops)

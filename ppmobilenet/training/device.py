@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import numpy as np
@@ -13,6 +13,7 @@ import paddle
 import paddle.distributed as dist
 from paddle import nn
 
+from ppmobilenet.config.parts import Amp
 from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
 
@@ -104,19 +105,17 @@ class Precision:
         scaler: of the loss; disabled where AMP is off.
     """
 
-    def __init__(self, section: Mapping | None, device: str):
-        section = section or {}
-        wanted = bool(section.get("use_amp", False))
-        self.on = wanted and not device.startswith("cpu")
-        self.level = section.get("level") or "O1"
-        if wanted and not self.on:
+    def __init__(self, amp: Amp, device: str):
+        self.on = amp.use_amp and not device.startswith("cpu")
+        self.level = amp.level
+        if amp.use_amp and not self.on:
             log.info("AMP.use_amp: this device (%s) has no mixed precision; computing in float32", device)
-        self.in_eval = self.on and (bool(section.get("use_fp16_test", False)) or self.level == "O2")
-        self._promote = bool(section.get("use_promote", False))
+        self.in_eval = self.on and (amp.use_fp16_test or self.level == "O2")
+        self._promote = amp.use_promote
         self.scaler = paddle.amp.GradScaler(
             enable=self.on,
-            init_loss_scaling=float(section.get("scale_loss") or 1.0),
-            use_dynamic_loss_scaling=bool(section.get("use_dynamic_loss_scaling", False)),
+            init_loss_scaling=float(amp.scale_loss),
+            use_dynamic_loss_scaling=amp.use_dynamic_loss_scaling,
         )
 
     def decorate(self, model: nn.Layer, optimizer):
@@ -130,3 +129,12 @@ class Precision:
         if not (self.on if training else self.in_eval):
             return nullcontext()
         return paddle.amp.auto_cast(level=self.level, use_promote=self._promote)
+
+    def within(self, network: nn.Layer) -> Callable[[paddle.Tensor], paddle.Tensor]:
+        """Return the network as a function that computes as training does."""
+
+        def forward(images: paddle.Tensor) -> paddle.Tensor:
+            with self.cast():
+                return network(images)
+
+        return forward

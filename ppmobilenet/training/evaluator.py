@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppmobilenet.data.build import build_loader
-from ppmobilenet.data.loader import Loader
+from ppmobilenet.config import Config
+from ppmobilenet.data.build import build_loader, lists_of
+from ppmobilenet.data.dataset import Listed
+from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.errors import NumericsError
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.training.device import Precision, set_device, start_processes, sum_over_processes
@@ -19,7 +23,7 @@ from ppmobilenet.training.inputs import check_images
 from ppmobilenet.training.losses import Loss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
 from ppmobilenet.training.runfolder import Progress, logged
-from ppmobilenet.training.start import model_with_weights
+from ppmobilenet.training.start import Start, network_for_answers, require_start
 
 log = logging.getLogger("ppmobilenet")
 
@@ -27,61 +31,103 @@ log = logging.getLogger("ppmobilenet")
 Collect = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
-def evaluate_model(
-    model: nn.Layer,
-    loader: Loader,
-    loss: Loss,
-    metric: TopkAcc,
-    precision: Precision,
-    world: int = 1,
-    show: bool = True,
-    collect: Collect | None = None,
-) -> dict[str, float]:
-    """Evaluate a network on a loader's photos; it is in training mode again afterwards if it was.
+@dataclass(frozen=True)
+class Evaluator:
+    """What networks are judged by: the photos of a list, a loss and a metric.
 
-    Returns:
-        ``{"loss": ..., "top1": ..., "top5": ..., "evaluated": 1000, "listed": 1000}``, over all processes.
-
-    Raises:
-        NumericsError: a score is not finite.
-        DataError: a photo cannot be read.
+    Attributes:
+        loader: of the list.
+        loss: of logits and labels.
+        metric: counts right answers.
+        precision: to compute in.
+        rank, world: this process and the number of processes.
     """
-    was_training = model.training
-    model.eval()
-    totals = Totals()
-    progress = Progress("evaluate", len(loader), every=max(1, len(loader) // 5), show=show)
-    loader.set_epoch(0)
-    with paddle.no_grad():
-        for batch in loader:
-            check_images(model, batch, "Eval")
-            with precision.cast(training=False):
-                scores = model(paddle.to_tensor(batch.images)).astype("float32")
-            labels = paddle.to_tensor(batch.labels)
-            logits = scores.numpy()
-            if not np.isfinite(logits).all():
-                bad = int(np.argmin(np.isfinite(logits).all(axis=1)))
-                raise NumericsError(
-                    "the network's answer holds NaN or infinity",
-                    where=loader.dataset.samples.path(int(batch.indices[bad])),
-                    hint="the training that made the weights had diverged: take an earlier checkpoint",
-                )
-            totals.add(len(batch.labels), float(loss(scores, labels)), metric.count(logits, batch.labels))
-            if collect is not None:
-                collect(F.softmax(scores, axis=-1).numpy(), batch.labels, batch.indices)
-            progress.step(len(batch.labels), **totals.means())
-    progress.close()
-    if was_training:
-        model.train()
-    return whole(totals, metric, world, len(loader.dataset))
+
+    loader: Loader
+    loss: Loss
+    metric: TopkAcc
+    precision: Precision
+    rank: int = 0
+    world: int = 1
+
+    def __call__(self, network: nn.Layer, collect: Collect | None = None) -> dict[str, float]:
+        """Evaluate a network; it is in training mode again afterwards if it was.
+
+        Returns:
+            ``{"loss": ..., "top1": ..., "top5": ..., "evaluated": 1000, "listed": 1000}``, over all processes.
+
+        Raises:
+            NumericsError: a score is not finite.
+            DataError: a photo cannot be read.
+        """
+        was_training = network.training
+        network.eval()
+        totals, steps = Totals(), len(self.loader)
+        progress = Progress("evaluate", steps, every=max(1, steps // 5), show=self.rank == 0)
+        self.loader.set_epoch(0)
+        with paddle.no_grad():
+            for batch in self.loader:
+                check_images(network, batch, "Eval")
+                with self.precision.cast(training=False):
+                    scores = network(paddle.to_tensor(batch.images)).astype("float32")
+                logits = scores.numpy()
+                self._refuse_non_finite(logits, batch)
+                loss = float(self.loss(scores, paddle.to_tensor(batch.labels)))
+                totals.add(len(batch.labels), loss, self.metric.count(logits, batch.labels))
+                if collect is not None:
+                    collect(F.softmax(scores, axis=-1).numpy(), batch.labels, batch.indices)
+                progress.step(len(batch.labels), **totals.means())
+        progress.close()
+        if was_training:
+            network.train()
+        return self._over_processes(totals)
+
+    def _refuse_non_finite(self, logits: np.ndarray, batch: Batch) -> None:
+        if np.isfinite(logits).all():
+            return
+        bad = int(np.argmin(np.isfinite(logits).all(axis=1)))
+        raise NumericsError(
+            "the network's answer holds NaN or infinity",
+            where=self.loader.dataset.samples.path(int(batch.indices[bad])),
+            hint="the training that made the weights had diverged: take an earlier checkpoint",
+        )
+
+    def _over_processes(self, totals: Totals) -> dict[str, float]:
+        names = ["loss", *(f"top{k}" for k in self.metric.topk)]
+        mine = np.array([totals.photos, *(totals.sums.get(name, 0.0) for name in names)])
+        sums = sum_over_processes(mine, self.world)
+        photos = int(sums[0])
+        result: dict[str, float] = {name: float(value) / max(1, photos) for name, value in zip(names, sums[1:])}
+        return {**result, "evaluated": photos, "listed": len(self.loader.dataset)}
 
 
-def whole(totals: Totals, metric: TopkAcc, world: int, listed: int) -> dict[str, float]:
-    """Add the processes' totals and return the result of an evaluation."""
-    names = ["loss", *(f"top{k}" for k in metric.topk)]
-    sums = sum_over_processes(np.array([totals.photos, *(totals.sums.get(name, 0.0) for name in names)]), world)
-    photos = int(sums[0])
-    result: dict[str, float] = {name: float(value) / max(1, photos) for name, value in zip(names, sums[1:])}
-    return {**result, "evaluated": photos, "listed": listed}
+def build_evaluator(
+    config: Config, precision: Precision, listed: Listed | None = None, *, rank: int = 0, world: int = 1
+) -> Evaluator:
+    """Build what judges a config's network: ``DataLoader.Eval``, ``Loss.Eval`` and ``Metric.Eval``."""
+    class_num = config.arch.class_num
+    metric = build_metrics(config.metric.eval, class_num)
+    loader = build_loader(config.eval, class_num, listed, rank=rank, world_size=world)
+    return Evaluator(loader, build_loss(config.loss.eval), metric, precision, rank, world)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A network with its weights, and what it was or is to be judged by: what a report is made of.
+
+    Attributes:
+        network: as it computes here.
+        start: the weights it began with; None: random ones.
+        lists: of :func:`ppmobilenet.data.build.lists_of`.
+        evaluator: None where there is no validation list.
+        whole: all of the network, where ``network`` takes features in place of photos.
+    """
+
+    network: nn.Layer
+    start: Start | None
+    lists: Mapping[str, Listed]
+    evaluator: Evaluator | None
+    whole: nn.Layer
 
 
 def line(result: Mapping[str, float]) -> str:
@@ -90,7 +136,30 @@ def line(result: Mapping[str, float]) -> str:
     return ", ".join([*tops, f"evaluated {result['evaluated']}/{result['listed']}"])
 
 
-def evaluate(config: Mapping, *, random_init: bool = False, collect: Collect | None = None) -> dict[str, float]:
+@contextmanager
+def ready(config: Config, random_init: bool = False) -> Iterator[Ready]:
+    """Have what a config's evaluation needs inside the block, and the log on the console.
+
+    Raises:
+        UserError, DataError, DamagedFileError, NumericsError: what is wrong, and where.
+    """
+    device = set_device(config.run.device)
+    rank, world = start_processes()
+    with logged(None, rank):
+        start = require_start(config.weights, random_init)
+        network = network_for_answers(config.arch, start)
+        if device == "cpu":
+            log.info("%s", accelerate(network, config.run.cpu_kernels).message)
+        lists = lists_of(config.train, config.eval)
+        precision = Precision(config.amp, device)
+        evaluator = build_evaluator(config, precision, lists.get("validation"), rank=rank, world=world)
+        try:
+            yield Ready(network, start, lists, evaluator, network)
+        finally:
+            evaluator.loader.close()
+
+
+def evaluate(config: Config, *, random_init: bool = False, collect: Collect | None = None) -> dict[str, float]:
     """Evaluate what a config describes (``ppmobilenet eval``).
 
     Args:
@@ -99,25 +168,18 @@ def evaluate(config: Mapping, *, random_init: bool = False, collect: Collect | N
         collect: receives every batch's answers, see :data:`Collect`.
 
     Returns:
-        See :func:`evaluate_model`.
+        See :class:`Evaluator`.
 
     Raises:
         UserError, DataError, DamagedFileError, NumericsError: what is wrong, and where.
     """
-    device = set_device(config.get("Global.device"))
-    rank, world = start_processes()
-    with logged(None, rank):
-        model = model_with_weights(config, random_init)
-        if device == "cpu":
-            log.info("%s", accelerate(model, config.get("Global.cpu_kernels")).message)
-        loader = build_loader(config, "Eval", rank=rank, world_size=world)
-        metric = build_metrics(config.get("Metric.Eval"), int(config.get("Arch.class_num")))
-        loss = build_loss(config.get("Loss.Eval"))
-        precision = Precision(config.get("AMP"), device)
-        try:
-            result = evaluate_model(model, loader, loss, metric, precision, world, rank == 0, collect)
-        finally:
-            loader.close()
-        log.info("loss: %.5f", result["loss"])
-        log.info("%s", line(result))
+    with ready(config, random_init) as found:
+        result = found.evaluator(found.network, collect)
+        tell(result)
     return result
+
+
+def tell(result: Mapping[str, float]) -> None:
+    """Log an evaluation; its result is the last line."""
+    log.info("loss: %.5f", result["loss"])
+    log.info("%s", line(result))

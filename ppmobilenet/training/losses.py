@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
+from ppmobilenet.config.fields import Term
 from ppmobilenet.data.balance import class_weights
 from ppmobilenet.errors import UserError
 from ppmobilenet.registry import LOSSES
@@ -53,29 +54,26 @@ class CELoss:
         return each.mean() if self.reduction == "mean" else each.sum()
 
 
-def build_loss(section: Sequence | None, labels: np.ndarray | None = None, class_num: int = 0) -> Loss:
-    """Return the weighted sum of a config's ``Loss.Train`` or ``Loss.Eval`` list; cross entropy where it is absent.
+def build_loss(terms: Iterable[Term], labels: np.ndarray | None = None, class_num: int = 0) -> Loss:
+    """Return the weighted sum of ``Loss.Train`` or ``Loss.Eval``.
 
     Args:
-        section: the list.
+        terms: the config's list.
         labels: of the training photos, for ``class_weight: balanced``.
         class_num: the classes that a list of class weights must match.
 
     Raises:
         UserError: weights for another number of classes, or nothing to balance them by.
     """
-    terms = []
-    for entry in section or ({"CELoss": {}},):
-        for name, parameters in entry.items():
-            parameters = dict(parameters or {})
-            weight = parameters.pop("weight", None)
-            term = LOSSES.resolve(name)(**parameters)
-            _settle_class_weight(term, labels, class_num)
-            terms.append((1.0 if weight is None else weight, term))
+    built = []
+    for term in terms:
+        part = LOSSES.resolve(term.name)(**term.parameters)
+        _settle_class_weight(part, labels, class_num)
+        built.append((term.weight, part))
 
     def loss(logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
         total = None
-        for weight, term in terms:
+        for weight, term in built:
             value = term(logits, labels) * weight if weight != 1.0 else term(logits, labels)
             total = value if total is None else total + value
         return total

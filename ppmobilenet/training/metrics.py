@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from ppmobilenet.config.fields import Term
 from ppmobilenet.errors import UserError
 from ppmobilenet.registry import METRICS
 
@@ -54,15 +55,14 @@ class TopkAcc:
         return {f"top{k}": int((rank < k).sum()) for k in self.topk}
 
 
-def build_metrics(section: Sequence[Mapping] | None, class_num: int) -> TopkAcc:
-    """Return the metric of a config's ``Metric.Train`` or ``Metric.Eval`` list; top-1 and top-5 where it is absent."""
+def build_metrics(terms: Iterable[Term], class_num: int) -> TopkAcc:
+    """Return the metric that a config's ``Metric.Train`` or ``Metric.Eval`` list describes."""
     ks: list[int] = []
-    for entry in section or ({"TopkAcc": {}},):
-        for name, parameters in entry.items():
-            try:
-                ks += METRICS.resolve(name)(**(parameters or {})).topk
-            except ValueError as error:
-                raise UserError(f"{name}: {error}", where="Metric") from error
+    for term in terms:
+        try:
+            ks += METRICS.resolve(term.name)(**term.parameters).topk
+        except ValueError as error:
+            raise UserError(f"{term.name}: {error}", where="Metric") from error
     if class_num < 1:
         raise UserError(
             f"Arch.class_num is {class_num}: such a network gives features, not classes",

@@ -16,6 +16,7 @@ import paddle
 from paddle import nn
 from paddle.optimizer.lr import LRScheduler
 
+from ppmobilenet.config import parts
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.models.family import classifier_of
 from ppmobilenet.registry import OPTIMIZERS, SCHEDULES
@@ -142,11 +143,11 @@ class Schedule(LRScheduler):
         """Nothing: the position comes from the training state."""
 
 
-def build_schedule(section: Mapping, epochs: int, steps_per_epoch: int, global_batch: int) -> Schedule:
+def build_schedule(part: parts.Schedule, epochs: int, steps_per_epoch: int, global_batch: int) -> Schedule:
     """Build what ``Optimizer.lr`` describes.
 
     Args:
-        section: the config's section.
+        part: ``Optimizer.lr``.
         epochs: of the whole run.
         steps_per_epoch: updates of the weights in an epoch.
         global_batch: photos behind one update, over all processes.
@@ -154,29 +155,24 @@ def build_schedule(section: Mapping, epochs: int, steps_per_epoch: int, global_b
     Raises:
         UserError: parameters that contradict each other.
     """
-    parameters = {key: value for key, value in section.items() if value is not None}
-    name = parameters.pop("name", "ConstLR")
-    warmup_epoch = parameters.get("warmup_epoch", 0)
-    by_epoch = parameters.pop("by_epoch", False)
-    base = parameters.pop("base_batch_size", None)
+    name, warmup_epoch, base = part.name, part.warmup_epoch, part.base_batch_size
     if warmup_epoch >= epochs and warmup_epoch:
         log.warning("Optimizer.lr.warmup_epoch is %g of %d epochs: the run is all warm-up", warmup_epoch, epochs)
         warmup_epoch = epochs
-    per_epoch = 1 if by_epoch else steps_per_epoch
-    own = SCHEDULES.parameters(name)
-    given = {key: list(v) if isinstance(v, tuple) else v for key, v in parameters.items() if key in own}
-    given.update(epochs=epochs, steps_per_epoch=per_epoch, learning_rate=parameters.get("learning_rate"))
-    if "warmup_epoch" in own:
+    given = {key: list(v) if isinstance(v, tuple) else v for key, v in part.parameters.items() if v is not None}
+    given.update(epochs=epochs, steps_per_epoch=1 if part.by_epoch else steps_per_epoch)
+    given["learning_rate"] = part.learning_rate
+    if "warmup_epoch" in given:
         given["warmup_epoch"] = warmup_epoch
-    if given["learning_rate"] is None and name != "Piecewise":
+    if part.learning_rate is None and name != "Piecewise":
         raise UserError("Optimizer.lr.learning_rate is missing", hint="-o Optimizer.lr.learning_rate=0.05")
     try:
         rate = SCHEDULES.resolve(name, where="Optimizer.lr.name")(**given)
     except (TypeError, ValueError) as error:
         raise UserError(f"{name}: {error}", where="Optimizer.lr") from error
-    warmup = int(warmup_epoch) if by_epoch else round(warmup_epoch * steps_per_epoch)
-    peak = rate(0) if name == "Piecewise" else given["learning_rate"]
-    schedule = Schedule(rate, warmup, parameters.get("warmup_start_lr", 0.0), peak, by_epoch, steps_per_epoch)
+    warmup = int(warmup_epoch) if part.by_epoch else round(warmup_epoch * steps_per_epoch)
+    peak = rate(0) if name == "Piecewise" else part.learning_rate
+    schedule = Schedule(rate, warmup, part.warmup_start_lr, peak, part.by_epoch, steps_per_epoch)
     if base and base != global_batch:
         schedule.scale = global_batch / base
         log.info(
@@ -229,8 +225,8 @@ def AdamW(learning_rate, parameters, beta1: float = 0.9, beta2: float = 0.999, e
     )
 
 
-def build_optimizer(section: Mapping, model: nn.Layer, schedule: Schedule) -> paddle.optimizer.Optimizer:
-    """Build what a config's ``Optimizer`` section describes, for the parameters that are trained.
+def build_optimizer(part: parts.Optimizer, model: nn.Layer, schedule: Schedule) -> paddle.optimizer.Optimizer:
+    """Build what ``Optimizer`` describes, for the parameters that are trained.
 
     What is said of single parameters (``lr_mult``, ``no_weight_decay_name``, ``one_dim_param_no_weight_decay``) is
     written on them, so the optimizer has one list and its state the same keys as PaddleClas's.
@@ -238,16 +234,14 @@ def build_optimizer(section: Mapping, model: nn.Layer, schedule: Schedule) -> pa
     Raises:
         UserError: two parameters of one name; a pattern that fits none; nothing left to train.
     """
-    given = {key: value for key, value in section.items() if value is not None and key not in ("lr", "name")}
-    name = section["name"]
-    own = {key: given[key] for key in OPTIMIZERS.parameters(name) if key in given}
+    own = {key: value for key, value in part.parameters.items() if value is not None}
     named = [(key, p) for key, p in model.named_parameters() if not p.stop_gradient]
     if not named:
         raise UserError("Arch.freeze leaves no parameter to train")
     _refuse_equal_names([p.name for _, p in named])
-    decay = _decay(name, given)
-    spared = _spared(given, named)
-    if name == "AdamW":
+    decay = _decay(part)
+    spared = _spared(part, named)
+    if part.name == "AdamW":
         names = {p.name for key, p in named if key in spared}
         own.update(weight_decay=decay or 0.0, apply_decay_param_fun=lambda parameter: parameter not in names)
     else:
@@ -255,40 +249,40 @@ def build_optimizer(section: Mapping, model: nn.Layer, schedule: Schedule) -> pa
         for key, parameter in named:
             if key in spared and decay is not None:
                 parameter.regularizer = paddle.regularizer.L2Decay(0.0)
-    _multiply(given.get("lr_mult") or {}, named, classifier_of(model))
-    if given.get("clip_norm"):
-        own["grad_clip"] = nn.ClipGradByNorm(given["clip_norm"])
-    if given.get("clip_global_norm"):
-        own["grad_clip"] = nn.ClipGradByGlobalNorm(given["clip_global_norm"])
-    if name != "RMSProp":
-        own["multi_precision"] = given.get("multi_precision", False)
-    return OPTIMIZERS.resolve(name, where="Optimizer.name")(schedule, [p for _, p in named], **own)
+    _multiply(part.lr_mult or {}, named, classifier_of(model))
+    if part.clip_norm:
+        own["grad_clip"] = nn.ClipGradByNorm(part.clip_norm)
+    if part.clip_global_norm:
+        own["grad_clip"] = nn.ClipGradByGlobalNorm(part.clip_global_norm)
+    if part.name != "RMSProp":
+        own["multi_precision"] = part.multi_precision
+    return OPTIMIZERS.resolve(part.name, where="Optimizer.name")(schedule, [p for _, p in named], **own)
 
 
-def _decay(name: str, given: Mapping):
-    regularizer = given.get("regularizer") or {}
-    coefficient = regularizer.get("coeff", given.get("weight_decay"))
+def _decay(part: parts.Optimizer):
+    kind = part.regularizer.name
+    coefficient = part.regularizer.coeff or part.weight_decay
     if not coefficient:
         return None
-    if name == "AdamW":
-        if regularizer.get("name", "L2") != "L2":
+    if part.name == "AdamW":
+        if kind != "L2":
             raise UserError("AdamW decays weights by weight_decay, not by L1", where="Optimizer.regularizer.name")
         return float(coefficient)
     kinds = {"L1": paddle.regularizer.L1Decay, "L2": paddle.regularizer.L2Decay}
-    return kinds[regularizer.get("name", "L2")](float(coefficient))
+    return kinds[kind](float(coefficient))
 
 
-def _spared(given: Mapping, named: list) -> set[str]:
+def _spared(part: parts.Optimizer, named: list) -> set[str]:
     """The keys of the parameters that do not decay."""
-    words = (given.get("no_weight_decay_name") or "").split()
+    words = (part.no_weight_decay_name or "").split()
     for word in words:
         if not any(word in key for key, _ in named):
             raise UserError(
                 f"no parameter has {word!r} in its name",
                 where="Optimizer.no_weight_decay_name",
-                hint=did_you_mean(word, {part for key, _ in named for part in key.split(".")}),
+                hint=did_you_mean(word, {word for key, _ in named for word in key.split(".")}),
             )
-    flat = given.get("one_dim_param_no_weight_decay", False)
+    flat = part.one_dim_param_no_weight_decay
     return {key for key, p in named if (flat and p.ndim == 1) or any(word in key for word in words)}
 
 

@@ -89,9 +89,8 @@ class Scalars:
         for writer in self._writers:
             writer.add_image("batch/after_augmentation", contact_sheet(shown), step, dataformats="HWC")
 
-    def result(self, config: Mapping, metrics: Mapping[str, float], step: int) -> None:
-        """Show the run's hyperparameters beside its final metrics, for comparing runs."""
-        given = hyperparameters(config) if self._writers else {}
+    def result(self, given: Mapping[str, float | int | str], metrics: Mapping[str, float], step: int) -> None:
+        """Show what a run was given of :data:`HYPERPARAMETERS` beside its final metrics, for comparing runs."""
         named = {f"final/{name}": float(value) for name, value in metrics.items()}
         if self._visualdl is not None:
             self._visualdl.add_hparams(given, list(named))
@@ -104,19 +103,3 @@ class Scalars:
     def close(self) -> None:
         for writer in self._writers:
             writer.close()
-
-
-def hyperparameters(config: Mapping) -> dict[str, float | int | str]:
-    """Return what tells runs apart and stands in a config."""
-    found = {}
-    tree = config.to_dict()
-    for name, key in HYPERPARAMETERS.items():
-        value = tree
-        for part in key.split("."):
-            if isinstance(value, dict):
-                value = value.get(part)
-            else:
-                value = value[int(part)] if isinstance(value, list) and int(part) < len(value) else None
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            found[name] = value
-    return found

@@ -9,14 +9,15 @@ a run's own checkpoint began with the other weights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from paddle import nn
 
+from ppmobilenet.config import Config
+from ppmobilenet.config.parts import Arch, Weights
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import build_model
+from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import checkpoint
 from ppmobilenet.training.device import set_device
 from ppmobilenet.weights.download import published_file
@@ -55,46 +56,38 @@ class Start:
         return resolve(self.named)
 
 
-def find_start(config: Mapping, *, training: bool = False) -> Start | None:
+def find_start(weights: Weights, *, training: bool = False) -> Start | None:
     """Return the weights that a configuration names; None: it names none.
 
     Args:
-        config: as :func:`ppmobilenet.load_config` gives it.
+        weights: ``weights`` of a config.
         training: the weights to go on training with; otherwise those that answer, which are others with EMA.
 
     Raises:
         UserError: it names a checkpoint that is not there.
         DamagedFileError: a checkpoint that is not what was written.
     """
-    arch = config["Arch"]
-    wanted, path = config.get("Global.checkpoints"), config.get("Global.pretrained_model")
-    published, use_ssld = arch.get("pretrained"), bool(arch.get("use_ssld"))
-    if wanted and (training or not _typed_otherwise(config)):
-        found = checkpoint.find(wanted, config.get("Global.output_dir"), arch["name"])
+    # `checkpoints: auto` of a file may stand beside other weights that are typed
+    if weights.checkpoints and (training or not weights.others_typed):
+        found = checkpoint.find(weights.checkpoints, weights.folder, weights.network)
         if found is not None:
             trained = found.place("pdema") if training else None  # .pdparams is the average where there is one
             file = trained if trained and trained.is_file() else found.place("pdparams")
-            return Start("Global.checkpoints", str(file), arch["name"], checkpoint=found)
-    if path:
-        return Start("Global.pretrained_model", str(path), arch["name"])
-    if published:
-        return Start("Arch.pretrained", published, arch["name"], use_ssld)
+            return Start("Global.checkpoints", str(file), weights.network, checkpoint=found)
+    if weights.pretrained_model:
+        return Start("Global.pretrained_model", weights.pretrained_model, weights.network)
+    if weights.published:
+        return Start("Arch.pretrained", weights.published, weights.network, weights.use_ssld)
     return None
 
 
-def _typed_otherwise(config: Mapping) -> bool:
-    """Whether other weights than the checkpoint were typed: ``checkpoints: auto`` of a file may stand beside them."""
-    others = ("Global.pretrained_model", "Arch.pretrained")
-    return not config.typed("Global.checkpoints") and any(config.get(key) and config.typed(key) for key in others)
-
-
-def require_start(config: Mapping, random_init: bool = False) -> Start | None:
+def require_start(weights: Weights, random_init: bool = False) -> Start | None:
     """Return the weights that a configuration names for an answer; None only where ``random_init`` is set.
 
     Raises:
         UserError: it names none.
     """
-    start = find_start(config)
+    start = find_start(weights)
     if start is None and not random_init:
         raise UserError(
             "no weights are named: the answers would be random",
@@ -121,16 +114,25 @@ def load_start(model: nn.Layer, start: Start, *, new_head: bool = False) -> Path
     return file
 
 
-def model_with_weights(config: Mapping, random_init: bool = False) -> nn.Layer:
-    """Build the config's network with the weights that it names, for answers: strictly, nothing starts anew.
+def network_for_answers(arch: Arch, start: Start | None) -> nn.Layer:
+    """Build a network with weights of :func:`require_start`: strictly, nothing starts anew.
+
+    Raises:
+        UserError, DamagedFileError, NumericsError: they do not fit.
+    """
+    model = create_model(arch.name, **arch.parameters)
+    if start is not None:
+        load_start(model, start)
+    return model
+
+
+def model_with_weights(config: Config, random_init: bool = False) -> nn.Layer:
+    """Build the config's network with the weights that it names, for answers.
 
     Raises:
         UserError: no weights are named and ``random_init`` is not set, or they do not fit.
     """
-    start = require_start(config, random_init)
+    start = require_start(config.weights, random_init)
     if config.typed("Global.device"):  # what a file says is where it was trained
-        set_device(config.get("Global.device"))
-    model = build_model(config["Arch"])
-    if start is not None:
-        load_start(model, start)
-    return model
+        set_device(config.run.device)
+    return network_for_answers(config.arch, start)

@@ -3,45 +3,31 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import paddle
-from paddle import nn
 
-from ppmobilenet.data.before import check_before_training
-from ppmobilenet.data.build import build_loader
-from ppmobilenet.data.classes import check_labels
-from ppmobilenet.data.loader import Batch, Loader
-from ppmobilenet.errors import NumericsError, Stopped, UserError
-from ppmobilenet.kernels import accelerate
-from ppmobilenet.models.zoo import build_model
+from ppmobilenet.config import Config
+from ppmobilenet.data.build import lists_of
+from ppmobilenet.data.dataset import Listed
+from ppmobilenet.data.loader import Batch
+from ppmobilenet.errors import NumericsError, Stopped
 from ppmobilenet.training import checkpoint
-from ppmobilenet.training.device import (
-    Precision,
-    images_of,
-    set_device,
-    share_statistics,
-    start_processes,
-    sum_over_processes,
-)
-from ppmobilenet.training.ema import ModelEma
-from ppmobilenet.training.evaluator import evaluate_model, line
-from ppmobilenet.training.feature_cache import cache_features
-from ppmobilenet.training.freezing import freeze, norms, train_mode
+from ppmobilenet.training.device import images_of, set_device, share_statistics, start_processes, sum_over_processes
+from ppmobilenet.training.evaluator import Ready, build_evaluator, line
+from ppmobilenet.training.freezing import train_mode
 from ppmobilenet.training.inputs import check_images
-from ppmobilenet.training.losses import Loss, build_loss
-from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
-from ppmobilenet.training.optim import Schedule, build_optimizer, build_schedule
+from ppmobilenet.training.metrics import TopkAcc, Totals
+from ppmobilenet.training.optim import build_optimizer
 from ppmobilenet.training.runfolder import Progress, Record, duration, logged, owned, timed
 from ppmobilenet.training.scalars import Scalars
+from ppmobilenet.training.setting import Setting, prepare, require_what_is_kept
 from ppmobilenet.training.start import Start, find_start, load_start
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.stopping import Stop, listening
@@ -49,42 +35,83 @@ from ppmobilenet.training.stopping import Stop, listening
 log = logging.getLogger("ppmobilenet")
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What a run is given and never changes; what does change is a :class:`TrainState`."""
+class Keeper:
+    """Hears of an epoch's steps; this one keeps nothing of them.
 
-    config: Mapping
-    folder: Path
-    rank: int
-    world: int
-    epochs: int
-    steps: int  # of an epoch
-    update_freq: int
-    loader: Loader
-    eval_loader: Loader | None
-    network: nn.Layer  # the state's model, or what follows its frozen part if the loaders give features
-    forward: nn.Layer  # the same, wrapped where there are more processes
-    resting: tuple[nn.Layer, ...]  # batch norms that keep their statistics
-    schedule: Schedule
-    loss: Loss
-    eval_loss: Loss
-    metric: TopkAcc
-    eval_metric: TopkAcc
-    precision: Precision
-    save_steps: int | None
+    Attributes:
+        asked: the number of a signal that asks to stop, or 0.
+    """
+
+    asked = 0
+
+    def begins(self, state: TrainState, batch: Batch) -> None:
+        """The first batch of an epoch."""
+
+    def step(self, state: TrainState, **figures) -> None:
+        """What is logged of a step."""
+
+    def may_change(self) -> None:
+        """Return when the weights may change."""
+
+    def changed(self, state: TrainState, asked: bool) -> None:
+        """The weights have changed; ``asked``: one of the processes was asked to stop."""
+
+
+class RunKeeper(Keeper):
+    """Keeps a run: checkpoints, tables, and the wish to stop."""
+
+    def __init__(self, setting: Setting, writer: checkpoint.Writer, stop: Stop, record: Record):
+        self._setting, self._writer, self._stop, self._record = setting, writer, stop, record
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes."""
-        return self.rank == 0
+    def asked(self) -> int:
+        return self._stop.number
+
+    def begins(self, state: TrainState, batch: Batch) -> None:
+        self._record.scalars.batch(batch, self._setting.loader.dataset.transform_ops, state.epoch, state.step)
+
+    def step(self, state: TrainState, **figures) -> None:
+        self._record.step(epoch=state.epoch + 1, step=state.step, **figures)
+
+    def may_change(self) -> None:
+        self._writer.settle()
+
+    def changed(self, state: TrainState, asked: bool) -> None:
+        self._writer.check()
+        if asked:
+            self._leave(state)
+        every, setting = self._setting.run.save_steps, self._setting
+        if every and state.update % every == 0 and state.step_in_epoch < setting.steps:
+            self.save(state, ["latest"], 0.0)
+
+    def save(self, state: TrainState, names: list[str], metric: float) -> None:
+        """Write a checkpoint."""
+        share_statistics(state.model, self._setting.world)
+        if self._setting.first:
+            self._writer.save(checkpoint.snapshot(state, metric, names))
+
+    def _leave(self, state: TrainState) -> None:
+        self.save(state, ["latest"], 0.0)
+        self._writer.wait()
+        name = signal.Signals(self._stop.number or signal.SIGTERM).name
+        log.info("stopped by %s after step %d", name, state.step)
+        raise Stopped(
+            f"stopped after step {state.step} (epoch {state.epoch + 1}); everything is saved in {self._setting.folder}",
+            hint="the same command with -o Global.checkpoints=auto goes on exactly there",
+            exit_code=self._stop.exit_code,
+        )
 
 
-def train(config: Mapping, *, random_init: bool = False) -> dict[str, float]:
+def train(
+    config: Config, *, random_init: bool = False, then: Callable[[Ready], None] | None = None
+) -> dict[str, float]:
     """Train what a config describes (``ppmobilenet train``).
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.
         random_init: train without weights what keeps something of them, frozen layers or batch norm's statistics.
+        then: receives, after the training and in the first process, the network with its best weights and what judges
+            it, where there is a validation list.
 
     Returns:
         The last evaluation, with ``best_metric``, ``best_epoch``, ``epochs`` and ``step``.
@@ -93,143 +120,51 @@ def train(config: Mapping, *, random_init: bool = False) -> dict[str, float]:
         UserError, DataError, DamagedFileError, NumericsError: what is wrong, and where.
         Stopped: by a signal; everything done is saved.
     """
-    device = set_device(config.get("Global.device"))
+    device = set_device(config.run.device)
     rank, world = start_processes()
-    folder = Path(config.get("Global.output_dir"))
-    with owned(folder) if rank == 0 else nullcontext(), logged(folder, rank), listening() as stop:
+    folder = Path(config.run.output_dir)
+    with owned(folder) if rank == 0 else nullcontext(), logged(folder, rank):
         log.info("training on %s, %d process%s, into %s", device, world, "es" * (world > 1), folder)
-        start = find_start(config, training=True)
-        _require_what_is_kept(config, start, random_init)
-        state, setting = _prepare(config, start, folder, device, rank, world)
+        lists, loaders = lists_of(config.train, config.eval), []
         try:
-            resumed = _resume(state, setting, start.checkpoint if start else None)
-            if rank == 0:
-                config.dump(folder / "config.yaml")  # not before: what cannot start leaves an earlier run's as it was
-            with checkpoint.Writer(folder, config.get("Global.keep_checkpoints")) as writer:
-                result = _with_rollback(state, setting, writer, stop, resumed)
+            with listening() as stop:
+                start = find_start(config.weights, training=True)
+                require_what_is_kept(config, start, random_init)
+                state, setting = prepare(config, start, lists, device, rank, world)
+                loaders = [setting.loader, *([setting.evaluator.loader] if setting.evaluator else [])]
+                resumed = _resume(state, setting, start.checkpoint if start else None)
+                if rank == 0:
+                    config.dump(folder / "config.yaml")  # not before: what cannot start leaves an earlier run's be
+                with checkpoint.Writer(folder, config.run.keep_checkpoints) as writer:
+                    result = _with_rollback(state, setting, writer, stop, resumed)
+            if then is not None and rank == 0:
+                ready = _ready(config, state, setting, lists)
+                loaders += [ready.evaluator.loader] if ready.evaluator else []
+                then(ready)
         finally:
-            setting.loader.close()
-            if setting.eval_loader is not None:
-                setting.eval_loader.close()
+            for loader in loaders:
+                loader.close()
     return result
 
 
-def _require_what_is_kept(config: Mapping, start: Start | None, random_init: bool) -> None:
-    """Refuse to keep what was never learned: frozen layers, or batch norm's statistics, without weights."""
-    keeps = next((key for key in ("Arch.freeze_norm", "Arch.freeze") if config.get(key)), None)
-    if keeps is None or start is not None or random_init:
-        return
-    what = "batch norm's statistics" if keeps == "Arch.freeze_norm" else "the frozen layers"
-    raise UserError(
-        f"{keeps} keeps {what} as they were learned before, and no weights are named: it would keep random numbers",
-        where=config.where(keeps),
-        hint="-o Global.pretrained_model=FILE, or -o Arch.pretrained=True for the published weights, "
-        f"or -o {keeps}=null to train all of it, or --random-init if random weights are what you want",
-    )
-
-
-def _prepare(
-    config: Mapping, start: Start | None, folder: Path, device: str, rank: int, world: int
-) -> tuple[TrainState, Setting]:
-    """Build everything that a run needs."""
-    seed = _seed(config, world, rank)
-    paddle.seed(seed)
-    model = build_model(config["Arch"])
-    if start is not None:
-        log.info("weights of %s (%s)", start.key, config.where(start.key))
-        load_start(model, start, new_head=True)
-    frozen = freeze(model, config.get("Arch.freeze"))
-    resting = norms(model) if config.get("Arch.freeze_norm") else frozen
-    if rank == 0:
-        check_labels(config)
-        check_before_training(config)
-    loader = build_loader(config, "Train", rank=rank, world_size=world, seed=seed, on_device=device != "cpu")
-    evaluating = config.get("Global.eval_during_train")
-    eval_loader = build_loader(config, "Eval", rank=rank, world_size=world) if evaluating else None
-    steps, update_freq = _steps(loader, config.get("Global.update_freq"), world)
-    epochs = config.get("Global.epochs")
-    global_batch = loader.batch_size * world * update_freq
-    schedule = build_schedule(config["Optimizer"]["lr"], epochs, steps // update_freq, global_batch)
-    optimizer = build_optimizer(config["Optimizer"], model, schedule)
-    precision = Precision(config.get("AMP"), device)
-    ema = ModelEma(model, config.get("EMA.decay") if config.get("EMA") else None)
-    if config.get("Arch.use_sync_bn"):
-        if device == "cpu":
-            log.info("Arch.use_sync_bn: Paddle has no such operator for CPUs; statistics are each process's own")
-        else:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if device == "cpu":
-        log.info("%s", accelerate(model, config.get("Global.cpu_kernels")).message)
-    model, optimizer = precision.decorate(model, optimizer)
-    network = model
-    if config.get("Arch.cache_features"):
-        views = config.get("DataLoader.Eval.dataset.transform_ops")
-        network, loader, eval_loader = cache_features(model, loader, eval_loader, folder, views)
-    if config.get("Global.to_static"):
-        if device == "cpu":
-            log.info("Global.to_static: a CPU gains nothing by it; computing eagerly")
-        else:
-            network = paddle.jit.to_static(network)
-    class_num = int(config.get("Arch.class_num"))
-    state = TrainState(model, optimizer, ema, precision.scaler, seed)
-    setting = Setting(
-        config=config,
-        folder=folder,
-        rank=rank,
-        world=world,
-        epochs=epochs,
-        steps=steps,
-        update_freq=update_freq,
-        loader=loader,
-        eval_loader=eval_loader,
-        network=network,
-        forward=paddle.DataParallel(network) if world > 1 else network,
-        resting=tuple(resting),
-        schedule=schedule,
-        loss=build_loss(
-            config.get("Loss.Train"), loader.dataset.samples.labels, int(config.get("Arch.class_num") or 0)
-        ),
-        eval_loss=build_loss(config.get("Loss.Eval")),
-        metric=build_metrics(config.get("Metric.Train"), class_num),
-        eval_metric=build_metrics(config.get("Metric.Eval"), class_num),
-        precision=precision,
-        save_steps=config.get("Global.save_steps"),
-    )
-    log.info(
-        "%d photos, %d steps an epoch, %d epochs; seed %d",
-        *(len(loader.dataset), steps, epochs, seed),
-    )
-    return state, setting
-
-
-def _seed(config: Mapping, world: int, rank: int) -> int:
-    """The run's seed: the config's, or one drawn by the first process for all."""
-    seed = config.get("Global.seed")
-    if seed is None:
-        drawn = int.from_bytes(os.urandom(4), "little") // 2 if rank == 0 else 0
-        seed = int(sum_over_processes(np.array([drawn], np.float64), world)[0])
-    return seed
-
-
-def _steps(loader: Loader, update_freq: int, world: int) -> tuple[int, int]:
-    """Steps of an epoch, equally many in every process, and steps that make one change of the weights."""
-    # the fewest of all processes: an unshuffled list need not divide evenly
-    all_steps = np.zeros(world)
-    all_steps[loader.rank] = len(loader)
-    steps = int(sum_over_processes(all_steps, world).min())
-    if steps < update_freq:
-        log.warning("Global.update_freq is %d, an epoch has only %d steps: using 1", update_freq, steps)
-        update_freq = 1
-    if steps == 0:
-        raise UserError(
-            "an epoch has no step", where="DataLoader.Train", hint="fewer processes or a smaller batch_size"
-        )
-    return steps // update_freq * update_freq, update_freq
+def _ready(config: Config, state: TrainState, setting: Setting, lists: Mapping[str, Listed]) -> Ready:
+    """Return the run's network with the best weights, the last where nothing was evaluated, and what judges it."""
+    best = setting.folder / ("best_model" if state.best_epoch else "latest")
+    start = Start("Global.pretrained_model", str(best), config.arch.name)
+    if setting.precision.level == "O2":
+        state.model.float()  # weights are read as they were saved
+    load_start(state.model, start)
+    if hasattr(setting.network.forward, "rollback"):
+        setting.network.forward.rollback()  # a compiled graph shows nobody its layers
+    network, evaluator = setting.network, setting.evaluator
+    if evaluator is None and config.eval and setting.world == 1:
+        network, evaluator = state.model, build_evaluator(config, setting.precision, lists.get("validation"))
+    return Ready(network, start, lists, evaluator if setting.world == 1 else None, state.model)
 
 
 def _resume(state: TrainState, setting: Setting, found: checkpoint.Found | None) -> bool:
     """Set the state to the checkpoint that ``Global.checkpoints`` names; return whether there was one."""
-    wanted = setting.config.get("Global.checkpoints")
+    wanted = setting.run.checkpoints
     if not wanted:
         if any(setting.folder.glob("*.manifest.json")):
             log.warning(
@@ -248,7 +183,7 @@ def _resume(state: TrainState, setting: Setting, found: checkpoint.Found | None)
     state.step_in_epoch = position // setting.update_freq * setting.update_freq
     state.step = state.epoch * setting.steps + state.step_in_epoch
     state.update = state.step // setting.update_freq
-    seed = setting.config.get("Global.seed")
+    seed = setting.run.seed
     if state.lr_scale != 1:
         log.warning("the rates are %g of those of the schedule, since NaN or infinity once", state.lr_scale)
     if seed not in (None, state.seed):
@@ -261,11 +196,11 @@ def _resume(state: TrainState, setting: Setting, found: checkpoint.Found | None)
         "resumed from %s: epoch %d, step %d, best metric %.5f of epoch %d",
         *(found, state.epoch + 1, state.step, state.best_metric, state.best_epoch),
     )
-    if state.epoch >= setting.epochs:
+    if state.epoch >= setting.run.epochs:
         log.warning(
             "nothing left to do: %d epochs are done and Global.epochs is %d. To go on: -o Global.epochs=%d, or more; "
             "to train anew: another Global.output_dir, or -o Global.checkpoints=null, which replaces this run",
-            *(state.epoch, setting.epochs, state.epoch + setting.epochs),
+            *(state.epoch, setting.run.epochs, state.epoch + setting.run.epochs),
         )
     return True
 
@@ -274,7 +209,7 @@ def _with_rollback(
     state: TrainState, setting: Setting, writer: checkpoint.Writer, stop: Stop, resumed: bool
 ) -> dict[str, float]:
     """Run all epochs; once, after NaN or infinity, go back to the last save at half the rate if that is wanted."""
-    wanted = setting.config.get("Global.on_nan") == "rollback"
+    wanted = setting.run.on_nan == "rollback"
     if wanted and not resumed and setting.first:
         writer.save(checkpoint.snapshot(state, 0.0, ()))  # something to go back to before the first epoch's end
     try:
@@ -285,12 +220,12 @@ def _with_rollback(
         if setting.first:
             writer.wait()
         sum_over_processes(np.zeros(1), setting.world)  # nobody reads before everything is written
-        found = checkpoint.find("auto", setting.folder, setting.config["Arch"]["name"])
+        found = checkpoint.find("auto", setting.folder, setting.name)
         if found is None:
             raise
         state.optimizer.clear_grad()
         # a new one: what this one remembers is spoilt, and there may be nothing saved to replace it with
-        optimizer = build_optimizer(setting.config["Optimizer"], state.model, setting.schedule)
+        optimizer = build_optimizer(setting.optimizer, state.model, setting.schedule)
         state.optimizer = setting.precision.decorate(state.model, optimizer)[1]
         checkpoint.restore(state, found)
         state.rollbacks, state.lr_scale = 1, state.lr_scale / 2
@@ -303,21 +238,23 @@ def _epochs(
     state: TrainState, setting: Setting, writer: checkpoint.Writer, stop: Stop, resumed: bool
 ) -> dict[str, float]:
     """Train, evaluate and save, from the epoch that the state stands in to the last."""
-    names = list(dict.fromkeys(["loss", *_names(setting.metric), *_names(setting.eval_metric)]))
+    run, evaluator = setting.run, setting.evaluator
+    names = list(dict.fromkeys(["loss", *_names(setting.metric), *(_names(evaluator.metric) if evaluator else ())]))
     folder = setting.folder if setting.first else None
-    scalars = Scalars(folder, setting.config.get("Global.use_visualdl"), setting.config.get("Global.use_tensorboard"))
+    scalars = Scalars(folder, run.use_visualdl, run.use_tensorboard)
     record = Record(folder, names, state.step if resumed else None, scalars)
+    keeper = RunKeeper(setting, writer, stop, record)
     result: dict[str, float] = {}
     try:
-        while state.epoch < setting.epochs:
+        while state.epoch < run.epochs:
             began = time.monotonic()
-            train_epoch(state, setting, writer, stop, record)
+            train_epoch(state, setting, keeper)
             state.epoch, state.step_in_epoch, state.photos_seen = state.epoch + 1, 0, 0
             means, state.totals = state.totals.means(), Totals()
             share_statistics(state.model, setting.world)
             result = _evaluate(state, setting)
             saved_as = ["latest", *_epoch_name(state.epoch, setting), *_best(state, result, setting)]
-            _save(state, setting, writer, saved_as, _judged(result, setting))
+            keeper.save(state, saved_as, _judged(result, setting))
             seconds = time.monotonic() - began
             record.epoch(
                 epoch=state.epoch,
@@ -328,9 +265,9 @@ def _epochs(
                 **{f"eval_{name}": f"{value:.6g}" for name, value in result.items() if name in names},
             )
             scalars.norms(state.model, state.step)
-            log.info("epoch %d/%d: %s, %s", state.epoch, setting.epochs, _said(means, result), duration(seconds))
+            log.info("epoch %d/%d: %s, %s", state.epoch, run.epochs, _said(means, result), duration(seconds))
         writer.wait()
-        scalars.result(setting.config, {"best_metric": state.best_metric, **result}, state.step)
+        scalars.result(setting.hyperparameters, {"best_metric": state.best_metric, **result}, state.step)
     finally:
         record.close()
     best = f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}" if state.best_epoch else "not evaluated"
@@ -344,7 +281,7 @@ def _epochs(
     }
 
 
-def train_epoch(state: TrainState, setting: Setting, writer: checkpoint.Writer, stop: Stop, record: Record) -> None:
+def train_epoch(state: TrainState, setting: Setting, keeper: Keeper) -> None:
     """Train one epoch, from the step that the state stands at to its end.
 
     Raises:
@@ -352,46 +289,38 @@ def train_epoch(state: TrainState, setting: Setting, writer: checkpoint.Writer, 
         Stopped: a signal asked for it; the state is saved.
     """
     train_mode(state.model, setting.resting)
-    setting.loader.set_epoch(state.epoch, state.step_in_epoch)
-    title = f"epoch {state.epoch + 1}/{setting.epochs}"
-    after = (setting.epochs - state.epoch - 1) * setting.steps
-    every = setting.config.get("Global.print_batch_step")
-    progress = Progress(title, setting.steps, state.step_in_epoch, every, setting.first, after)
-    for step, (waited, batch) in zip(range(state.step_in_epoch, setting.steps), timed(setting.loader)):
+    loader, run, network = setting.loader, setting.run, setting.precision.within(setting.forward)
+    loader.set_epoch(state.epoch, state.step_in_epoch)
+    title, after = f"epoch {state.epoch + 1}/{run.epochs}", (run.epochs - state.epoch - 1) * setting.steps
+    progress = Progress(title, setting.steps, state.step_in_epoch, run.print_batch_step, setting.first, after)
+    for step, (waited, batch) in zip(range(state.step_in_epoch, setting.steps), timed(loader)):
         if step == 0:
-            record.scalars.batch(batch, setting.loader.dataset.transform_ops, state.epoch, state.step)
+            keeper.begins(state, batch)
         check_images(setting.network, batch, "Train")
         rate = setting.schedule.at(state.update, state.lr_scale)
         _reseed(state, setting.rank)
-        labels = paddle.to_tensor(batch.labels)
         # gradients that are only added up need not travel yet
         adding = (state.step_in_epoch + 1) % setting.update_freq and setting.world > 1
         with setting.forward.no_sync() if adding else nullcontext():
-            with setting.precision.cast():
-                logits = setting.forward(images_of(batch))
-            loss = setting.loss(logits, labels)
+            loss, logits = setting.objective(network, images_of(batch), paddle.to_tensor(batch.labels))
             counts = setting.metric.count(logits.numpy(), batch.labels)
-            photos, mean, counts, asked = _together(setting, batch, float(loss), counts, stop)
+            photos, mean, counts, asked = _together(setting, batch, float(loss), counts, keeper.asked)
             _refuse_non_finite(mean, state, setting, batch, rate)
             state.scaler.scale(loss / setting.update_freq).backward()
         state.totals.add(photos, mean, counts)
         state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
-        state.photos_seen += setting.loader.batch_size * setting.world
+        state.photos_seen += loader.batch_size * setting.world
         speed = progress.step(photos, loss=mean, lr=rate)
-        if state.step % every == 0:
-            figures = {"lr": rate, "loss": mean, "images_per_second": f"{speed:.1f}", "data_wait": f"{waited:.4f}"}
-            record.step(epoch=state.epoch + 1, step=state.step, **figures)
+        if state.step % run.print_batch_step == 0:
+            keeper.step(state, lr=rate, loss=mean, images_per_second=f"{speed:.1f}", data_wait=f"{waited:.4f}")
         if state.step_in_epoch % setting.update_freq:
             continue
-        writer.settle()
+        keeper.may_change()
         _change_weights(state)
-        state.bad_samples = setting.loader.bad_samples
-        writer.check()
+        state.bad_samples = loader.bad_samples
         if asked:
             progress.close()
-            _stop(state, setting, writer, stop)
-        if setting.save_steps and state.update % setting.save_steps == 0 and state.step_in_epoch < setting.steps:
-            _save(state, setting, writer, ["latest"], 0.0)
+        keeper.changed(state, asked)
     progress.close()
 
 
@@ -403,10 +332,10 @@ def _reseed(state: TrainState, rank: int) -> None:
     random.seed(number)
 
 
-def _together(setting: Setting, batch: Batch, loss: float, counts: Mapping[str, int], stop: Stop):
+def _together(setting: Setting, batch: Batch, loss: float, counts: Mapping[str, int], asked: int):
     """Add up a step over all processes: (photos, mean loss, right answers, whether one was asked to stop)."""
     n = len(batch.labels)
-    mine = np.array([n, n * loss, stop.number, *counts.values()], np.float64)
+    mine = np.array([n, n * loss, asked, *counts.values()], np.float64)
     photos, total, asked, *right = sum_over_processes(mine, setting.world)
     return int(photos), float(total) / photos, {k: int(v) for k, v in zip(counts, right)}, bool(asked)
 
@@ -421,8 +350,7 @@ def _refuse_non_finite(loss: float, state: TrainState, setting: Setting, batch: 
     raise NumericsError(
         f"the loss is {loss} at step {state.step + 1} (epoch {state.epoch + 1}), learning rate {rate:.6g}; "
         f"the batch: {shown}",
-        hint="a lower Optimizer.lr.learning_rate, a longer warmup_epoch, or Global.on_nan=rollback; "
-        "the last checkpoint is good: Global.checkpoints=auto",
+        hint=setting.diverged,
     )
 
 
@@ -436,44 +364,19 @@ def _change_weights(state: TrainState) -> None:
     state.ema.update(state.model)
 
 
-def _stop(state: TrainState, setting: Setting, writer: checkpoint.Writer, stop: Stop) -> None:
-    _save(state, setting, writer, ["latest"], 0.0)
-    writer.wait()
-    log.info("stopped by %s after step %d", signal.Signals(stop.number or signal.SIGTERM).name, state.step)
-    raise Stopped(
-        f"stopped after step {state.step} (epoch {state.epoch + 1}); everything is saved in {setting.folder}",
-        hint="the same command with -o Global.checkpoints=auto goes on exactly there",
-        exit_code=stop.exit_code,
-    )
-
-
-def _save(state: TrainState, setting: Setting, writer: checkpoint.Writer, names: list[str], metric: float) -> None:
-    share_statistics(state.model, setting.world)
-    if setting.first:
-        writer.save(checkpoint.snapshot(state, metric, names))
-
-
 def _evaluate(state: TrainState, setting: Setting) -> dict[str, float]:
     """Evaluate if it is this epoch's turn: the average of the weights where there is one, for that is what is saved."""
-    config = setting.config
-    due = state.epoch % config.get("Global.eval_interval") == 0 and state.epoch >= config.get("Global.start_eval_epoch")
-    if setting.eval_loader is None or not due and state.epoch < setting.epochs:
+    run = setting.run
+    due = state.epoch % run.eval_interval == 0 and state.epoch >= run.start_eval_epoch
+    if setting.evaluator is None or not due and state.epoch < run.epochs:
         return {}
     with state.ema.applied(state.model):  # no save is under way: it came before the last change of the weights
-        return evaluate_model(
-            setting.network,
-            setting.eval_loader,
-            setting.eval_loss,
-            setting.eval_metric,
-            setting.precision,
-            setting.world,
-            setting.first,
-        )
+        return setting.evaluator(setting.network)
 
 
 def _judged(result: Mapping[str, float], setting: Setting) -> float:
     """The figure that decides which epoch is best: the first of the config's metrics."""
-    return result.get(f"top{setting.eval_metric.topk[0]}", 0.0)
+    return result[f"top{setting.evaluator.metric.topk[0]}"] if result else 0.0
 
 
 def _best(state: TrainState, result: Mapping[str, float], setting: Setting) -> list[str]:
@@ -485,7 +388,7 @@ def _best(state: TrainState, result: Mapping[str, float], setting: Setting) -> l
 
 
 def _epoch_name(epoch: int, setting: Setting) -> list[str]:
-    interval = setting.config.get("Global.save_interval")
+    interval = setting.run.save_interval
     return [f"epoch_{epoch}"] if interval > 0 and epoch % interval == 0 else []
 
 

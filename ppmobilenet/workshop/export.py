@@ -7,17 +7,17 @@ the package (``making``), its forms written from one table (``forms``) and prove
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 from paddle import nn
 
+from ppmobilenet.config import Config
 from ppmobilenet.data.build import build_loader
 from ppmobilenet.errors import UserError
 from ppmobilenet.field.package import open_package
-from ppmobilenet.telling import aloud, bar, log
+from ppmobilenet.telling import aloud, log
 from ppmobilenet.training.start import model_with_weights
 from ppmobilenet.workshop.forms import PADDLE_FORMS
 from ppmobilenet.workshop.from_config import calibration_tensors, listed_photos, package_spec, trained_accuracy
@@ -31,7 +31,7 @@ INT8_FORMS = ("pdmodel", "onnx", "lite-armv8")
 
 @aloud()
 def export(
-    config: Mapping,
+    config: Config,
     to: str | Sequence[str] = PADDLE_FORMS,
     output: str | Path | None = None,
     *,
@@ -74,7 +74,7 @@ def export(
 
 @aloud("stderr")
 def quantize(
-    config: Mapping,
+    config: Config,
     settings: Int8Settings,
     output: str | Path | None = None,
     to: str | Sequence[str] = INT8_FORMS,
@@ -97,18 +97,18 @@ def quantize(
     """
     spec = package_spec(config, to, with_board=with_board)
     network = model_with_weights(config)
-    samples = list(islice(listed_photos(config, "Eval"), limit))
+    samples = list(islice(listed_photos(config.eval), limit))
     spec.int8 = plan_int8(config, network, settings)
     folder = make_package(network, spec, _folder(config, output), lambda written: form_accuracies(written, samples))
     rows = open_package(folder).meta["accuracy"]
     return Int8Report(folder, settings.method, rows, spec.int8.errors, spec.int8.kept)
 
 
-def _folder(config: Mapping, output: str | Path | None) -> str | Path:
-    return output or config.get("Global.save_inference_dir") or "./inference"
+def _folder(config: Config, output: str | Path | None) -> str | Path:
+    return output or config.run.save_inference_dir
 
 
-def plan_int8(config: Mapping, network: nn.Layer, settings: Int8Settings) -> Plan:
+def plan_int8(config: Config, network: nn.Layer, settings: Int8Settings) -> Plan:
     """Calibrate and decide what becomes int8; with ``"qat"`` fine-tune another copy of the network too.
 
     Args:
@@ -125,14 +125,17 @@ def plan_int8(config: Mapping, network: nn.Layer, settings: Int8Settings) -> Pla
     return plan
 
 
-def _fine_tuned(config: Mapping, teacher: nn.Layer, plan: Plan) -> nn.Layer:
-    loader, epochs = build_loader(config, "Train"), plan.settings.epochs
-
-    def batches(epoch: int) -> Iterator[np.ndarray]:
-        loader.set_epoch(epoch)
-        for batch in bar(loader, f"epoch {epoch + 1}/{epochs}"):
-            yield batch.images
-
-    rate = plan.settings.learning_rate
-    student = model_with_weights(config)
-    return fine_tune(student, teacher, batches, epochs=epochs, learning_rate=rate, keep_float=plan.kept)
+def _fine_tuned(config: Config, teacher: nn.Layer, plan: Plan) -> nn.Layer:
+    student, settings = model_with_weights(config), plan.settings
+    loader = build_loader(config.train, config.arch.class_num)
+    try:
+        return fine_tune(
+            student,
+            teacher,
+            loader,
+            epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            keep_float=plan.kept,
+        )
+    finally:
+        loader.close()

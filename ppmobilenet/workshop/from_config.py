@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +11,10 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppmobilenet.data.classes import class_names
+from ppmobilenet.config import Config
+from ppmobilenet.config.parts import Source
+from ppmobilenet.data.build import lists_of
+from ppmobilenet.data.class_names import class_names
 from ppmobilenet.data.lists import read_list
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.field import infer
@@ -30,28 +33,24 @@ from ppmobilenet.workshop.making import PackageSpec
 from ppmobilenet.workshop.program import Deployed
 
 
-def package_spec(config: Mapping, to: str | Sequence[str], with_board: bool = False) -> PackageSpec:
+def package_spec(config: Config, to: str | Sequence[str], with_board: bool = False) -> PackageSpec:
     """Return what a config says of the package to be made of its network.
 
     Raises:
         UserError: an unknown form, labels that do not fit, or transforms that do not give ``Global.image_shape``.
     """
     ops = evaluation_ops(config)
-    spec = PackageSpec(config["Arch"]["name"], ops, (), to, with_board=with_board)
+    spec = PackageSpec(config.arch.name, ops, (), to, with_board=with_board)
     _check_image_shape(config, ops)
-    spec.labels = class_names(config, _class_num(config))
+    spec.labels = _labels(config)
     spec.photos = example_photos(config)
-    spec.softmax_inside = bool(config["Arch"].get("infer_add_softmax", True))
-    spec.topk = _topk(config)
+    spec.softmax_inside = config.arch.infer_add_softmax
+    spec.topk = config.infer.post.topk
     return spec
 
 
-def _class_num(config: Mapping) -> int:
-    return int(config["Arch"].get("class_num", 1000))
-
-
-def _topk(config: Mapping) -> int:
-    return int(config.get("Infer.PostProcess.topk") or 5)
+def _labels(config: Config) -> list[str]:
+    return class_names(config.labels, lists_of(config.train, config.eval), config.arch.class_num)
 
 
 def _as_function(network: nn.Layer) -> Model:
@@ -65,7 +64,7 @@ def _as_function(network: nn.Layer) -> Model:
     return run
 
 
-def trained_model(config: Mapping, package: Package) -> Model:
+def trained_model(config: Config, package: Package) -> Model:
     """Return the config's network as a function of a package's input: pixels, if normalisation is in the graph."""
     given, normalise = package.meta["input"], None
     if given["dtype"] == "uint8":
@@ -74,7 +73,7 @@ def trained_model(config: Mapping, package: Package) -> Model:
 
 
 def infer_job(
-    config: Mapping,
+    config: Config,
     source: str | None = None,
     infer_list: str | None = None,
     topk: int | None = None,
@@ -86,29 +85,27 @@ def infer_job(
     ``class_id_map_file``). The preprocessing is that of ``DataLoader.Eval``, with which the accuracy was measured;
     where ``Infer.transforms`` says otherwise, that is said.
     """
-    source = source or config.get("Infer.infer_imgs")
+    given = config.infer
+    source = source or given.infer_imgs
     if not source:
         raise UserError(
             "which photos?", where="Infer.infer_imgs", hint="-o Infer.infer_imgs=photo.jpg, or -i photo.jpg"
         )
-    photos = list_photos(source, infer_list or config.get("Infer.infer_list"))
+    photos = list_photos(source, infer_list or given.infer_list)
     ops = evaluation_ops(config)
-    own = config.get("Infer.transforms")
-    if own and spell_out(deployment_ops(own)) != spell_out(ops):
+    if given.transforms and spell_out(deployment_ops(given.transforms)) != spell_out(ops):
         tell("note: Infer.transforms differ from those of DataLoader.Eval; the latter are used, as in evaluation")
     network = model_with_weights(config, random_init)
-    classifier = Classifier(
-        ops, _as_function(network), class_names(config, _class_num(config)), topk=topk or _topk(config)
-    )
-    save = config.get("Infer.save_dir")
+    classifier = Classifier(ops, _as_function(network), _labels(config), topk=topk or given.post.topk)
+    save = given.save_dir
     if save and Path(save).suffix not in infer.SAVED_AS:
         save = save.rstrip("/") + ".json"  # PaddleClas takes save_dir for a file's name
-    return infer.Job(classifier, photos, int(config.get("Infer.batch_size") or 1), save)
+    return infer.Job(classifier, photos, given.batch_size, save)
 
 
-def trained_accuracy(config: Mapping) -> list[dict]:
+def trained_accuracy(config: Config) -> list[dict]:
     """Return the accuracy that training measured, from the ``.pdstates`` beside the weights, if it is there."""
-    start = find_start(config)
+    start = find_start(config.weights)
     path = start.file().with_suffix(".pdstates") if start is not None else None
     states = read_pickle(path) if path is not None and path.is_file() else None
     if not isinstance(states, dict) or not states.get("metric", 0) > 0:
@@ -117,35 +114,34 @@ def trained_accuracy(config: Mapping) -> list[dict]:
     return [{**row, "source": "evaluation during training"}]
 
 
-def evaluation_ops(config: Mapping) -> list[dict]:
+def evaluation_ops(config: Config) -> list[dict]:
     """Return the Eval transforms as a predictor applies them. They, not ``Infer.transforms``, are what was measured."""
-    return deployment_ops(config["DataLoader"]["Eval"]["dataset"]["transform_ops"])
+    return deployment_ops(config.eval.dataset.transform_ops)
 
 
-def listed_photos(config: Mapping, mode: str) -> Sequence[tuple[str, int]]:
+def listed_photos(source: Source) -> Sequence[tuple[str, int]]:
     """Return (path, label) of each photo of a data set's list.
 
     Raises:
         DataError: there is no list.
     """
-    dataset = config["DataLoader"][mode]["dataset"]
-    listed = dataset.get("cls_label_path")
+    dataset, listed = source.dataset, source.dataset.cls_label_path
     if not listed or not Path(listed).is_file():
         raise DataError(
             f"the list {listed!r} does not exist",
-            where=f"DataLoader.{mode}.dataset.cls_label_path",
+            where=f"{source.at}.dataset.cls_label_path",
             hint="int8 needs photos: set the data set's paths with -o"
-            + (", or give --images DIR to calibrate on" if mode == "Train" else ""),
+            + (", or give --images DIR to calibrate on" if source.mode == "Train" else ""),
         )
-    return read_list(listed, dataset.get("image_root") or "", delimiter=dataset.get("delimiter"), check_files=False)
+    return read_list(listed, dataset.image_root or "", delimiter=dataset.delimiter, check_files=False)
 
 
-def calibration_tensors(config: Mapping, count: int = 64, images: str | None = None) -> np.ndarray:
+def calibration_tensors(config: Config, count: int = 64, images: str | None = None) -> np.ndarray:
     """Return preprocessed photos ``[N, 3, H, W]``: evenly spaced over the training list (or a folder).
 
     They go through the evaluation transforms, as photos will on the board.
     """
-    paths = list_photos(images) if images else [path for path, _ in listed_photos(config, "Train")]
+    paths = list_photos(images) if images else [path for path, _ in listed_photos(config.train)]
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
     transform = build(evaluation_ops(config))
     with ThreadPoolExecutor(usable_cores()) as pool:
@@ -153,22 +149,21 @@ def calibration_tensors(config: Mapping, count: int = 64, images: str | None = N
         return np.stack(list(bar(made, "calibration photos", len(chosen))))
 
 
-def example_photos(config: Mapping, count: int = 4) -> list[bytes]:
+def example_photos(config: Config, count: int = 4) -> list[bytes]:
     """Return a few real photos of the config: from the evaluation list, else from ``Infer.infer_imgs``."""
-    dataset = config["DataLoader"]["Eval"]["dataset"]
+    dataset, photos = config.eval.dataset, config.infer.infer_imgs
     paths: Iterable[str] = ()
-    listed, root = dataset.get("cls_label_path"), dataset.get("image_root")
-    if listed and Path(listed).is_file() and root:
-        samples = read_list(listed, root, delimiter=dataset.get("delimiter"), check_files=False)
+    if dataset.cls_label_path and Path(dataset.cls_label_path).is_file() and dataset.image_root:
+        samples = read_list(dataset.cls_label_path, dataset.image_root, delimiter=dataset.delimiter, check_files=False)
         paths = (sample[0] for sample in samples)
-    elif config.get("Infer.infer_imgs") and Path(config.get("Infer.infer_imgs")).exists():
-        paths = list_photos(config.get("Infer.infer_imgs"))
+    elif photos and Path(photos).exists():
+        paths = list_photos(photos)
     return [Path(path).read_bytes() for path in itertools.islice(filter(lambda p: Path(p).is_file(), paths), count)]
 
 
-def _check_image_shape(config: Mapping, ops: Ops) -> None:
+def _check_image_shape(config: Config, ops: Ops) -> None:
     """Refuse a ``Global.image_shape`` that is not what the transforms make."""
-    declared = config.get("Global.image_shape")
+    declared = config.run.image_shape
     if not declared:
         return
     shape = list(build(ops)(synthetic_photo()).shape)

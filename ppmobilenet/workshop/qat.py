@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 from paddle.quantization.imperative.qat import ImperativeQuantAware
 
-from ppmobilenet.errors import NumericsError
+from ppmobilenet.config import parts
+from ppmobilenet.data.loader import Loader
 from ppmobilenet.telling import log
+from ppmobilenet.training.device import Precision
+from ppmobilenet.training.ema import ModelEma
+from ppmobilenet.training.freezing import norms
+from ppmobilenet.training.metrics import TopkAcc, Totals
+from ppmobilenet.training.objective import AgreeWith, Objective
+from ppmobilenet.training.optim import build_optimizer, build_schedule
+from ppmobilenet.training.setting import Setting
+from ppmobilenet.training.state import TrainState
+from ppmobilenet.training.trainer import Keeper, train_epoch
 from ppmobilenet.workshop.int8_plan import quantizable_layers
 from ppmobilenet.workshop.program import legacy_program
 from ppmobilenet.workshop.quantizers import clearly_float, quiet
@@ -49,7 +57,7 @@ def finished(network: nn.Layer, keep_float: Iterable[str] = ()) -> nn.Layer:
 def fine_tune(
     network: nn.Layer,
     teacher: nn.Layer,
-    batches: Callable[[int], Iterable[np.ndarray]],
+    loader: Loader,
     *,
     epochs: int = 2,
     learning_rate: float = 1e-4,
@@ -57,13 +65,13 @@ def fine_tune(
 ) -> nn.Layer:
     """Train a network with int8 rounding in its forward pass to answer as the float one does.
 
-    The loss is the cross-entropy to the teacher's probabilities: agreement with the float model is what is wanted, and
-    no labels are needed. Batch norm keeps its statistics (they are folded into the int8 weights later).
+    It is trained like any other network, with the objective :class:`AgreeWith` the float one: no labels are needed.
+    Batch norm keeps its statistics (they are folded into the int8 weights later).
 
     Args:
         network: the float network; changed in place and returned.
         teacher: another copy of it.
-        batches: ``batches(epoch)`` gives training input ``[N, 3, H, W]``.
+        loader: of training photos.
         epochs: passes.
         learning_rate: at the start; falls to zero along a cosine.
         keep_float: names of layers that stay float.
@@ -71,35 +79,41 @@ def fine_tune(
     keep_float = list(keep_float)
     network = fake_quantized(network, keep_float)
     teacher.eval()
-    steps, step = None, 0
-    optimizer = paddle.optimizer.Momentum(learning_rate, 0.9, parameters=network.parameters())
-    for epoch in range(epochs):
-        network.train()
-        for layer in network.sublayers():
-            if isinstance(layer, nn.BatchNorm2D):
-                layer.eval()
-        losses, agreed, seen = [], 0, 0
-        for images in batches(epoch):
-            x = paddle.to_tensor(images)
-            with paddle.no_grad():
-                wanted = teacher(x)
-            got = network(x)
-            loss = F.cross_entropy(got, F.softmax(wanted), soft_label=True)
-            if not np.isfinite(float(loss)):
-                raise NumericsError("the loss of quantization-aware training is not finite", hint="a lower --lr")
-            loss.backward()
-            if steps:
-                optimizer.set_lr(learning_rate * 0.5 * (1 + np.cos(np.pi * min(1.0, step / steps))))
-            optimizer.step()
-            optimizer.clear_grad()
-            step += 1
-            losses.append(float(loss))
-            agreed += int((got.argmax(axis=1) == wanted.argmax(axis=1)).sum())
-            seen += len(images)
-        steps = steps or len(losses) * epochs
-        told = f"loss {np.mean(losses):.4f}, agrees with float {agreed / seen:.1%}"
-        log.info("QAT epoch %d/%d: %s", epoch + 1, epochs, told)
+    agree = AgreeWith(teacher)
+    state, setting = _run(network, loader, agree, epochs, learning_rate)
+    while state.epoch < epochs:
+        train_epoch(state, setting, Keeper())
+        loss, state.totals = state.totals.means()["loss"], Totals()
+        state.epoch, state.step_in_epoch = state.epoch + 1, 0
+        told = f"loss {loss:.4f}, agrees with float {agree.agreement():.1%}"
+        log.info("QAT epoch %d/%d: %s", state.epoch, epochs, told)
     return finished(network, keep_float)
+
+
+def _run(
+    network: nn.Layer, loader: Loader, objective: Objective, epochs: int, learning_rate: float
+) -> tuple[TrainState, Setting]:
+    schedule = build_schedule(
+        parts.Schedule.of({"name": "Cosine", "learning_rate": learning_rate}), epochs, len(loader), loader.batch_size
+    )
+    optimizer = build_optimizer(parts.Optimizer.of({"name": "Momentum", "momentum": 0.9}), network, schedule)
+    precision = Precision(parts.Amp(), "cpu")
+    setting = Setting(
+        name="",
+        run=parts.Run(epochs=epochs),
+        steps=len(loader),
+        update_freq=1,
+        loader=loader,
+        network=network,
+        forward=network,
+        resting=tuple(norms(network)),
+        schedule=schedule,
+        objective=objective,
+        metric=TopkAcc(1),
+        precision=precision,
+        diverged="a lower --lr",
+    )
+    return TrainState(network, optimizer, ModelEma(network, None), precision.scaler, seed=0), setting
 
 
 def save_trained(layer: nn.Layer, network: nn.Layer, out: Path, shape: Sequence, dtype: str) -> None:

@@ -33,11 +33,11 @@ def test_a_typed_rate_is_the_rate_whatever_the_batch(repo, tmp_path):
     assert len(config.notes) == 2 and "base_batch_size=256 would" in config.notes[1]
     config.dump(tmp_path / "effective.yaml")
     for kept in (config, load_config(tmp_path / "effective.yaml")):
-        schedule = build_schedule(kept["Optimizer"]["lr"], 120, 10, 64)
+        schedule = build_schedule(kept.optimizer.lr, 120, 10, 64)
         assert [schedule.at(epoch * 10) for epoch in (0, 30, 60)] == pytest.approx([1e-3, 1e-4, 1e-5])
     both = [f"{LR}.learning_rate=0.001", f"{LR}.base_batch_size=256"]
     scaled = load_config(repo / "configs/ImageNet/MobileNetV1/MobileNetV1.yaml", both)
-    assert build_schedule(scaled["Optimizer"]["lr"], 120, 10, 64).at(0) == pytest.approx(0.00025)
+    assert build_schedule(scaled.optimizer.lr, 120, 10, 64).at(0) == pytest.approx(0.00025)
 
 
 def test_typed_values_are_not_scaled_either(load):

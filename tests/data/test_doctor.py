@@ -16,7 +16,7 @@ import pytest
 
 from ppmobilenet.cli import main
 from ppmobilenet.data import doctor, findings
-from ppmobilenet.data.dataset import ImageNetDataset
+from ppmobilenet.data.dataset import ImageNetDataset, Listed
 from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler
@@ -48,6 +48,10 @@ def photos(tmp_path) -> Path:
     return tmp_path
 
 
+def examine(lists: dict, root: Path, **asked) -> doctor.Diagnosis:
+    return doctor.examine({name: Listed(path, root) for name, path in lists.items()}, **asked)
+
+
 def listed(root: Path, name: str = "train.txt", extra: str | bytes = "") -> Path:
     lines = "".join(f"class{c}/{i}.jpg {c}\n" for c in range(3) for i in range(4))
     path = root / name
@@ -63,7 +67,7 @@ def kinds(diagnosis) -> dict[str, list[str]]:
 
 
 def test_a_good_set_is_clean(photos):
-    diagnosis = doctor.examine({"train": listed(photos)}, photos, class_num=3)
+    diagnosis = examine({"train": listed(photos)}, photos, class_num=3)
     assert not diagnosis.findings
     facts = diagnosis.facts["train"]
     assert facts["photos"] == 12 and facts["classes"] == 3 and facts["median_size"] == [64, 64]
@@ -92,7 +96,7 @@ LINES = {
 @pytest.mark.parametrize("line", LINES)
 def test_bad_lines(photos, line):
     kind, words = LINES[line]
-    diagnosis = doctor.examine({"train": listed(photos, extra=line + "\n")}, photos, class_num=3)
+    diagnosis = examine({"train": listed(photos, extra=line + "\n")}, photos, class_num=3)
     (found,) = [f for f in diagnosis.findings if f.kind == kind]
     assert found.where == f"{photos}/train.txt:13"
     assert re.search(words, found.message)
@@ -101,7 +105,7 @@ def test_bad_lines(photos, line):
 def test_harmless_forms_are_no_findings(photos):
     text = listed(photos).read_text()
     (photos / "train.txt").write_bytes(("\ufeff" + text.replace(" ", "\t").replace("\n", "\r\n") + "\r\n\r\n").encode())
-    assert not doctor.examine({"train": photos / "train.txt"}, photos, class_num=3).findings
+    assert not examine({"train": photos / "train.txt"}, photos, class_num=3).findings
 
 
 def test_whole_lists(photos):
@@ -113,18 +117,18 @@ def test_whole_lists(photos):
         (photos / "none.txt", "does not exist"),
         (photos / "class0", "a folder, not a list"),
     ):
-        diagnosis = doctor.examine({"train": path}, photos)
+        diagnosis = examine({"train": path}, photos)
         assert words in kinds(diagnosis)["list"][0] and diagnosis.errors == 1
     (photos / "one.txt").write_text("class0/0.jpg 5\n")
-    found = kinds(doctor.examine({"train": photos / "one.txt"}, photos))
+    found = kinds(examine({"train": photos / "one.txt"}, photos))
     assert "one label" in found["class balance"][0] and "0, 1, 2, 3, 4" in found["label gap"][0]
     (photos / "val.txt").write_text("class0/0.jpg 0\nclass1/1.jpg 7\n")
-    found = kinds(doctor.examine({"train": listed(photos), "validation": photos / "val.txt"}, photos))
+    found = kinds(examine({"train": listed(photos), "validation": photos / "val.txt"}, photos))
     assert "val.txt:2: no photo of the training list has the label 7" in found["unseen label"][0]
     assert "train.txt:1" in found["in train and validation"][0]
     big = "".join(f"class0/0.jpg 0\nclass1/{i % 4}.jpg 1\n" for i in range(1))
     (photos / "far.txt").write_text(big + "class2/0.jpg 2000000000\n")
-    assert "label 2, 3, 4" in kinds(doctor.examine({"train": photos / "far.txt"}, photos, photos=False))["label gap"][0]
+    assert "label 2, 3, 4" in kinds(examine({"train": photos / "far.txt"}, photos, photos=False))["label gap"][0]
 
 
 def test_names(photos):
@@ -133,7 +137,7 @@ def test_names(photos):
         (photos / name).write_bytes(data(scene(len(name))))
     names = [nfd, "a=b #'c'.jpg", "con.jpg", "a:b.jpg", "UP.jpg", "up.jpg", "x" * 230 + ".jpg"]
     path = listed(photos, extra="".join(f"{name} 0\n" for name in names))
-    found = kinds(doctor.examine({"train": path}, photos, photos=False))
+    found = kinds(examine({"train": path}, photos, photos=False))
     assert set(found) == {"unsafe name"}
     lines = [int(text.split("train.txt:")[1].split(":")[0]) for text in found["unsafe name"]]
     assert lines == [13, 15, 16, 18, 19]
@@ -168,7 +172,7 @@ def bad_photos(root: Path) -> dict[str, str]:
 def test_bad_photos(photos, pipeline, caplog):
     words = bad_photos(photos)
     path = listed(photos, extra="".join(f"{name} 0\n" for name in words))
-    found = kinds(doctor.examine({"train": path}, photos))["unreadable"]
+    found = kinds(examine({"train": path}, photos))["unreadable"]
     assert len(found) == len(words)
     for line, (name, said) in enumerate(words.items(), 13):
         (text,) = [f for f in found if f.startswith(f"{path}:{line}:")]
@@ -246,7 +250,7 @@ def test_exif_rotation_is_counted(photos):
         (photos / name).write_bytes(data(scene(5)[:40], kind, exif=exif))
         facts = look(str(photos / name))
         assert facts.orientation == 6 and facts.kind == kind, name
-    diagnosis = doctor.examine({"train": listed(photos, extra="turned.jpg 0\n")}, photos)
+    diagnosis = examine({"train": listed(photos, extra="turned.jpg 0\n")}, photos)
     assert diagnosis.facts["train"]["kinds"]["EXIF rotation 6"] == 1
 
 
@@ -264,11 +268,11 @@ def test_duplicates(photos):
     (photos / "smaller.jpg").write_bytes(data(cv2.resize(original, (90, 90)), quality=70))
     path = listed(photos, extra="first.jpg 0\n")
     (photos / "val.txt").write_text("copy.jpg 1\nsmaller.jpg 0\n")
-    found = kinds(doctor.examine({"train": path, "validation": photos / "val.txt"}, photos))
+    found = kinds(examine({"train": path, "validation": photos / "val.txt"}, photos))
     assert "val.txt:1" in found["label conflict"][0] and "has label 0, not 1" in found["label conflict"][0]
     assert any("val.txt:2" in text and "nearly the same" in text for text in found["in train and validation"])
     (photos / "both.txt").write_text("first.jpg 0\ncopy.jpg 0\nsmaller.jpg 0\n")
-    found = kinds(doctor.examine({"train": photos / "both.txt"}, photos))
+    found = kinds(examine({"train": photos / "both.txt"}, photos))
     assert "both.txt:2" in found["exact duplicate"][0] and "both.txt:3" in found["near duplicate"][0]
 
 
@@ -287,19 +291,19 @@ def test_fixed_lists_share_no_photo_and_contradict_nowhere(photos):
     val = photos / "val.txt"
     val.write_text("leak.jpg 0\nleak copy.jpg 0\nseen.jpg 2\nclass1/0.jpg 1\n")
     lists = {"train": train, "validation": val}
-    findings.write_fixed(doctor.examine(lists, photos), photos / "out")
+    findings.write_fixed(examine(lists, photos), photos / "out")
     lists = {name: photos / "out" / path.name for name, path in lists.items()}
     names = {name: [line.rsplit(" ", 1)[0] for line in path.read_text().splitlines()] for name, path in lists.items()}
     assert names["validation"] == ["leak.jpg", "leak copy.jpg", "seen.jpg", "class1/0.jpg"]
     left = [f"class{c}/{i}.jpg" for c in range(3) for i in range(4) if (c, i) not in ((0, 0), (1, 0))]
     assert names["train"] == [*left, "equal.jpg"]
-    again = doctor.examine(lists, photos)
+    again = examine(lists, photos)
     assert not again.errors and set(again.counts) <= {"exact duplicate"}
 
 
 def test_the_list_part_finds_the_same_path_in_both_lists(photos):
     (photos / "val.txt").write_text("./class0/1.jpg 0\nclass2/3.jpg 1\n")
-    diagnosis = doctor.examine({"train": listed(photos), "validation": photos / "val.txt"}, photos, photos=False)
+    diagnosis = examine({"train": listed(photos), "validation": photos / "val.txt"}, photos, photos=False)
     found = kinds(diagnosis)
     assert "val.txt:1" in found["in train and validation"][0] and "train.txt:2" in found["in train and validation"][0]
     assert "val.txt:2" in found["label conflict"][0]
@@ -384,7 +388,7 @@ def test_long_lists_take_seconds(photos):
     path = photos / "long.txt"
     path.write_text("".join(f"class{i % 3}/{i % 4}.jpg {i % 3}\n" for i in range(100_000)))
     start = time.process_time()
-    diagnosis = doctor.examine({"train": path}, photos, photos=False)
+    diagnosis = examine({"train": path}, photos, photos=False)
     assert time.process_time() - start < 10
     assert diagnosis.counts["repeated line"] == 100_000 - 12 and len(diagnosis.findings) <= findings.KEPT + 5
 
@@ -479,7 +483,7 @@ def test_fix_keeps_lists_of_one_name_apart_and_replaces_nothing(photos):
         lists[name] = photos / name / "list.txt"
         lists[name].parent.mkdir()
         lists[name].write_text(listed(photos).read_text())
-    diagnosis = doctor.examine({"train": lists["train"]}, photos)
+    diagnosis = examine({"train": lists["train"]}, photos)
     diagnosis.dropped[str(lists["validation"])] = {1}
     written = findings.write_fixed(diagnosis, photos / "out")
     assert [path.name for path in written] == ["train_list.txt", "validation_list.txt"]
@@ -498,10 +502,10 @@ def test_fix_never_takes_a_class_out_of_training(photos, read_photos):
     (photos / "t.txt").write_text("\n".join([line for line in lines if not line.endswith(" 1")] + one_class[:1]) + "\n")
     (photos / "v.txt").write_text("\n".join([*one_class[:1], *lines[:1]]) + "\n")
     lists = {"train": photos / "t.txt", "validation": photos / "v.txt"}
-    train, validation = findings.write_fixed(doctor.examine(lists, photos, photos=read_photos), photos / "out")
+    train, validation = findings.write_fixed(examine(lists, photos, photos=read_photos), photos / "out")
     assert one_class[0] in train.read_text().splitlines() and one_class[0] not in validation.read_text()
     assert lines[0] not in train.read_text().splitlines() and lines[0] in validation.read_text()
-    again = doctor.examine({"train": train, "validation": validation}, photos, photos=read_photos)
+    again = examine({"train": train, "validation": validation}, photos, photos=read_photos)
     assert not again.errors and "in train and validation" not in again.counts
 
 
@@ -512,7 +516,7 @@ def test_a_jpeg_that_is_damaged_inside_is_told(photos):
     (photos / "good.jpg").write_bytes(data)
     data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
     (photos / "bad.jpg").write_bytes(data)
-    found = kinds(doctor.examine({"train": listed(photos, extra="good.jpg 0\nbad.jpg 0\n")}, photos))["odd photo"]
+    found = kinds(examine({"train": listed(photos, extra="good.jpg 0\nbad.jpg 0\n")}, photos))["odd photo"]
     assert any("bad.jpg: damaged inside" in message for message in found)
     assert not any("good.jpg: damaged" in message for message in found)
 

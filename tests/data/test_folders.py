@@ -11,7 +11,7 @@ import pytest
 
 from ppmobilenet.cli import main
 from ppmobilenet.data import doctor
-from ppmobilenet.data.dataset import scan_folders
+from ppmobilenet.data.dataset import Listed, scan_folders
 from ppmobilenet.data.split import split_folder
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.names import find_photos, list_photos, photo_suffixes
@@ -55,7 +55,7 @@ def test_what_is_no_photo_is_counted_and_said(tmp_path, caplog, capsys):
     assert find_photos(tmp_path).left_out["hidden"] == 5
     assert main(["split-dataset", str(tmp_path), "-o", str(tmp_path / "l")]) == 0
     assert "2 .heic" in capsys.readouterr().out
-    found = [f.message for f in doctor.examine({"train": None}, tmp_path).findings if f.kind == "left out"]
+    found = [f.message for f in doctor.examine({"train": Listed(None, tmp_path)}).findings if f.kind == "left out"]
     assert len(found) == 1 and "2 .heic" in found[0]
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/1.heic").write_bytes(b"x")

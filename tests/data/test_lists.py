@@ -11,8 +11,9 @@ import pytest
 
 from ppmobilenet.config import load_config
 from ppmobilenet.data import doctor
-from ppmobilenet.data.build import build_dataset
+from ppmobilenet.data.build import build_dataset, lists_of
 from ppmobilenet.data.cache import DecodedCache, build_cache
+from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.lists import read_list, scan_list
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError
@@ -68,11 +69,15 @@ def test_validation_is_numbered_as_training_is(photos):
     (photos / "v.txt").write_text("2.png 7\n3.png 7\n")
     (photos / "c.yaml").write_text(CONFIG.format(root=photos).replace("name: Constant", "name: ConstLR"))
     config = load_config(photos / "c.yaml")
-    assert build_dataset(config, "Train").samples.labels.tolist() == [0, 1]
-    assert build_dataset(config, "Eval").samples.labels.tolist() == [1, 1]
+
+    def built(name, source):
+        return build_dataset(source.dataset, config.arch.class_num, lists_of(config.train, config.eval)[name])
+
+    assert built("train", config.train).samples.labels.tolist() == [0, 1]
+    assert built("validation", config.eval).samples.labels.tolist() == [1, 1]
     (photos / "v.txt").write_text("2.png 7\n3.png 5\n")
     with pytest.raises(DataError, match=r"v.txt:2.* label 5"):
-        build_dataset(config, "Eval")
+        built("validation", config.eval)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +122,7 @@ def test_more_classes_than_the_network_say_what_to_type(photos, labels, words):
     (photos / "l.txt").write_text("".join(f"{i}.png {label}\n" for i, label in enumerate(labels)))
     with pytest.raises(DataError, match=f"(?s)l.txt:.* is not below class_num 2.*{words}"):
         read_list(photos / "l.txt", photos, class_num=2)
-    found = [f.message for f in doctor.examine({"train": photos / "l.txt"}, photos, class_num=2).findings]
+    found = [f.message for f in doctor.examine({"train": Listed(photos / "l.txt", photos)}, class_num=2).findings]
     assert re.search(words, found[0])
 
 

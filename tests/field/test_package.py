@@ -16,7 +16,8 @@ import yaml
 
 from ppmobilenet import files
 from ppmobilenet.config import load_config
-from ppmobilenet.data.classes import check_labels, class_names
+from ppmobilenet.data.build import lists_of
+from ppmobilenet.data.class_names import check_labels, class_names
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.field import inference_yml, package
 from ppmobilenet.field.preprocessing import deployment_ops, spell_out
@@ -360,12 +361,13 @@ def test_a_training_looks_at_the_label_list_first(repo, tmp_path, text, words):
         (tmp_path / "label_list.txt").write_text(text)
     overrides = ["Arch.class_num=2", f"Infer.PostProcess.class_id_map_file={tmp_path}/label_list.txt"]
     config = load_config(repo / "configs/quick_start/MobileNetV2_finetune.yaml", overrides)
+    told = config.labels, lists_of(config.train, config.eval), 2
     if words is None:
-        check_labels(config)
-        assert class_names(config, 2) == ["cat", "dog"]
+        check_labels(*told)
+        assert class_names(*told) == ["cat", "dog"]
         return
     with pytest.raises(UserError) as caught:
-        check_labels(config)
+        check_labels(*told)
     assert re.search(f"(?s){words}", str(caught.value))
 
 

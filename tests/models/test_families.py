@@ -269,7 +269,6 @@ def test_what_cannot_be_computed_is_left_out_by_name(data, tmp_path, monkeypatch
         raise UserError("no map of this network")
 
     monkeypatch.setattr(cam, "class_activation", no_map)
-    monkeypatch.setattr(gather, "build_model", lambda arch: create_model(arch["name"], class_num=CLASSES))
     content = gather.from_run(folder, load_config(config))
     assert content.left_out == {"where it looked": "no map of this network"} and content.cost["madds"] > 0
     page = gather.report.write(content, folder / "again").read_text()

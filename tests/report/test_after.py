@@ -13,9 +13,13 @@ import pytest
 
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
-from ppmobilenet.data.classes import class_names
+from ppmobilenet.data import dataset
+from ppmobilenet.data.build import lists_of
+from ppmobilenet.data.class_names import class_names
 from ppmobilenet.errors import UserError
+from ppmobilenet.models.network import Network
 from ppmobilenet.report.predictions import FILE_NAME, Predictions
+from ppmobilenet.training.scalars import HYPERPARAMETERS
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +50,34 @@ BOARDS = [name for name in ("visualdl", "tensorboardX") if importlib.util.find_s
 
 
 @pytest.fixture(scope="module")
-def run(words):
+def counts():
+    """How often the photos' folder was looked through, and networks were built, in the run below."""
+    return {"lists": 0, "networks": 0}
+
+
+@pytest.fixture(scope="module")
+def run(words, counts):
     asked = [f"Global.use_{name.lower().rstrip('x')}=True" for name in BOARDS]
-    assert main(["train", *words, "--random-init", *(word for text in asked for word in ("-o", text))]) == 0
+    find, initialize = dataset.find_photos, Network.__init__
+
+    def found(*args):
+        counts["lists"] += 1
+        return find(*args)
+
+    def built(*args, **kwargs):
+        counts["networks"] += 1
+        initialize(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dataset, "find_photos", found)
+        patch.setattr(Network, "__init__", built)
+        assert main(["train", *words, "--random-init", *(word for text in asked for word in ("-o", text))]) == 0
     return next(word.partition("=")[2] for word in words if word.startswith("Global.output_dir"))
+
+
+def test_a_run_reads_each_list_and_builds_its_network_once(run, counts):
+    """Looking at the data, training, the last evaluation and the report share them."""
+    assert counts == {"lists": 2, "networks": 1}
 
 
 def test_training_ends_with_its_report(run):
@@ -67,10 +95,14 @@ def test_training_ends_with_its_report(run):
 
 def test_class_folders_name_the_classes_of_a_package(run):
     """The recipe's label file is not there, and there is no list beside which one could lie."""
-    config = load_config(run)
-    assert class_names(config, 3) == ["blue", "green", "red"]
+
+    def named(*typed):
+        config = load_config(run, typed)
+        return class_names(config.labels, lists_of(config.train, config.eval), 3)
+
+    assert named() == ["blue", "green", "red"]
     with pytest.raises(UserError, match="the label file"):
-        class_names(load_config(run, ["Infer.PostProcess.class_id_map_file=mine.txt"]), 3)
+        named("Infer.PostProcess.class_id_map_file=mine.txt")
 
 
 def test_evaluation_ends_with_its_line_and_its_report(words, run, capsys, tmp_path):
@@ -136,8 +168,7 @@ def test_tensorboard_shows_the_run(run):
 
 
 def test_hyperparameters_are_the_ones_that_stand_in_the_config(repo):
-    from ppmobilenet.training.scalars import hyperparameters
-
-    found = hyperparameters(load_config(repo / "configs" / "quick_start" / "MobileNetV2_finetune.yaml"))
+    config = load_config(repo / "configs" / "quick_start" / "MobileNetV2_finetune.yaml")
+    found = config.given(HYPERPARAMETERS)
     assert found["arch"] == "MobileNetV2" and found["momentum"] == 0.9
     assert found["label_smoothing"] == 0.1 and "scale" not in found

@@ -12,6 +12,7 @@ import pytest
 
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
+from ppmobilenet.field.preprocessing import deployment_ops
 from ppmobilenet.models.zoo import create_model
 from ppmobilenet.report import gather
 from ppmobilenet.report.predictions import FILE_NAME, Collector
@@ -113,7 +114,7 @@ def test_a_run(run, capsys):
 
 
 def test_activation_maps_are_of_the_worst_and_the_surest(run):
-    content = gather.from_run(run)
+    content = gather.from_run(run, load_config(run / "config.yaml"))
     rows = content.activations
     assert len(rows) == gather.LOOKED_AT
     assert all(row["overlay"].shape == (64, 64, 3) and row["overlay"].dtype == np.uint8 for row in rows)
@@ -121,14 +122,13 @@ def test_activation_maps_are_of_the_worst_and_the_surest(run):
     assert len(wrong) == 3
 
 
-def test_a_photo_that_is_gone_is_left_out(run):
-    content = gather.from_run(run)
+def test_a_photo_that_is_gone_is_left_out(run, model):
+    content = gather.from_run(run, load_config(run / "config.yaml"))
     gone = {row["path"] for row in content.activations[:2]}
     table = content.predictions
     kept = tuple("/nowhere/x.png" if path in gone else path for path in table.paths)
     moved = type(table)(table.names, kept, table.labels, table.classes, table.scores, table.true_scores, table.about)
-    config = load_config(run / "config.yaml")
-    rows = gather.activations(config, str(run / "best.npz"), moved)
+    rows = gather.activations(model, deployment_ops(OPS), moved)
     assert len(rows) == gather.LOOKED_AT - 2
 
 

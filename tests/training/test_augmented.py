@@ -9,8 +9,9 @@ import pytest
 from training_helpers import YAML, losses, write_photos
 
 from ppmobilenet.config import load_config
+from ppmobilenet.config.fields import Term
 from ppmobilenet.errors import DataError, UserError
-from ppmobilenet.training import trainer
+from ppmobilenet.training import setting
 from ppmobilenet.training.losses import CELoss, build_loss
 from ppmobilenet.training.trainer import train
 
@@ -49,16 +50,16 @@ def test_workers_do_not_change_an_augmented_run(run):
 
 def test_normalising_on_the_device_trains_the_same(run, monkeypatch):
     """What a GPU does with uint8 batches, on the CPU."""
-    build, seen = trainer.build_loader, []
+    build, seen = setting.build_loader, []
 
-    def as_on_a_gpu(config, mode, **kwargs):
-        loader = build(config, mode, **{**kwargs, "on_device": mode == "Train"})
+    def as_on_a_gpu(*args, **kwargs):
+        loader = build(*args, **{**kwargs, "on_device": True})
         seen.append(next(iter(loader)))
         return loader
 
     overrides = ["DataLoader.Train.loader.num_workers=1", f"Global.use_visualdl={bool(find_spec('visualdl'))}"]
     host = run("host", *overrides)
-    monkeypatch.setattr(trainer, "build_loader", as_on_a_gpu)
+    monkeypatch.setattr(setting, "build_loader", as_on_a_gpu)
     device = run("device", *overrides)
     assert seen[0].images.dtype == np.uint8 and seen[0].images.shape[3] == 3
     assert [float(v) for v in device.values()] == pytest.approx([float(v) for v in host.values()], abs=1e-4)
@@ -114,11 +115,11 @@ def test_class_weights():
 
     logits, labels = paddle.to_tensor(np.random.default_rng(0).random((4, 3), np.float32)), np.array([0, 1, 2, 2])
     each = [float(CELoss()(logits[i : i + 1], paddle.to_tensor(labels[i : i + 1]))) for i in range(4)]
-    weighted = build_loss([{"CELoss": {"class_weight": [1.0, 2.0, 0.5]}}], class_num=3)
+    weighted = build_loss([Term("CELoss", {"class_weight": [1.0, 2.0, 0.5]})], class_num=3)
     expected = (each[0] + 2 * each[1] + 0.5 * (each[2] + each[3])) / 4
     assert float(weighted(logits, paddle.to_tensor(labels))) == pytest.approx(expected, rel=1e-5)
-    balanced = build_loss([{"CELoss": {"class_weight": "balanced"}}], labels, 3)
+    balanced = build_loss([Term("CELoss", {"class_weight": "balanced"})], labels, 3)
     expected = (4 / 3 * (each[0] + each[1]) + 2 / 3 * (each[2] + each[3])) / 4
     assert float(balanced(logits, paddle.to_tensor(labels))) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(UserError, match="2 numbers"):
-        build_loss([{"CELoss": {"class_weight": [1, 2]}}], class_num=3)
+        build_loss([Term("CELoss", {"class_weight": [1, 2]})], class_num=3)

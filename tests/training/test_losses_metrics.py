@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
+from ppmobilenet.config.fields import Term
 from ppmobilenet.errors import UserError
 from ppmobilenet.training.losses import CELoss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
@@ -37,8 +38,8 @@ def test_probabilities_as_labels():
 
 def test_losses_are_weighted_and_added():
     args = paddle.to_tensor(LOGITS), paddle.to_tensor(LABELS)
-    single = float(build_loss([{"CELoss": {"weight": 1.0}}])(*args))
-    both = build_loss([{"CELoss": {"weight": 0.5}}, {"CELoss": {"weight": 2.0, "epsilon": None}}])
+    single = float(build_loss([Term("CELoss")])(*args))
+    both = build_loss([Term("CELoss", weight=0.5), Term("CELoss", {"epsilon": None}, 2.0)])
     assert float(both(*args)) == pytest.approx(2.5 * single, rel=1e-6)
 
 
@@ -61,6 +62,6 @@ def test_totals_do_not_depend_on_the_batches():
 def test_what_can_not_be_a_metric_is_said():
     for topk in (0, [], [1, -5]):
         with pytest.raises(UserError, match="Metric: TopkAcc: topk .*numbers from 1 up"):
-            build_metrics([{"TopkAcc": {"topk": topk}}], 10)
+            build_metrics([Term("TopkAcc", {"topk": topk})], 10)
     with pytest.raises(UserError, match="Arch.class_num is 0: such a network gives features"):
-        build_metrics(None, 0)
+        build_metrics([Term("TopkAcc")], 0)

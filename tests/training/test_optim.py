@@ -9,6 +9,7 @@ import paddle
 import pytest
 from paddle.optimizer import lr
 
+from ppmobilenet.config.parts import Optimizer, Schedule
 from ppmobilenet.errors import UserError
 from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training.optim import build_optimizer, build_schedule
@@ -27,9 +28,9 @@ PEERS = {
 }
 
 
-def section(name: str, warmup: float = 0, **more) -> dict:
+def section(name: str, warmup: float = 0, **more) -> Schedule:
     learning_rate = {} if name == "Piecewise" else {"learning_rate": 0.1}
-    return {"name": name, "warmup_epoch": warmup, **learning_rate, **more}
+    return Schedule.of({"name": name, "warmup_epoch": warmup, **learning_rate, **more})
 
 
 @pytest.mark.parametrize("name", PEERS)
@@ -82,7 +83,7 @@ def test_global_batch_scales_the_rate_and_the_log_shows_both(caplog):
 )
 def test_contradictions_are_named(wrong, words):
     with pytest.raises(UserError, match=words):
-        build_schedule(wrong, EPOCHS, STEPS, 8)
+        build_schedule(Schedule.of(wrong), EPOCHS, STEPS, 8)
 
 
 def network():
@@ -91,9 +92,9 @@ def network():
 
 
 def optimizer(model, **keys):
-    schedule = build_schedule({"name": "ConstLR", "learning_rate": 0.1}, 1, 1, 8)
+    schedule = build_schedule(Schedule.of({"learning_rate": 0.1}), 1, 1, 8)
     schedule.at(0)
-    return build_optimizer({"name": "SGD", **keys}, model, schedule)
+    return build_optimizer(Optimizer.of({"name": "SGD", **keys}), model, schedule)
 
 
 def one_step(model, opt) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ import paddle
 import pytest
 from training_helpers import losses
 
+from ppmobilenet.config.parts import Amp, Optimizer, Schedule
 from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler
@@ -50,9 +51,9 @@ def test_chaos_long():
 
 def make_state(name: str = "MobileNetV2_x0_25") -> TrainState:
     model = create_model(name, class_num=3)
-    schedule = build_schedule({"name": "ConstLR", "learning_rate": 0.1}, 1, 1, 8)
-    optimizer = build_optimizer({"name": "Momentum"}, model, schedule)
-    state = TrainState(model, optimizer, ModelEma(model, None), Precision(None, "cpu").scaler, seed=1)
+    schedule = build_schedule(Schedule.of({"learning_rate": 0.1}), 1, 1, 8)
+    optimizer = build_optimizer(Optimizer.of({"name": "Momentum"}), model, schedule)
+    state = TrainState(model, optimizer, ModelEma(model, None), Precision(Amp(), "cpu").scaler, seed=1)
     schedule.at(0)
     paddle.nn.functional.cross_entropy(model(paddle.randn([2, 3, 32, 32])), paddle.to_tensor([0, 1])).backward()
     trainer._change_weights(state)
@@ -210,12 +211,12 @@ def test_a_step_hardly_waits_for_a_save(tmp_path):
     """What training waits for is under 5 % of the save (MobileNetV2 x1.0)."""
     keep_freed_memory()  # as training on the CPU does
     model = create_model("MobileNetV2")
-    schedule = build_schedule({"name": "ConstLR", "learning_rate": 0.1}, 1, 1, 8)
+    schedule = build_schedule(Schedule.of({"learning_rate": 0.1}), 1, 1, 8)
     state = TrainState(
         model,
-        build_optimizer({"name": "Momentum"}, model, schedule),
+        build_optimizer(Optimizer.of({"name": "Momentum"}), model, schedule),
         ModelEma(model, None),
-        Precision(None, "cpu").scaler,
+        Precision(Amp(), "cpu").scaler,
         seed=1,
     )
     images = paddle.randn([4, 3, 96, 96])

@@ -111,8 +111,8 @@ def test_what_is_typed_comes_first(place, tmp_path):
         (tmp_path / "c.yaml").write_text(changed)
         config = load_config(tmp_path / "c.yaml", typed)
         config.dump(tmp_path / "effective.yaml")
-        found = find_start(config, training=training)
-        kept = find_start(load_config(tmp_path / "effective.yaml"), training=training)
+        found = find_start(config.weights, training=training)
+        kept = find_start(load_config(tmp_path / "effective.yaml").weights, training=training)
         assert kept == found or "auto" in given.values(), "the effective configuration names other weights"
         return (found.key, found.named) if found else None
 
@@ -151,7 +151,7 @@ def test_a_runs_folder_is_its_configuration_with_its_best_weights(place, tmp_pat
     config = load_config(run)
     assert config.get("Global.pretrained_model") == str(run / "best_model")
     assert config.get("Global.output_dir") == str(run) and not config.notes
-    assert find_start(config).named == str(run / "best_model")
+    assert find_start(config.weights).named == str(run / "best_model")
     assert load_config(run, ["Global.pretrained_model=other"]).get("Global.pretrained_model") == "other"
     assert load_config(run, ["Arch.pretrained=x"]).get("Global.pretrained_model") is None
     bare = tmp_path / "bare"  # a section that -o makes is not typed as a whole
@@ -166,7 +166,7 @@ def test_a_runs_folder_is_its_configuration_with_its_best_weights(place, tmp_pat
     try:
         assert load_config(moved).get("Global.output_dir") == str(moved)
         going_on = load_config(moved, go_on=True)
-        assert find_start(going_on, training=True).checkpoint is not None
+        assert find_start(going_on.weights, training=True).checkpoint is not None
         assert going_on.get("Global.pretrained_model") is None
     finally:
         moved.rename(run)

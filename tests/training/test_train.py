@@ -23,7 +23,7 @@ from ppmobilenet.config import load_config
 from ppmobilenet.errors import DataError, NumericsError, UserError
 from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import checkpoint, trainer
-from ppmobilenet.training.evaluator import evaluate
+from ppmobilenet.training.evaluator import Evaluator, evaluate
 from ppmobilenet.training.runfolder import owned
 from ppmobilenet.weights.files import read_pickle, read_weights
 
@@ -224,7 +224,7 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_config, tmp_path, monk
 def test_ties_leave_the_older_best(tiny_config, tmp_path, monkeypatch):
     answers = iter([0.5, 0.5, 0.75])
     fixed = {"loss": 1.0, "evaluated": VAL, "listed": VAL}
-    monkeypatch.setattr(trainer, "evaluate_model", lambda *a: {"top1": next(answers), **fixed})
+    monkeypatch.setattr(Evaluator, "__call__", lambda *a: {"top1": next(answers), **fixed})
     result = trainer.train(tiny_config("Global.epochs=2"))
     assert result["best_epoch"] == 1
     assert paddle.load(str(tmp_path / "out/best_model.pdstates"))["epoch"] == 1
@@ -268,12 +268,10 @@ def test_log_goes_back_to_what_it_was(tiny_config):
 
 
 def test_the_epoch_loop_is_short():
-    """At most 45 straight lines, as the house demands."""
+    """At most 48 lines, its text included, as the house demands."""
     import inspect
 
-    source = inspect.getsource(trainer.train_epoch).split('"""')[2]
-    lines = [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
-    assert len(lines) <= 45
+    assert len(inspect.getsource(trainer.train_epoch).splitlines()) <= 48
     assert isinstance(trainer.train_epoch, types.FunctionType)
 
 

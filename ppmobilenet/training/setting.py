@@ -1,0 +1,223 @@
+"""What a run is given and never changes, made from its configuration step by step."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ppmobilenet.config import Config
+from ppmobilenet.config.parts import Optimizer, Run
+from ppmobilenet.data.before import check_before_training
+from ppmobilenet.data.build import build_loader
+from ppmobilenet.data.class_names import check_labels
+from ppmobilenet.data.dataset import Listed
+from ppmobilenet.data.loader import Loader
+from ppmobilenet.errors import UserError
+from ppmobilenet.kernels import accelerate
+from ppmobilenet.models.zoo import create_model
+from ppmobilenet.training.device import Precision, sum_over_processes
+from ppmobilenet.training.ema import ModelEma
+from ppmobilenet.training.evaluator import Evaluator, build_evaluator
+from ppmobilenet.training.feature_cache import cache_features
+from ppmobilenet.training.freezing import freeze, norms
+from ppmobilenet.training.losses import build_loss
+from ppmobilenet.training.metrics import TopkAcc, build_metrics
+from ppmobilenet.training.objective import Objective, Supervised
+from ppmobilenet.training.optim import Schedule, build_optimizer, build_schedule
+from ppmobilenet.training.scalars import HYPERPARAMETERS
+from ppmobilenet.training.start import Start, load_start
+from ppmobilenet.training.state import TrainState
+
+log = logging.getLogger("ppmobilenet")
+
+LOWER_RATE = (
+    "a lower Optimizer.lr.learning_rate, a longer warmup_epoch, or Global.on_nan=rollback; "
+    "the last checkpoint is good: Global.checkpoints=auto"
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run is given and never changes; what does change is a :class:`TrainState`.
+
+    Attributes:
+        name: of the network.
+        run: ``Global``.
+        steps: of an epoch.
+        update_freq: steps that make one change of the weights.
+        loader: of the training photos, or of their features.
+        network: the state's model, or what follows its frozen part if the loaders give features.
+        forward: the same, wrapped where there are more processes.
+        resting: batch norms that keep their statistics.
+        objective: what is minimised.
+        metric: of the training photos.
+        evaluator: None where nothing is evaluated while training.
+        optimizer: ``Optimizer``, to build it anew.
+        diverged: what to do about a loss that is not finite.
+        hyperparameters: what tells runs apart.
+    """
+
+    name: str
+    run: Run
+    steps: int
+    update_freq: int
+    loader: Loader
+    network: nn.Layer
+    forward: nn.Layer
+    resting: tuple[nn.Layer, ...]
+    schedule: Schedule
+    objective: Objective
+    metric: TopkAcc
+    precision: Precision
+    rank: int = 0
+    world: int = 1
+    evaluator: Evaluator | None = None
+    optimizer: Optimizer | None = None
+    diverged: str = LOWER_RATE
+    hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run.output_dir)
+
+
+def require_what_is_kept(config: Config, start: Start | None, random_init: bool) -> None:
+    """Refuse to keep what was never learned: frozen layers, or batch norm's statistics, without weights."""
+    kept = {"Arch.freeze_norm": config.arch.freeze_norm, "Arch.freeze": config.arch.freeze}
+    keeps = next((key for key, value in kept.items() if value), None)
+    if keeps is None or start is not None or random_init:
+        return
+    what = "batch norm's statistics" if keeps == "Arch.freeze_norm" else "the frozen layers"
+    raise UserError(
+        f"{keeps} keeps {what} as they were learned before, and no weights are named: it would keep random numbers",
+        where=config.where(keeps),
+        hint="-o Global.pretrained_model=FILE, or -o Arch.pretrained=True for the published weights, "
+        f"or -o {keeps}=null to train all of it, or --random-init if random weights are what you want",
+    )
+
+
+def prepare(
+    config: Config, start: Start | None, lists: Mapping[str, Listed], device: str, rank: int, world: int
+) -> tuple[TrainState, Setting]:
+    """Build everything that a run needs."""
+    run, arch = config.run, config.arch
+    seed = _seed(run.seed, world, rank)
+    paddle.seed(seed)
+    model, resting = _network(config, start)
+    if rank == 0:
+        check_labels(config.labels, lists, arch.class_num)
+        if run.check_data != "off":
+            examined = {name: lists[name] for name in lists if name == "train" or run.eval_during_train}
+            place = config.where("Arch.class_num")
+            check_before_training(examined, config.train, arch, full=run.check_data == "full", place=place)
+    share = {"rank": rank, "world_size": world}
+    loader = build_loader(
+        config.train, arch.class_num, lists.get("train"), **share, seed=seed, on_device=device != "cpu"
+    )
+    precision, evaluator = Precision(config.amp, device), None
+    if run.eval_during_train:
+        evaluator = build_evaluator(config, precision, lists.get("validation"), rank=rank, world=world)
+    steps, update_freq = _steps(loader, run.update_freq, world)
+    schedule = build_schedule(
+        config.optimizer.lr, run.epochs, steps // update_freq, loader.batch_size * world * update_freq
+    )
+    optimizer = build_optimizer(config.optimizer, model, schedule)
+    ema = ModelEma(model, config.ema.decay if config.ema else None)
+    model = _on_device(model, config, device)
+    model, optimizer = precision.decorate(model, optimizer)
+    network, loader, evaluator = _trained_part(model, config, loader, evaluator)
+    if run.to_static and device != "cpu":
+        network = paddle.jit.to_static(network)
+    elif run.to_static:
+        log.info("Global.to_static: a CPU gains nothing by it; computing eagerly")
+    loss = build_loss(config.loss.train, loader.dataset.samples.labels, arch.class_num)
+    setting = Setting(
+        name=arch.name,
+        run=run,
+        steps=steps,
+        update_freq=update_freq,
+        loader=loader,
+        network=network,
+        forward=paddle.DataParallel(network) if world > 1 else network,
+        resting=resting,
+        schedule=schedule,
+        objective=Supervised(loss),
+        metric=build_metrics(config.metric.train, arch.class_num),
+        precision=precision,
+        rank=rank,
+        world=world,
+        evaluator=evaluator,
+        optimizer=config.optimizer,
+        hyperparameters=config.given(HYPERPARAMETERS),
+    )
+    log.info("%d photos, %d steps an epoch, %d epochs; seed %d", len(loader.dataset), steps, run.epochs, seed)
+    return TrainState(model, optimizer, ema, precision.scaler, seed), setting
+
+
+def _network(config: Config, start: Start | None) -> tuple[nn.Layer, tuple[nn.Layer, ...]]:
+    """Return the network with the weights that it starts from, and the batch norms that keep their statistics."""
+    arch = config.arch
+    model = create_model(arch.name, **arch.parameters)
+    if start is not None:
+        log.info("weights of %s (%s)", start.key, config.where(start.key))
+        load_start(model, start, new_head=True)
+    frozen = freeze(model, arch.freeze)
+    return model, tuple(norms(model) if arch.freeze_norm else frozen)
+
+
+def _on_device(model: nn.Layer, config: Config, device: str) -> nn.Layer:
+    """Return the network with the layers and operators that the device has for it."""
+    if device != "cpu":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model) if config.arch.use_sync_bn else model
+    if config.arch.use_sync_bn:
+        log.info("Arch.use_sync_bn: Paddle has no such operator for CPUs; statistics are each process's own")
+    log.info("%s", accelerate(model, config.run.cpu_kernels).message)
+    return model
+
+
+def _trained_part(
+    model: nn.Layer, config: Config, loader: Loader, evaluator: Evaluator | None
+) -> tuple[nn.Layer, Loader, Evaluator | None]:
+    """Return what is computed at each step: all of it, or what follows the features that are kept."""
+    if not config.arch.cache_features:
+        return model, loader, evaluator
+    views = config.eval.dataset.transform_ops if config.eval else None
+    judged = evaluator.loader if evaluator else None
+    network, loader, judged = cache_features(model, loader, judged, Path(config.run.output_dir), views)
+    return network, loader, replace(evaluator, loader=judged) if evaluator else None
+
+
+def _seed(seed: int | None, world: int, rank: int) -> int:
+    """The run's seed: the config's, or one drawn by the first process for all."""
+    if seed is None:
+        drawn = int.from_bytes(os.urandom(4), "little") // 2 if rank == 0 else 0
+        seed = int(sum_over_processes(np.array([drawn], np.float64), world)[0])
+    return seed
+
+
+def _steps(loader: Loader, update_freq: int, world: int) -> tuple[int, int]:
+    """Steps of an epoch, equally many in every process, and steps that make one change of the weights."""
+    # the fewest of all processes: an unshuffled list need not divide evenly
+    all_steps = np.zeros(world)
+    all_steps[loader.rank] = len(loader)
+    steps = int(sum_over_processes(all_steps, world).min())
+    if steps < update_freq:
+        log.warning("Global.update_freq is %d, an epoch has only %d steps: using 1", update_freq, steps)
+        update_freq = 1
+    if steps == 0:
+        raise UserError(
+            "an epoch has no step", where="DataLoader.Train", hint="fewer processes or a smaller batch_size"
+        )
+    return steps // update_freq * update_freq, update_freq
