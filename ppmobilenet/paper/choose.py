@@ -13,6 +13,7 @@ from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.paper import published
 from ppmobilenet.paper.cost import Cost, measure
 from ppmobilenet.paper.cost_text import amount
+from ppmobilenet.registry import MODELS
 from ppmobilenet.report import plots
 from ppmobilenet.report.tables import text_table
 
@@ -212,11 +213,15 @@ def draw(chosen: Sequence[Candidate], path: str | Path, by: str = "madds") -> Pa
     return plots.save(plots.chart(lines, "Networks within the budget", label, "ImageNet top-1, %", x_log=True), path)
 
 
-@cache
-def _cost(family: str, scale: float) -> Cost:
+def _build(family: str, scale: float):
     from ppmobilenet.models.zoo import create_model
 
-    return measure(create_model(family, scale=scale), 32)
+    return create_model(family, **({"scale": scale} if "scale" in MODELS.parameters(family) else {}))
+
+
+@cache
+def _cost(family: str, scale: float) -> Cost:
+    return measure(_build(family, scale), 32)
 
 
 def _madds(family: str, scale: float, resolution: int) -> int:
@@ -235,11 +240,10 @@ def _latency(family: str, scale: float, resolution: int, threads: int) -> float:
     """Median milliseconds of one image in the fastest engine of Paddle Inference that runs here."""
     from ppmobilenet.field import backends
     from ppmobilenet.field.package import Package
-    from ppmobilenet.models.zoo import create_model
     from ppmobilenet.workshop.program import Deployed, save_program
 
     with tempfile.TemporaryDirectory() as folder:
-        layer = Deployed(create_model(family, scale=scale), softmax=True)
+        layer = Deployed(_build(family, scale), softmax=True)
         layer.eval()
         save_program(layer, Path(folder) / "inference", [None, 3, resolution, resolution], legacy=True)
         form = {"name": "pdmodel", "engine": "paddle", "precision": "fp32"}
