@@ -25,6 +25,24 @@ def _paddle(block: str, conv: str = "{conv,bn}", gate: str = "mid_se.conv") -> t
 # gates of slope 1/6 and no factor behind the dropout, where Paddle's have 0.2 and 0.8
 _PAPER = {"se_slope": 1 / 6, "kept": 1.0}
 
+
+def _timm(name: str, text: str, last: str) -> Scheme:
+    """timm's names; ``last`` tells the last convolution's batch norm from that of a block's expansion."""
+    rows = (
+        ("stem", "{conv_stem,bn1}"),
+        ("last", f"{last}.{{conv,bn1}}"),
+        ("dw", "blocks.0.<i>.{conv_dw,bn1}"),
+        ("out", "blocks.0.<i>.{conv_pw,bn2}"),
+        ("expand", "blocks.<s>.<i>.{conv_pw,bn1}"),
+        ("dw", "blocks.<s>.<i>.{conv_dw,bn2}"),
+        ("se1", "blocks.<s>.<i>.se.conv_reduce"),
+        ("se2", "blocks.<s>.<i>.se.conv_expand"),
+        ("out", "blocks.<s>.<i>.{conv_pwl,bn3}"),
+        ("last2", "conv_head"),
+    )
+    return Scheme(name, text, rows, ("classifier",), torch=True, computes=_PAPER)
+
+
 SCHEMES = (
     Scheme(
         "paddleclas-v3",
@@ -101,25 +119,8 @@ SCHEMES = (
         epsilon=1e-3,
         computes=_PAPER,
     ),
-    Scheme(
-        "timm-v3",
-        "timm mobilenetv3",
-        (
-            ("stem", "{conv_stem,bn1}"),
-            ("dw", "blocks.0.<i>.{conv_dw,bn1}"),
-            ("out", "blocks.0.<i>.{conv_pw,bn2}"),
-            ("expand", "blocks.<s>.<i>.{conv_pw,bn1}"),
-            ("dw", "blocks.<s>.<i>.{conv_dw,bn2}"),
-            ("se1", "blocks.<s>.<i>.se.conv_reduce"),
-            ("se2", "blocks.<s>.<i>.se.conv_expand"),
-            ("out", "blocks.<s>.<i>.{conv_pwl,bn3}"),
-            ("last", "blocks.<x>.0.{conv,bn1}"),
-            ("last2", "conv_head"),
-        ),
-        ("classifier",),
-        torch=True,
-        computes=_PAPER,
-    ),
+    _timm("timm-v3", "timm mobilenetv3_large", "blocks.6.0"),
+    _timm("timm-v3-small", "timm mobilenetv3_small", "blocks.5.0"),
     Scheme(
         "paddle-vision-v3",
         "paddle.vision MobileNetV3",

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from ppmobilenet.weights.layouts import AS_BUILT, PADDLE_FILES, Layouts, register
 from ppmobilenet.weights.schemes import Scheme
+
+_FUSED = ("fused", "blocks.0.0.{conv_exp,bn1}"), ("out", "blocks.0.0.{conv_pwl,bn2}")
+
+
+def _timm(name: str, text: str, *rows: tuple[str, str]) -> Scheme:
+    common = (
+        ("stem", "{conv_stem,bn1}"),
+        ("first", "blocks.<s>.<i>.dw_start.{conv,bn}"),
+        ("expand", "blocks.<s>.<i>.pw_exp.{conv,bn}"),
+        ("dw", "blocks.<s>.<i>.dw_mid.{conv,bn}"),
+        ("out", "blocks.<s>.<i>.pw_proj.{conv,bn}"),
+        ("norm", "blocks.<s>.<i>.norm"),
+        ("query", "blocks.<s>.<i>.attn.query.proj"),
+        ("keydown", "blocks.<s>.<i>.attn.key.{down_conv,norm}"),
+        ("valuedown", "blocks.<s>.<i>.attn.value.{down_conv,norm}"),
+        ("key", "blocks.<s>.<i>.attn.key.proj"),
+        ("value", "blocks.<s>.<i>.attn.value.proj"),
+        ("out", "blocks.<s>.<i>.attn.output.proj"),
+        ("layerscale", "blocks.<s>.<i>.layer_scale"),
+        ("last", "{conv_head,norm_head}"),
+    )
+    return Scheme(name, text, (*common, *rows), ("classifier",), torch=True, computes={"query_power": 0.0})
+
 
 SCHEMES = (
     Scheme(
@@ -34,32 +58,9 @@ SCHEMES = (
         ),
         ("classifier",),
     ),
-    Scheme(
-        "timm-v4",
-        "timm mobilenetv4",
-        (
-            ("stem", "{conv_stem,bn1}"),
-            ("out", "blocks.<s>.<i>.{conv,bn1}"),
-            ("fused", "blocks.<s>.<i>.{conv_exp,bn1}"),
-            ("out", "blocks.<s>.<i>.{conv_pwl,bn2}"),
-            ("first", "blocks.<s>.<i>.dw_start.{conv,bn}"),
-            ("expand", "blocks.<s>.<i>.pw_exp.{conv,bn}"),
-            ("dw", "blocks.<s>.<i>.dw_mid.{conv,bn}"),
-            ("out", "blocks.<s>.<i>.pw_proj.{conv,bn}"),
-            ("norm", "blocks.<s>.<i>.norm"),
-            ("query", "blocks.<s>.<i>.attn.query.proj"),
-            ("keydown", "blocks.<s>.<i>.attn.key.{down_conv,norm}"),
-            ("valuedown", "blocks.<s>.<i>.attn.value.{down_conv,norm}"),
-            ("key", "blocks.<s>.<i>.attn.key.proj"),
-            ("value", "blocks.<s>.<i>.attn.value.proj"),
-            ("out", "blocks.<s>.<i>.attn.output.proj"),
-            ("layerscale", "blocks.<s>.<i>.layer_scale"),
-            ("last", "{conv_head,norm_head}"),
-        ),
-        ("classifier",),
-        torch=True,
-        computes={"query_power": 0.0},
-    ),
+    # timm calls the batch norm of a row's only convolution as that of a fused row's first: the sizes tell which it is
+    _timm("timm-v4", "timm mobilenetv4", *_FUSED, ("out", "blocks.4.0.{conv,bn1}")),
+    _timm("timm-v4-small", "timm mobilenetv4_conv_small", ("out", "blocks.<s>.<i>.{conv,bn1}")),
 )
 
 # first convolution; rows as a letter each: C convolution, E fused, U universal, A attention, with the width out
@@ -77,6 +78,11 @@ SIZES = {
         _LARGE + "U192 " * 7 + "A192 U192 " * 4 + "U512 " * 10 + "A512 U512 " * 4 + "C960",
     ),
 }
+
+
+# of each kind of row the convolutions' units, and their kinds as ``in_order`` gets them
+_UNITS = {"C": ("out",), "E": ("fused", "out"), "U": ("first", "expand", "dw", "out")}
+_LETTERS = {"C": "([cp])", "E": "(c)(p)", "U": "(d)?(p)(d)?(p)"}
 
 
 def _kinds(shapes: Mapping, count: int) -> Iterator[str]:
@@ -99,6 +105,19 @@ def refusal(stem: int, outs: list[int], shapes: dict) -> str | None:
             f"{', '.join(map(str, outs[:5]))}, ...: of the sizes only {', '.join(SIZES)} are known, without a "
             "multiplier, as the paper has them"
         )
+    return None
+
+
+def in_order(kinds: str) -> list[str] | None:
+    """Name the convolutions of the sizes without attention (whose batch norms do not follow convolutions)."""
+    for size, (_, rows) in SIZES.items():
+        pattern = "".join(_LETTERS[row[0]] for row in rows.split()) if size.startswith("conv") else None
+        found = pattern and re.fullmatch(f"(c){pattern}(p)", kinds)
+        if found:
+            names = ["stem"]
+            units = [(i, unit) for i, row in enumerate(rows.split()) for unit in _UNITS[row[0]]]
+            names += [f"block.{i}.{unit}" for (i, unit), letter in zip(units, found.groups()[1:]) if letter]
+            return [*names, "last"]
     return None
 
 
@@ -127,6 +146,7 @@ LAYOUTS = register(
         "MobileNetV4",
         SCHEMES,
         guess,
+        in_order,
         plain=("query", "key", "value"),
         adapt=adapt,
         refusal=refusal,
