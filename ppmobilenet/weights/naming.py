@@ -100,12 +100,13 @@ def _patterns(scheme: Scheme, plain: tuple[str, ...]) -> list[tuple[re.Pattern, 
             rows += [(unit, "conv", start + conv), (unit, "norm", start + norm)]
     rows.sort(key=lambda row: row[1] == "norm")
     rows += [("head", "head", head) for head in scheme.heads]
-    rows.sort(key=lambda row: row[2].count("<"))  # "features.1." before "features.<i>."
+    rows.sort(key=lambda row: len(re.findall(r"<\w>", row[2])))  # "features.1." before "features.<i>."
     patterns = []
     for unit, kind, template in rows:
         pattern = re.escape(template)
         for place, regex in PLACES.items():
             pattern = pattern.replace(place, regex)
+        pattern = re.sub(r"<([si]):(\d+)>", r"(?P<\1>\2)", pattern)
         ends = "|".join(re.escape(end) for end in scheme.ends[kind])
         patterns.append((re.compile(f"{pattern}(?P<end>{ends})"), unit, kind))
     return patterns

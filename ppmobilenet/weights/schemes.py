@@ -31,7 +31,8 @@ PARAM_ATTR = {
 # all others: 1; a 1x1 convolution may stand as a linear layer
 DIMENSIONS = {"conv": {"weight": (4,)}, "plain": {"weight": (2, 4)}, "norm": {"steps": (0,)}, "head": {"weight": (2,)}}
 
-# <s> stage and <i> unit order the blocks; <b> is V1's "2_1" ... "5_6", "6"; <u> PaddleClas V2's unit; <p> any prefix
+# <s> stage and <i> unit order the blocks, <s:4> is stage 4 alone; <b> is V1's "2_1" ... "5_6", "6"; <u> PaddleClas V2's
+# unit; <p> any prefix
 PLACES = {
     "<s>": r"(?P<s>\d+)",
     "<i>": r"(?P<i>\d+)",

@@ -10,7 +10,7 @@ import numpy as np
 from ppmobilenet.weights.layouts import AS_BUILT, PADDLE_FILES, Layouts, register
 from ppmobilenet.weights.schemes import Scheme
 
-_FUSED = ("fused", "blocks.0.0.{conv_exp,bn1}"), ("out", "blocks.0.0.{conv_pwl,bn2}")
+_FUSED = ("fused", "blocks.<s:0>.<i:0>.{conv_exp,bn1}"), ("out", "blocks.<s:0>.<i:0>.{conv_pwl,bn2}")
 
 
 def _timm(name: str, text: str, *rows: tuple[str, str]) -> Scheme:
@@ -59,7 +59,7 @@ SCHEMES = (
         ("classifier",),
     ),
     # timm calls the batch norm of a row's only convolution as that of a fused row's first: the sizes tell which it is
-    _timm("timm-v4", "timm mobilenetv4", *_FUSED, ("out", "blocks.4.0.{conv,bn1}")),
+    _timm("timm-v4", "timm mobilenetv4", *_FUSED, ("out", "blocks.<s:4>.<i:0>.{conv,bn1}")),
     _timm("timm-v4-small", "timm mobilenetv4_conv_small", ("out", "blocks.<s>.<i>.{conv,bn1}")),
 )
 
