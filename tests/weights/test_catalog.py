@@ -26,6 +26,7 @@ def test_exact_and_published_figures(model):
     counted = {
         layouts.AS_BUILT: cost.madds,
         layouts.AS_PAPER: cost.paper_madds,
+        layouts.NORM_ONCE: cost.madds + batch_norm_values(network, cost),
         layouts.WITH_NORM: cost.madds + 2 * batch_norm_values(network, cost),
     }
     rows = [row for row in ROWS if row.model == model]

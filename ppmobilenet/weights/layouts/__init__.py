@@ -22,6 +22,7 @@ PADDLE_FILES = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 AS_BUILT = "convolutions and classifier as built"
 AS_PAPER = "without the first block's expand convolution, which the paper's network has not"
 WITH_NORM = "with two operations a value in each batch norm"
+NORM_ONCE = "with one operation a value in each batch norm"
 
 # width multipliers that files were seen to have
 SCALES = (0.1, 0.125, 0.25, 0.35, 0.5, 0.75, 1.0, 1.1, 1.2, 1.25, 1.3, 1.4, 1.5, 1.75, 2.0)

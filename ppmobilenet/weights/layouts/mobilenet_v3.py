@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from ppmobilenet.models.widths import scaled_width
-from ppmobilenet.weights.layouts import PADDLE_FILES, PC, WITH_NORM, Layouts, number_blocks, register, scales
+from ppmobilenet.weights.layouts import AS_BUILT, NORM_ONCE, PADDLE_FILES, PC, Layouts, number_blocks, register, scales
 from ppmobilenet.weights.schemes import PARAM_ATTR, Scheme
 
 
@@ -246,20 +246,8 @@ _SD855 = "Snapdragon 855 armv8"
 
 
 def _row(size: str, scale: float, name: str, *figures) -> tuple:
-    parameters, madds, top1, top5, millions, published = figures
-    arguments = {"size": size, "scale": scale}
-    return (
-        f"MobileNetV3_{size}_{name}",
-        arguments,
-        parameters,
-        madds,
-        top1,
-        top5,
-        millions,
-        published,
-        _PC_DOC,
-        WITH_NORM,
-    )
+    counted = AS_BUILT if (size, scale) == ("small", 0.35) else NORM_ONCE
+    return f"MobileNetV3_{size}_{name}", {"size": size, "scale": scale}, *figures, _PC_DOC, counted
 
 
 LAYOUTS = register(
