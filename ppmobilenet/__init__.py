@@ -16,6 +16,8 @@ _PUBLIC = {
     "load_config": "ppmobilenet.config",
     "MobileNetV1": "ppmobilenet.models",
     "MobileNetV2": "ppmobilenet.models",
+    "MobileNetV3": "ppmobilenet.models",
+    "MobileNetV4": "ppmobilenet.models",
     "create_model": "ppmobilenet.models.zoo",
     "list_models": "ppmobilenet.models.zoo",
     "load_weights": "ppmobilenet.weights.loading",

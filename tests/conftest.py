@@ -65,6 +65,19 @@ def lite_python() -> Path:
 
 
 @pytest.fixture(scope="session")
+def peer_v4(peer):
+    """PaddleClas's module of MobileNetV4, which no release has: from a checkout of its ``develop`` branch."""
+    checkout = Path(os.environ.get("PADDLECLAS_DIR") or REPO.parent / "PaddleClas")
+    path = checkout / "ppcls/arch/backbone/legendary_models/mobilenet_v4.py"
+    if not path.is_file():
+        pytest.skip("no checkout of PaddleClas beside this one (or in PADDLECLAS_DIR): no release has its MobileNetV4")
+    spec = importlib.util.spec_from_file_location("ppcls.arch.backbone.legendary_models.mobilenet_v4", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
 def peer():
     """PaddleClas's own modules: ``peer.v1.MobileNetV1_x0_25``, ``peer.v2.MobileNetV2``, ``peer.preprocess``, ..."""
     spec = importlib.util.find_spec("paddleclas")
@@ -95,6 +108,7 @@ def peer():
     return types.SimpleNamespace(
         v1=importlib.import_module("ppcls.arch.backbone.legendary_models.mobilenet_v1"),
         v2=importlib.import_module("ppcls.arch.backbone.model_zoo.mobilenet_v2"),
+        v3=importlib.import_module("ppcls.arch.backbone.legendary_models.mobilenet_v3"),
         preprocess=importlib.import_module("paddleclas.deploy.python.preprocess"),
         postprocess=importlib.import_module("paddleclas.deploy.python.postprocess"),
     )

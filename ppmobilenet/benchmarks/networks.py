@@ -11,8 +11,7 @@ from pathlib import Path
 from ppmobilenet import telling
 from ppmobilenet.field import backends
 from ppmobilenet.field.package import Package
-from ppmobilenet.models.zoo import create_model
-from ppmobilenet.paper.choose import Candidate
+from ppmobilenet.paper.choose import Candidate, build_scaled
 from ppmobilenet.workshop.program import Deployed, save_program
 
 
@@ -39,7 +38,7 @@ def timed_here(found: Sequence[Candidate], threads: int = 1) -> list[Candidate]:
 def _latency(family: str, scale: float, resolution: int, threads: int) -> float:
     """Median milliseconds of one image in the fastest engine of Paddle Inference that runs here."""
     with tempfile.TemporaryDirectory() as folder:
-        layer = Deployed(create_model(family, scale=scale), softmax=True)
+        layer = Deployed(build_scaled(family, scale), softmax=True)
         layer.eval()
         shape = [None, 3, resolution, resolution]
         save_program(layer, Path(folder) / "inference", shape, legacy=True)

@@ -2,10 +2,12 @@
 
 | name | is |
 |---|---|
-| ``MobileNetV1`` ``MobileNetV2`` | the networks, of any ``scale``, ``class_num``, ``data_format``, ... |
-| ``MobileNetV1_x0_25`` ... ``MobileNetV2_x2_0`` | the published variants: ``MobileNetV2_x0_25(class_num=10)`` |
+| ``MobileNetV1`` ... ``MobileNetV4`` | the networks, of any ``class_num``, ``data_format``, up to V3 ``scale``, ... |
+| ``MobileNetV1_x0_25`` ... ``MobileNetV4_hybrid_large`` | the published variants: ``MobileNetV2_x0_25(class_num=10)`` |
 | ``DepthwiseSeparable`` | MobileNetV1's block |
 | ``InvertedResidualUnit`` ``InvresiBlocks`` | MobileNetV2's block, and a stage of several |
+| ``ResidualUnit`` | MobileNetV3's block, with squeeze-excitation or without |
+| ``UniversalInvertedBottleneck`` ``FusedInvertedBottleneck`` ``MobileAttention`` | MobileNetV4's |
 | ``ConvBNLayer`` | MobileNetV1's convolution: keys ``conv``, ``bn``; ReLU |
 | ``mobilenet_v2.ConvBNLayer`` | MobileNetV2's: keys ``_conv``, ``_batch_norm``; ReLU6 |
 | ``create_model`` ``list_models`` | the same networks by name, with published weights (``pretrained=True``) |

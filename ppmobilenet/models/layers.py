@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import paddle
 import paddle.nn.functional as F
 from paddle import ParamAttr, nn
 from paddle.nn.initializer import Constant, Normal
+from paddle.regularizer import L2Decay
 
-ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish}
+
+def gelu(x):
+    """The exact one. Exported as the error function that it is: the old program format lacks the operator."""
+    return F.gelu(x) if paddle.in_dynamic_mode() else x * 0.5 * (1.0 + paddle.erf(x * 0.7071067811865476))
+
+
+ACTIVATIONS = {"relu": F.relu, "relu6": F.relu6, "hardswish": F.hardswish, "gelu": gelu}
 INITS = ("paddleclas", "kaiming_fan_out")
+
+
+def batch_norm(num_channels: int, name: str, data_format: str, *, decays: bool = True) -> nn.BatchNorm2D:
+    """Return a batch norm whose four parameters begin with ``{name}_bn_``; ``decays``: an optimizer's L2 takes it."""
+    regularizer = None if decays else L2Decay(0.0)
+    return nn.BatchNorm2D(
+        num_channels,
+        weight_attr=ParamAttr(name=f"{name}_bn_scale", regularizer=regularizer),
+        bias_attr=ParamAttr(name=f"{name}_bn_offset", regularizer=regularizer),
+        name=f"{name}_bn",
+        data_format=data_format,
+    )
 
 
 class ConvBNLayer(nn.Layer):
@@ -19,8 +39,9 @@ class ConvBNLayer(nn.Layer):
         num_channels: channels in.
         filter_size: height and width of the filter.
         num_filters: channels out.
-        stride: of the convolution.
-        padding: zeros added on each side.
+        stride: of the convolution, or (of height, of width).
+        padding: zeros added on each side; or ``"SAME"``, TensorFlow's, which depends on the size: at stride 2 an even
+            map gets one less before it than behind.
         num_groups: ``num_channels`` makes it depthwise.
         name: start of the five parameter names: ``{name}_weights``, ``{name}_bn_scale``, ``_bn_offset``,
             ``_bn_mean``, ``_bn_variance``.
@@ -28,16 +49,16 @@ class ConvBNLayer(nn.Layer):
         data_format: ``"NCHW"`` or ``"NHWC"``, of input and output.
     """
 
-    # names of the two layers; the filter's initialiser (None: Paddle's)
-    CONV, NORM, INITIALIZER = "conv", "bn", None
+    # names of the two layers; the filter's initialiser (None: Paddle's); whether an optimizer's L2 takes the batch norm
+    CONV, NORM, INITIALIZER, DECAYS_NORM = "conv", "bn", None, True
 
     def __init__(
         self,
         num_channels: int,
         filter_size: int,
         num_filters: int,
-        stride: int,
-        padding: int,
+        stride: int | tuple[int, int],
+        padding: int | str,
         num_groups: int = 1,
         *,
         name: str,
@@ -56,13 +77,7 @@ class ConvBNLayer(nn.Layer):
             bias_attr=False,
             data_format=data_format,
         )
-        norm = nn.BatchNorm2D(
-            num_filters,
-            weight_attr=ParamAttr(name=f"{name}_bn_scale"),
-            bias_attr=ParamAttr(name=f"{name}_bn_offset"),
-            name=f"{name}_bn",
-            data_format=data_format,
-        )
+        norm = batch_norm(num_filters, name, data_format, decays=self.DECAYS_NORM)
         self.add_sublayer(self.CONV, conv)
         self.add_sublayer(self.NORM, norm)
         self._activation = ACTIVATIONS[activation] if activation else None
@@ -102,6 +117,35 @@ class SqueezeExcitation(nn.Layer):
         """[N, C, H, W] -> the same shape."""
         gate = self.conv2(F.relu(self.conv1(self.avg_pool(x))))
         return x * F.hardsigmoid(gate, slope=self._slope)  # as an operator: the old format lacks paddle.multiply
+
+
+class DropPath(nn.Layer):
+    """Drop a photo's whole map with probability ``rate``, in training (Huang et al. 2016, arXiv 1603.09382)."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self._rate = rate
+
+    def forward(self, x):
+        """Any shape, the photos in front -> the same, what is kept divided by 1 - rate."""
+        if not self.training:
+            return x
+        kept = paddle.full([], 1 - self._rate, x.dtype)
+        return x / kept * paddle.floor(kept + paddle.rand([x.shape[0]] + [1] * (x.ndim - 1)).astype(x.dtype))
+
+
+class LayerScale(nn.Layer):
+    """A factor ``gamma`` for each channel, small at first (Touvron et al. 2021, arXiv 2103.17239)."""
+
+    def __init__(self, num_channels: int, initial: float, *, name: str, data_format: str = "NCHW"):
+        super().__init__()
+        attribute = ParamAttr(name=f"{name}_gamma", initializer=Constant(initial))
+        self.gamma = self.create_parameter([num_channels], attr=attribute)
+        self._shape = [1, -1, 1, 1] if data_format == "NCHW" else [1, 1, 1, -1]
+
+    def forward(self, x):
+        """[N, C, H, W] -> the same shape."""
+        return x * self.gamma.reshape(self._shape)
 
 
 def kaiming_fan_out(model: nn.Layer) -> None:

@@ -11,6 +11,19 @@ from paddle import ParamAttr, nn
 from .layers import ACTIVATIONS, INITS, kaiming_fan_out
 
 
+def strides_after(strides: Sequence[int | tuple[int, int]]) -> list[int | tuple[int, int]]:
+    """Return the stride of each stage's output against the image, behind a first convolution with stride 2.
+
+    A number where height and width have the same.
+    """
+    after, height, width = [], 2, 2
+    for stride in strides:
+        down, across = (stride, stride) if isinstance(stride, int) else stride
+        height, width = height * down, width * across
+        after.append(height if height == width else (height, width))
+    return after
+
+
 class OwnNames(type):
     """Metaclass of networks whose parameters have fixed names (``conv1_weights``).
 
@@ -37,7 +50,8 @@ class Network(nn.Layer, metaclass=OwnNames):
 
     Args:
         widths: channels of each stage's output.
-        strides: of the stages; the first convolution has stride 2.
+        strides: of the stages, each a number or (of height, of width); the first convolution has stride 2.
+        pyramid: the stages whose outputs are the feature pyramid; None: the last one at each stride.
         class_num, data_format, dropout, activation, init, features_only, out_indices: as the family documents them.
 
     Attributes:
@@ -54,7 +68,7 @@ class Network(nn.Layer, metaclass=OwnNames):
     def __init__(
         self,
         widths: Sequence[int],
-        strides: Sequence[int],
+        strides: Sequence[int | tuple[int, int]],
         *,
         class_num: int,
         data_format: str,
@@ -62,12 +76,14 @@ class Network(nn.Layer, metaclass=OwnNames):
         activation: str,
         init: str,
         features_only: bool,
-        out_indices: tuple[int, ...],
+        out_indices: Sequence[int] | None,
+        pyramid: Sequence[int] | None = None,
     ):
         super().__init__()
-        # the stages whose output is the last one at its stride are the feature pyramid
-        self._pyramid = tuple(i for i in range(len(strides)) if i + 1 == len(strides) or strides[i + 1] == 2)
-        levels = [2 * 2 ** sum(s == 2 for s in strides[: i + 1]) for i in self._pyramid]
+        after = strides_after(strides)
+        self._pyramid = tuple(pyramid or (i for i, s in enumerate(after) if after[i + 1 : i + 2] != [s]))
+        levels = [after[i] for i in self._pyramid]
+        out_indices = range(len(levels)) if out_indices is None else out_indices
         if class_num < 0:
             raise ValueError(f"class_num {class_num!r}; allowed: 0 (pooled features) and above")
         if not 0 <= dropout < 1:
@@ -82,7 +98,7 @@ class Network(nn.Layer, metaclass=OwnNames):
         if not out_indices or not all(i in range(len(levels)) for i in out_indices):
             strides_text = ", ".join(map(str, levels))
             raise ValueError(
-                f"out_indices {out_indices!r}; allowed: some of 0 to {len(levels) - 1} (strides {strides_text})"
+                f"out_indices {tuple(out_indices)!r}; allowed: some of 0 to {len(levels) - 1} (strides {strides_text})"
             )
         self.data_format, self.activation, self._dropout, self._init = data_format, activation, dropout, init
         self.class_num = 0 if features_only else class_num
@@ -93,16 +109,18 @@ class Network(nn.Layer, metaclass=OwnNames):
         # how many stages to build
         self._depth = self._pyramid[max(self.out_indices)] + 1 if features_only else len(strides)
 
-    def build_head(self, name: str, initializer=None) -> None:
+    def build_head(self, name: str, initializer=None, dropout_mode: str = "upscale_in_train") -> None:
         """Build pooling, dropout and classifier, as far as this network has them.
 
         Args:
             name: start of the classifier's parameter names: ``{name}_weights``, ``{name}_offset``.
             initializer: of its weights; None is Paddle's.
+            dropout_mode: ``"downscale_in_infer"``: what training keeps stays as it is, evaluation multiplies by the
+                share that training keeps.
         """
         if not self.features_only:
             self.avg_pool = nn.AdaptiveAvgPool2D(1, data_format=self.data_format)
-            self.dropout = nn.Dropout(self._dropout)
+            self.dropout = nn.Dropout(self._dropout, mode=dropout_mode)
         if self.class_num:
             classifier = nn.Linear(
                 self.num_features,

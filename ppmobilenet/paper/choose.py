@@ -13,6 +13,7 @@ from ppmobilenet.models.zoo import create_model
 from ppmobilenet.paper import published
 from ppmobilenet.paper.cost import Cost, cost_of
 from ppmobilenet.paper.cost_text import amount
+from ppmobilenet.registry import MODELS
 from ppmobilenet.tables import text_table
 
 # what can stand against accuracy, and how it is written
@@ -189,9 +190,14 @@ def draw(chosen: Sequence[Candidate], path: str | Path, by: str = "madds") -> Pa
     return plots.save(plots.chart(lines, "Networks within the budget", *axes), path)
 
 
+def build_scaled(family: str, scale: float):
+    """Build a family's network; a family of several networks of one width each has no scale to set."""
+    return create_model(family, **({"scale": scale} if "scale" in MODELS.parameters(family) else {}))
+
+
 @cache
 def _cost(family: str, scale: float) -> Cost:
-    return cost_of(create_model(family, scale=scale), 32)
+    return cost_of(build_scaled(family, scale), 32)
 
 
 def _madds(family: str, scale: float, resolution: int) -> int:

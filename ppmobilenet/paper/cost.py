@@ -229,7 +229,7 @@ def cost_of(model: nn.Layer, resolution: int | tuple[int, int] = 224) -> Cost:
     counter = _Counter()
     hooks = []
     for name, layer in model.named_sublayers():
-        if isinstance(layer, (nn.Conv2D, nn.Linear, nn.BatchNorm2D)):
+        if layer._parameters:
             hooks.append(layer.register_forward_post_hook(partial(counter.count, name)))
         for role in ("shortcut", "gates"):
             if hasattr(layer, role):
@@ -257,8 +257,9 @@ class _Counter:
         self.running: dict[str, list[dict]] = {"shortcut": [], "gates": []}
 
     def count(self, name, layer, inputs, output):
-        if isinstance(layer, nn.BatchNorm2D):
-            self.rows[-1]["parameters"] += sum(_size(p.shape) for p in (layer.weight, layer.bias))
+        if not isinstance(layer, (nn.Conv2D, nn.Linear)):  # a batch norm, a factor of each channel
+            own = layer.parameters(include_sublayers=False)
+            self.rows[-1]["parameters"] += sum(_size(p.shape) for p in own if not p.stop_gradient)
             return
         unit, gate = (blocks[-1] if blocks else None for blocks in self.running.values())
         shape_in, shape_out = _shape(layer, inputs[0]), _shape(layer, output)

@@ -13,7 +13,7 @@ from ppmobilenet.weights.layouts import LAYOUTS, PC, PS, TF
 
 
 class Accuracy(NamedTuple):
-    """ImageNet validation accuracy in percent."""
+    """ImageNet validation accuracy in percent; ``family`` is the name that takes any scale: MobileNetV3_small."""
 
     source: str
     family: str
@@ -45,13 +45,13 @@ _ORDER = {PC: 0, TF: 1, PS: 2}
 def accuracies() -> list[Accuracy]:
     """Return every published accuracy."""
     rows = [
-        Accuracy(PC, r.family, r.scale, r.preprocessing.crop, "fp32 SSLD" if r.ssld else "fp32", r.top1, r.top5)
+        Accuracy(PC, r.any_scale, r.scale, r.preprocessing.crop, "fp32 SSLD" if r.ssld else "fp32", r.top1, r.top5)
         for r in catalog.rows().values()
     ]
     rows += [
-        Accuracy(source, family, scale, resolution, precision, *tops)
+        Accuracy(source, *_network(family, which), resolution, precision, *tops)
         for family, layouts in LAYOUTS.items()
-        for source, precision, scale, by_resolution in layouts.accuracy
+        for source, precision, which, by_resolution in layouts.accuracy
         for resolution, tops in by_resolution.items()
     ]
     return sorted(rows, key=lambda row: _ORDER.get(row.source, len(_ORDER)))
@@ -60,12 +60,18 @@ def accuracies() -> list[Accuracy]:
 def latencies() -> list[Latency]:
     """Return every published latency."""
     rows = [
-        Latency(source, family, scale, resolution, precision, device, *(*ms, None, None)[:3])
+        Latency(source, *_network(family, which), resolution, precision, device, *(*ms, None, None)[:3])
         for family, layouts in LAYOUTS.items()
-        for source, precision, scale, device, by_resolution in layouts.latency
+        for source, precision, which, device, by_resolution in layouts.latency
         for resolution, ms in by_resolution.items()
     ]
     return sorted(rows, key=lambda row: _ORDER.get(row.source, len(_ORDER)))
+
+
+def _network(family: str, which: float | str) -> tuple[str, float]:
+    """Return the name that takes any scale, and the scale, of a family's multiplier or of a published model."""
+    row = catalog.rows()[which] if isinstance(which, str) else None
+    return (row.any_scale, row.scale) if row else (family, which)
 
 
 def devices() -> tuple[str, ...]:

@@ -23,7 +23,7 @@ def zoo_table(headings: tuple[str, ...] = HEADINGS["README.md"]) -> str:
         lambda r: f"[{r.name}]({r.recipe})",
         lambda r: f"{r.parameters / 1e6:.2f} M",
         lambda r: f"{r.madds / 1e6:.0f} M",
-        lambda r: f"{r.top1:.2f}",
+        lambda r: f"{r.top1:.2f}" + ("" if r.preprocessing.crop == 224 else f" at {r.preprocessing.crop} px"),
         lambda r: f"{r.top5:.2f}",
         _latency,
         lambda r: f"[{'SSLD' if r.ssld else 'pdparams'}]({r.url}), {r.status}",
@@ -61,5 +61,5 @@ def update(root: str | Path, write: bool = True) -> int:
 
 def _latency(row: catalog.Published) -> str | None:
     device, precision = "Snapdragon 855 armv8", "fp32"
-    found = published.latency(row.family, row.scale, row.preprocessing.crop, precision, device, 1)
+    found = published.latency(row.any_scale, row.scale, row.preprocessing.crop, precision, device, 1)
     return None if found is None else f"{found:.1f}"

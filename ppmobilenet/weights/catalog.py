@@ -1,7 +1,7 @@
 """The published weights: one typed row a file of PaddleClas's.
 
 Addresses are those of PaddleClas's ``MODEL_URLS``; its SSLD files are named by putting ``_ssld`` in front of
-``_pretrained``. Accuracy is ImageNet validation at 224 pixels (resize the short side to 256, crop the centre), from
+``_pretrained``. Accuracy is ImageNet validation (short side to 256, centre of 224; MobileNetV4 other sizes), from
 PaddleClas's model documents. A row is *unverified* until ``ppmobilenet verify-zoo`` has downloaded the file, loaded it
 strictly and entered its sha256 into ``verified.json``; with an ImageNet folder it enters the measured accuracy too.
 """
@@ -9,6 +9,7 @@ strictly and entered its sha256 into ``verified.json``; with an ImageNet folder 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +46,12 @@ class Published:
         recipe: the YAML in ``configs/`` that evaluates it and trained it (SSLD files were trained by another, which
             is not among PaddleClas's recipes of these families).
         published_parameters: in millions, as rounded by PaddleClas's document.
-        published_madds: in millions, as rounded by its source.
+        published_madds: in millions, as rounded by its source, at the size of :attr:`preprocessing`.
         madds_source: that source.
         madds_counted: how that source counted, a constant of :mod:`.layouts`.
         ssld: trained by PaddleClas's SSLD distillation.
         preprocessing: for evaluation.
+        md5: of the file, where it is known.
     """
 
     name: str
@@ -68,6 +70,12 @@ class Published:
     madds_counted: str
     ssld: bool = False
     preprocessing: Preprocessing = Preprocessing()
+    md5: str | None = None
+
+    @property
+    def any_scale(self) -> str:
+        """The name that builds the same network at any ``scale``; the model's own where it has no multiplier."""
+        return re.sub(r"_x\d[\d_]*$", "", self.model)
 
     @property
     def scale(self) -> float:
@@ -118,6 +126,8 @@ def _row(layouts: Layouts, ssld: bool, line: tuple) -> Published:
         source,
         counted,
         ssld,
+        Preprocessing(*(layouts.evaluated[model],) * 2) if model in layouts.evaluated else Preprocessing(),
+        None if ssld else layouts.md5.get(model),
     )
 
 
@@ -145,10 +155,11 @@ def verified() -> dict[str, dict]:
 
 def as_text() -> str:
     """Return the catalogue as a table for people."""
-    lines = [f"{'name':<18} {'top-1':>6} {'top-5':>6} {'Mparams':>8} {'MMAdds':>7}  {'status':<12} address"]
+    width = max(len(name) for name in rows())
+    lines = [f"{'name':<{width}} {'top-1':>6} {'top-5':>6} {'Mparams':>8} {'MMAdds':>7}  {'status':<12} address"]
     for row in rows().values():
         size, madds = row.parameters / 1e6, row.madds / 1e6
         lines.append(
-            f"{row.name:<18} {row.top1:>6} {row.top5:>6} {size:>8.2f} {madds:>7.1f}  {row.status:<12} {row.url}"
+            f"{row.name:<{width}} {row.top1:>6} {row.top5:>6} {size:>8.2f} {madds:>7.1f}  {row.status:<12} {row.url}"
         )
     return "\n".join(lines)

@@ -77,8 +77,15 @@ def check_published(path: Path, row: Published) -> None:
     """Read a file and hold its keys and shapes against the network that the catalogue says it is.
 
     Raises:
-        DamagedFileError: it cannot be read or is of another network.
+        DamagedFileError: it cannot be read, is of another network, or has another MD5 than is known of it.
     """
+    found = row.md5 and digest(path, "md5")
+    if found != row.md5:
+        raise DamagedFileError(
+            f"its MD5 is {found}, that of {row.model} is known as {row.md5}",
+            where=path,
+            hint="a file that you trust all the same is loaded by its path",
+        )
     arrays = read_weights(path)
     try:
         layout = naming.read_layout(arrays)
@@ -152,9 +159,9 @@ def download(
         return target
 
 
-def digest(path: Path) -> str:
-    """Return a file's sha256 in hexadecimal."""
-    sha = hashlib.sha256()
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Return a file's checksum in hexadecimal."""
+    sha = hashlib.new(kind, usedforsecurity=False)
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             sha.update(chunk)

@@ -124,7 +124,9 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def activation_of(path: Path) -> str | None:
-    """Return ``"relu"`` or ``"relu6"``: what a static-graph file's own program computes with; None if it has none.
+    """Return ``"relu"``, ``"relu6"`` or ``"hardswish"``: what a static-graph file's own program computes with.
+
+    None if it has no program, or one that does not tell. Hard-swish stands beside ReLU in the networks that have it.
 
     Args:
         path: of the file or folder, as :func:`resolve` gives it.
@@ -135,6 +137,8 @@ def activation_of(path: Path) -> str | None:
     if program is None:
         return None
     _, operators = lodtensor.read_program(program, map_file(program))
+    if "hard_swish" in operators:
+        return "hardswish"
     found = {"relu", "relu6"} & operators
     return found.pop() if len(found) == 1 else None
 

@@ -40,12 +40,8 @@ def guess(shapes: Mapping[str, tuple[int, ...]], family: str) -> Architecture | 
         The network with the fewest unusual arguments, or None if no scale, divisor and depth make these widths.
         The activation cannot be told from shapes; it is the family's own.
     """
-    count = 1 + max((int(name.split(".")[1]) for name in shapes if name.startswith("block.")), default=-1)
-    outs = [shapes.get(f"block.{i}.out.weight", (0,))[0] for i in range(count)]
-    stem = shapes.get("stem.weight", (0,))[0]
-    if not count or 0 in outs or not stem:
-        return None
-    found = LAYOUTS[family].guess(stem, outs, shapes)
+    stem, outs = _widths(shapes)
+    found = LAYOUTS[family].guess(stem, outs, shapes) if stem and outs else None
     if found is None:
         return None
     named = ((row[0], row[1]) for row in LAYOUTS[family].published if row[1].items() <= found.items())
@@ -57,3 +53,16 @@ def guess(shapes: Mapping[str, tuple[int, ...]], family: str) -> Architecture | 
     if "head.weight" not in shapes and "head.bias" not in shapes:
         arguments["class_num"] = 0
     return Architecture(name, arguments)
+
+
+def refusal(shapes: Mapping[str, tuple[int, ...]], family: str) -> str | None:
+    """Say what a file's shapes are, where they are the family's and of no network here; else None."""
+    stem, outs = _widths(shapes)
+    return LAYOUTS[family].refusal(stem, outs, shapes) if stem and outs else None
+
+
+def _widths(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, list[int]]:
+    """Return the channels of the first convolution and of each block's output; none where a block has none."""
+    count = 1 + max((int(name.split(".")[1]) for name in shapes if name.startswith("block.")), default=-1)
+    outs = [shapes.get(f"block.{i}.out.weight", (0,))[0] for i in range(count)]
+    return shapes.get("stem.weight", (0,))[0], [] if 0 in outs else outs

@@ -99,6 +99,7 @@ def load_weights(
         class_num_may_differ=class_num_may_differ,
         allow_missing=allow_missing,
         scheme=scheme,
+        computes=getattr(model, "computes", None),
     )
     notes, theirs, ours = found.notes, files.activation_of(source), getattr(model, "activation", None)
     if theirs and ours and theirs != ours:

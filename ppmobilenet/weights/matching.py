@@ -9,7 +9,7 @@ import numpy as np
 
 from ppmobilenet.errors import NumericsError, UserError, did_you_mean
 from ppmobilenet.weights import naming
-from ppmobilenet.weights.guess import Architecture, guess
+from ppmobilenet.weights.guess import Architecture, guess, refusal
 from ppmobilenet.weights.layouts import LAYOUTS
 
 SAME_NAMES = "same-names"
@@ -30,6 +30,7 @@ class Match:
         bn_folded: the file's batch norm is folded away.
         classes: class counts of the file and of the model, where both have a classifier.
         architecture: the network that the file's shapes tell.
+        refusal: what they are, where it is none that can be built.
         missing: the model's keys that keep their values, as allowed -> the file's name for them.
         new_classifier: the classifier is left out because the class counts differ.
     """
@@ -43,6 +44,7 @@ class Match:
     bn_folded: bool = False
     classes: tuple[int, int] | None = None
     architecture: Architecture | None = None
+    refusal: str | None = None
     missing: dict[str, str] = field(default_factory=dict)
     new_classifier: bool = False
 
@@ -60,6 +62,7 @@ def match(
     class_num_may_differ: bool = True,
     allow_missing: Iterable[str] = (),
     scheme: str | None = None,
+    computes: Mapping[str, float] | None = None,
 ) -> Match:
     """Find each of a model's tensors in a file, without touching the model.
 
@@ -71,6 +74,7 @@ def match(
         class_num_may_differ: leave the classifier out where the class counts differ.
         allow_missing: the model's keys that the file may lack.
         scheme: force a naming scheme.
+        computes: what the model computes with, where other projects' networks of its kind compute otherwise.
 
     Raises:
         UserError: missing, unexpected or mis-shaped keys, each named; another family.
@@ -80,7 +84,7 @@ def match(
     for key in allow_missing:
         if key not in shapes:
             raise UserError(f"allow_missing names {key!r}, which the model has not", hint=did_you_mean(key, shapes))
-    found = translate(shapes, arrays, source, scheme)
+    found = translate(shapes, arrays, source, scheme, computes)
     spelled = names if names and found.scheme.startswith("param-attr") else {}
     missing = [key for key in shapes if key not in found.values]
     misshaped = [key for key in shapes if key in found.values and tuple(found.values[key].shape) != shapes[key]]
@@ -99,7 +103,11 @@ def match(
 
 
 def translate(
-    shapes: Mapping[str, tuple[int, ...]], arrays: Mapping[str, np.ndarray], source: object, scheme: str | None
+    shapes: Mapping[str, tuple[int, ...]],
+    arrays: Mapping[str, np.ndarray],
+    source: object,
+    scheme: str | None,
+    computes: Mapping[str, float] | None = None,
 ) -> Match:
     """Put a file's arrays under a model's keys, whatever fits or not.
 
@@ -115,7 +123,8 @@ def translate(
             f"these are the weights of a {layout.family} ({layout.text}), the model is a {own.family}", where=source
         )
     theirs, folded = naming.neutral_arrays(layout, arrays)
-    notes = []
+    notes = LAYOUTS[own.family].adapt(theirs, layout.computes, computes or {}) if layout.computes else []
+    file_shapes = {name: array.shape for name, array in theirs.items()}
     lacks_expansion = "block.0.expand.weight" in own.keys and "block.0.expand.weight" not in theirs
     if lacks_expansion and "block.0.dw.weight" in theirs and LAYOUTS[own.family].identity_expansion:
         theirs.update(naming.identity_expansion(len(theirs["block.0.dw.weight"])))
@@ -135,7 +144,8 @@ def translate(
         notes=tuple(notes),
         bn_folded=folded,
         classes=(known[0].shape[-1], shapes[known[1]][-1]) if known else None,
-        architecture=guess({name: array.shape for name, array in theirs.items()}, layout.family),
+        architecture=guess(file_shapes, layout.family),
+        refusal=refusal(file_shapes, layout.family),
     )
 
 
@@ -210,8 +220,9 @@ def _difference(found: Match, shapes: Mapping, missing: list[str], misshaped: li
     if misshaped:
         pairs = [f"{key} {list(found.values[key].shape)} -> {list(shapes[key])}" for key in misshaped]
         lines.append(f"other shapes, file -> model ({len(misshaped)}): {some(pairs)}")
-    if misshaped and found.architecture:
-        lines.append(f"the file's shapes are those of {found.architecture}")
+    told = found.architecture or found.refusal
+    if told and (misshaped or missing):
+        lines.append(f"the file's shapes are those of {told}")
     if found.unexpected:
         lines.append(f"not in the model ({len(found.unexpected)}): {some(found.unexpected)}")
     return "\n  ".join(lines)

@@ -22,10 +22,9 @@ import numpy as np
 
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.weights.layouts import LAYOUTS
-from ppmobilenet.weights.schemes import AUTOMATIC, DIMENSIONS, PLACES, Scheme
+from ppmobilenet.weights.schemes import AUTOMATIC, DIMENSIONS, EPSILON, PLACES, Scheme
 
-# all published MobileNets' batch norm; a layer scaled by sqrt(1 + EPSILON) with variance 1 is the identity
-EPSILON = 1e-5
+# a batch norm scaled by it with variance 1 is the identity
 IDENTITY_SCALE = np.float32(sqrt(1.0 + EPSILON))
 TRAINED = 1e-2  # an offset above it: where scales have moved by less than 1e-5, so have offsets of about 1e-4 at most
 
@@ -50,6 +49,7 @@ class Layout:
         ignored: the file's keys that are no part of the network, with the reason: ``{"Teacher.fc.weight": "..."}``.
         misfits: the file's keys that the scheme has no place for.
         activation: that the scheme's networks compute with, where it is not the family's.
+        epsilon, computes: as the scheme's.
     """
 
     scheme: str
@@ -60,6 +60,8 @@ class Layout:
     ignored: dict[str, str] = field(default_factory=dict)
     misfits: tuple[str, ...] = ()
     activation: str | None = None
+    epsilon: float = EPSILON
+    computes: Mapping[str, float] = field(default_factory=dict)
 
     def is_plain(self, unit: str) -> bool:
         """Whether a neutral unit (``block.3.se1``) has a bias and no batch norm."""
@@ -98,12 +100,13 @@ def _patterns(scheme: Scheme, plain: tuple[str, ...]) -> list[tuple[re.Pattern, 
             rows += [(unit, "conv", start + conv), (unit, "norm", start + norm)]
     rows.sort(key=lambda row: row[1] == "norm")
     rows += [("head", "head", head) for head in scheme.heads]
-    rows.sort(key=lambda row: row[2].count("<"))  # "features.1." before "features.<i>."
+    rows.sort(key=lambda row: len(re.findall(r"<\w>", row[2])))  # "features.1." before "features.<i>."
     patterns = []
     for unit, kind, template in rows:
         pattern = re.escape(template)
         for place, regex in PLACES.items():
             pattern = pattern.replace(place, regex)
+        pattern = re.sub(r"<([si]):(\d+)>", r"(?P<\1>\2)", pattern)
         ends = "|".join(re.escape(end) for end in scheme.ends[kind])
         patterns.append((re.compile(f"{pattern}(?P<end>{ends})"), unit, kind))
     return patterns
@@ -125,7 +128,7 @@ def _read(
                 continue
             if not scheme.torch and match["end"].startswith(".running"):
                 continue
-            if len(shapes[key]) != DIMENSIONS[kind].get(role, 1) and role != "steps":
+            if len(shapes[key]) not in DIMENSIONS[kind].get(role, (1,)) and role != "steps":
                 continue
             if role == "steps":
                 steps.append(key)
@@ -173,6 +176,7 @@ def read_layout(arrays: Mapping[str, object], scheme: str | None = None, source:
             ignored = {**outside, **{key: "PyTorch's count of steps" for key in steps}}
             layout = Layout(candidate.name, candidate.text, layouts.family, candidate.torch, neutral, ignored)
             layout.misfits, layout.activation = tuple(misfits), candidate.activation
+            layout.epsilon, layout.computes = candidate.epsilon, candidate.computes
             best = (rank, layout)
     found = best[1] if best else None
     if scheme in (None, AUTOMATIC) and (found is None or found.misfits):
@@ -181,7 +185,15 @@ def read_layout(arrays: Mapping[str, object], scheme: str | None = None, source:
             return automatic
     if found is None or not found.keys or (scheme is None and len(found.misfits) > len(found.keys) // 2):
         raise UserError(what_it_is(names) if scheme is None else _not_that(scheme, arrays), where=source)
+    _set_aside(found)
     return found
+
+
+def _set_aside(layout: Layout) -> None:
+    """Ignore, by name, what a static program without our classifier holds beside the trunk: a detector's neck."""
+    if layout.scheme.startswith("param-attr") and not any(name.startswith("head.") for name in layout.keys):
+        layout.ignored.update(dict.fromkeys(layout.misfits, "beside the trunk, in a file without its classifier"))
+        layout.misfits = ()
 
 
 def _whole_blocks(neutral: Mapping[str, str]) -> int:
@@ -246,7 +258,6 @@ def _letter(shape: tuple[int, ...]) -> str:
 
 # what else a file may be: a pattern that some key matches -> its name
 OTHERS = (
-    (r"(^|\.)(mid_se|se)\.(conv|fc)|\.block\.\d\.fc1|hardswish|\.se\.conv_reduce.*conv_head\.bias", "MobileNetV3"),
     (r"^layer[1-4]\.\d+\.conv\d|^res\d[a-z]|bb_\d_\d\.conv", "a ResNet"),
     (r"^_blocks\.|\.conv_reduce\.", "an EfficientNet"),
     (r"denseblock", "a DenseNet"),
@@ -274,10 +285,15 @@ def _not_that(scheme: str, arrays: Mapping) -> str:
 def neutral_arrays(layout: Layout, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], bool]:
     """Return neutral name -> array as Paddle keeps it, and whether the file's batch norm was folded away.
 
-    A folded convolution (weight and bias, no batch norm) becomes one with an identity batch norm whose offset is the
-    bias. A bias in front of a batch norm goes into its mean. Classifier weights become [in, out].
+    Batch norms of another epsilon get scales that give the same with ours. A folded convolution (weight and bias, no
+    batch norm) becomes one with an identity batch norm whose offset is the bias. A bias in front of a batch norm goes
+    into its mean. A linear layer that stands for a 1x1 convolution becomes one; classifier weights become [in, out].
     """
     made = {name: arrays[key] for name, key in layout.keys.items()}
+    for unit in [n[: -len(".variance")] for n in made if n.endswith(".variance") and layout.epsilon != EPSILON]:
+        variance = made[f"{unit}.variance"].astype("float64")
+        factor = np.sqrt((variance + EPSILON) / (variance + layout.epsilon))
+        made[f"{unit}.scale"] = (made[f"{unit}.scale"] * factor).astype("float32")
     folded = False
     for name in [n for n in made if n.endswith(".bias") and n != "head.bias"]:
         unit = name[: -len(".bias")]
@@ -290,6 +306,9 @@ def neutral_arrays(layout: Layout, arrays: Mapping[str, np.ndarray]) -> tuple[di
             folded = True
             made.update(identity_norm(unit, len(bias)))
             made[f"{unit}.offset"] = bias
+    for name, array in made.items():
+        if array.ndim == 2 and name != "head.weight":  # a linear layer for a 1x1 convolution
+            made[name] = (array if layout.torch else array.T)[:, :, None, None]
     if layout.torch and "head.weight" in made:
         made["head.weight"] = made["head.weight"].T
     return made, folded

@@ -18,6 +18,7 @@ DOTTED = {
         ".running_mean": "mean",
         ".running_var": "variance",
         ".num_batches_tracked": "steps",
+        ".gamma": "gamma",
     },
     "head": _WEIGHT_BIAS,
 }
@@ -27,10 +28,11 @@ PARAM_ATTR = {
     "norm": {"_bn_scale": "scale", "_bn_offset": "offset", "_bn_mean": "mean", "_bn_variance": "variance"},
     "head": {"_weights": "weight", "_offset": "bias"},
 }
-# all others: 1
-DIMENSIONS = {"conv": {"weight": 4}, "plain": {"weight": 4}, "norm": {"steps": 0}, "head": {"weight": 2}}
+# all others: 1; a 1x1 convolution may stand as a linear layer
+DIMENSIONS = {"conv": {"weight": (4,)}, "plain": {"weight": (2, 4)}, "norm": {"steps": (0,)}, "head": {"weight": (2,)}}
 
-# <s> stage and <i> unit order the blocks; <b> is V1's "2_1" ... "5_6", "6"; <u> PaddleClas V2's unit; <p> any prefix
+# <s> stage and <i> unit order the blocks, <s:4> is stage 4 alone; <b> is V1's "2_1" ... "5_6", "6"; <u> PaddleClas V2's
+# unit; <p> any prefix
 PLACES = {
     "<s>": r"(?P<s>\d+)",
     "<i>": r"(?P<i>\d+)",
@@ -39,6 +41,8 @@ PLACES = {
     "<p>": r"\w*?",
     "<x>": r"\d+",
 }
+# of our batch norms
+EPSILON = 1e-5
 # names that are read by position
 AUTOMATIC = "paddle-automatic"
 
@@ -56,6 +60,9 @@ class Scheme:
         torch: PyTorch's: classifier weights are [out, in], batch norm statistics ``running_mean``.
         ends: how keys end.
         activation: that its networks compute with, where it is not the family's.
+        epsilon: of its batch norms.
+        computes: what else its networks compute with, where a model says so of itself, too (``model.computes``): for
+            :attr:`.layouts.Layouts.adapt`.
     """
 
     name: str
@@ -65,3 +72,5 @@ class Scheme:
     torch: bool = False
     ends: Mapping = field(default_factory=lambda: DOTTED, hash=False)
     activation: str | None = None
+    epsilon: float = EPSILON
+    computes: Mapping[str, float] = field(default_factory=dict, hash=False)

@@ -238,7 +238,9 @@ def test_every_shipped_configuration(repo, config, tmp_path):
         loaded = load_config(file)
         loaded.dump(tmp_path / "again.yaml")
         assert load_config(tmp_path / "again.yaml") == loaded, file
-        assert not loaded.notes, file
+        # MobileNetV4 is trained at a smaller size than it is evaluated at
+        notes = [note for note in loaded.notes if "MobileNetV4" not in file.name or "training sees" not in note]
+        assert not notes, file
         head = file.read_text(encoding="utf-8").split("Global:")[0]
         assert "Hardware" in head and "Expected" in head and "ppmobilenet train -c" in head, f"{file} lacks its header"
         resized = load_config(file, ["Global.resolution=96"])
@@ -249,12 +251,13 @@ def test_recipes_hold_the_published_models(repo):
     from ppmobilenet.models.zoo import list_models
 
     recipes = {f.stem: load_config(f) for f in (repo / "configs" / "ImageNet").rglob("*.yaml")}
-    assert set(recipes) == set(list_models())
+    assert set(recipes) == {*list_models()} - {"MobileNetV3_small", "MobileNetV3_large"}
+    epochs = {"MobileNetV1": 120, "MobileNetV2": 240, "MobileNetV3": 360, "MobileNetV4_conv_small": 2400}
+    epochs |= {"MobileNetV4_conv_large": 600, "MobileNetV4_hybrid_large": 600, "MobileNetV4": 500}
     for name, recipe in recipes.items():
         assert recipe["Arch"]["name"] == name
-        first = "MobileNetV1" in name
-        assert recipe["Global"]["epochs"] == (120 if first else 240)
-        assert recipe["Optimizer"]["lr"]["name"] == ("Piecewise" if first else "Cosine")
+        assert recipe["Global"]["epochs"] == epochs.get(name, epochs[name[: len("MobileNetV1")]])
+        assert recipe["Optimizer"]["lr"]["name"] == ("Piecewise" if "MobileNetV1" in name else "Cosine")
 
 
 def test_loads_the_same_in_a_locale_without_utf8(repo, tmp_path):

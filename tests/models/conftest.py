@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from network_helpers import randomise
 
@@ -20,18 +22,14 @@ def golden(repo):
 
 
 @pytest.fixture(scope="session")
-def small_v1():
-    """MobileNetV1_x0_25 with random weights, in eval mode. Shared: do not change it."""
-    model = create_model("MobileNetV1_x0_25", class_num=10)
-    randomise(model)
-    model.eval()
-    return model
+def small():
+    """``small(name)``: a network of ten classes with random weights, in eval mode. Shared: do not change it."""
 
+    @cache
+    def build(name: str):
+        model = create_model(name, class_num=10)
+        randomise(model)
+        model.eval()
+        return model
 
-@pytest.fixture(scope="session")
-def small_v2():
-    """MobileNetV2_x0_25 with random weights, in eval mode. Shared: do not change it."""
-    model = create_model("MobileNetV2_x0_25", class_num=10)
-    randomise(model)
-    model.eval()
-    return model
+    return build

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import paddle
 
@@ -38,3 +40,15 @@ def trainable(model) -> list:
 
 def size(model) -> int:
     return sum(int(np.prod(p.shape)) for p in trainable(model))
+
+
+def fingerprint(model) -> dict:
+    """What tests/golden/families.json holds of PaddleClas's classes: keys with shapes, and what random weights give."""
+    state = model.state_dict()
+    randomise(model)
+    model.eval()
+    with paddle.no_grad():
+        logits = model(photos(1, 64)).numpy()
+    lines = "\n".join(f"{key} {list(value.shape)}" for key, value in state.items())
+    numbers = {"mean": float(logits.mean()), "deviation": float(logits.std()), "first": float(logits[0, 0])}
+    return {"entries": len(state), "keys": hashlib.sha256(lines.encode()).hexdigest()[:16], **numbers}

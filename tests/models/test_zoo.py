@@ -14,6 +14,7 @@ from network_helpers import parameter_names, photos, randomise, size, trainable
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.models import mobilenet_v1, mobilenet_v2
+from ppmobilenet.models.family import head_of
 from ppmobilenet.models.zoo import build_model, create_model, list_models
 from ppmobilenet.registry import MODELS
 
@@ -29,10 +30,39 @@ PARAMETERS = {
     "MobileNetV2": 3_505_960,
     "MobileNetV2_x1_5": 6_852_712,
     "MobileNetV2_x2_0": 11_262_312,
+    "MobileNetV3_small_x0_35": 1_665_954,
+    "MobileNetV3_small_x0_5": 1_902_536,
+    "MobileNetV3_small_x0_75": 2_375_106,
+    "MobileNetV3_small_x1_0": 2_939_958,
+    "MobileNetV3_small_x1_25": 3_627_370,
+    "MobileNetV3_small": 2_939_958,
+    "MobileNetV3_large_x0_35": 2_104_328,
+    "MobileNetV3_large_x0_5": 2_673_422,
+    "MobileNetV3_large_x0_75": 3_912_248,
+    "MobileNetV3_large_x1_0": 5_480_206,
+    "MobileNetV3_large_x1_25": 7_443_308,
+    "MobileNetV3_large": 5_480_206,
+    "MobileNetV4_conv_small": 3_774_024,
+    "MobileNetV4_conv_medium": 9_715_512,
+    "MobileNetV4_conv_large": 32_590_864,
+    "MobileNetV4_hybrid_medium": 11_074_648,
+    "MobileNetV4_hybrid_large": 37_764_624,
 }
+# others' parameters are counted in tests/weights/test_catalog.py, their keys compared in test_parity.py
+GRADIENTS = ("MobileNetV3_small_x0_35", "MobileNetV3_large", "MobileNetV4_conv_small", "MobileNetV4_hybrid_medium")
 # of Python
-STANDARD = {"__future__", "collections", "dataclasses", "functools", "importlib", "inspect", "math", "pkgutil"}
-SMALL = ["MobileNetV1_x0_25", "MobileNetV2_x0_25"]
+STANDARD = {
+    "__future__",
+    "collections",
+    "dataclasses",
+    "functools",
+    "importlib",
+    "inspect",
+    "math",
+    "pkgutil",
+    "typing",
+}
+SMALL = ["MobileNetV1_x0_25", "MobileNetV2_x0_25", "MobileNetV3_small_x0_35", "MobileNetV4_conv_small"]
 
 
 def with_weights_of(source, name, **kwargs):
@@ -45,20 +75,23 @@ def with_weights_of(source, name, **kwargs):
     return model
 
 
-def test_the_ten_variants_are_listed():
+def test_the_variants_are_listed():
     assert list_models() == list(PARAMETERS)
     assert list_models("*V2_x?_5") == ["MobileNetV2_x0_5", "MobileNetV2_x1_5"]
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", [n for n in PARAMETERS if n[:11] in ("MobileNetV1", "MobileNetV2") or n in GRADIENTS])
 def test_counts_keys_and_a_gradient_for_every_parameter(name, golden):
     model = create_model(name)
     assert size(model) == PARAMETERS[name]
-    family = "v1" if "V1" in name else "v2"
-    assert list(zip(model.state_dict(), parameter_names(model))) == golden(family)
+    names = parameter_names(model)
+    if name in GRADIENTS:
+        assert len(set(names)) == len(names) and all(n == n.lower() and "." not in n for n in names)
+    else:
+        assert list(zip(model.state_dict(), names)) == golden("v1" if "V1" in name else "v2")
     randomise(model)
-    out = model(photos(2, 32))
-    assert out.shape == [2, 1000]
+    out = model(photos(4, 64))  # gates and attention that one value decides pass no gradient
+    assert out.shape == [4, 1000]
     out.square().mean().backward()
     silent = [p.name for p in trainable(model) if p.grad is None or not np.any(p.grad.numpy())]
     assert not silent
@@ -82,8 +115,8 @@ def test_two_models_in_one_process_train_apart():
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_nhwc_computes_the_same(name, small_v1, small_v2):
-    nchw = small_v1 if "V1" in name else small_v2
+def test_nhwc_computes_the_same(name, small):
+    nchw = small(name)
     nhwc = with_weights_of(nchw, name, class_num=10, data_format="NHWC")
     x = photos(2, 48, 33)
     np.testing.assert_allclose(nhwc(x).numpy(), nchw(x).numpy(), atol=2e-5)
@@ -93,23 +126,23 @@ def test_nhwc_computes_the_same(name, small_v1, small_v2):
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("height,width", [(32, 32), (33, 47), (224, 65)])
-def test_any_resolution_from_32(name, height, width, small_v1, small_v2):
-    model = small_v1 if "V1" in name else small_v2
+def test_any_resolution_from_32(name, height, width, small):
+    model = small(name)
     x = photos(1, height, width)
     assert model(x).shape == [1, 10]
-    for level, feature in enumerate(model.forward_features(x)):
-        stride = 2 ** (level + 1)
+    for stride, feature in zip(model.feature_strides, model.forward_features(x)):
         assert feature.shape[2:] == [-(-height // stride), -(-width // stride)]
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_pyramid(name, small_v1, small_v2):
-    whole = small_v1 if "V1" in name else small_v2
+def test_pyramid(name, small):
+    whole = small(name)
     maps = whole.forward_features(photos(1, 64))
     assert [m.shape[1] for m in maps] == list(whole.feature_channels)
-    assert [64 // m.shape[2] for m in maps] == [2, 4, 8, 16, 32]
+    assert [64 // m.shape[2] for m in maps] == list(whole.feature_strides)
+    assert sorted({*whole.feature_strides, 2}) == [2, 4, 8, 16, 32]
     part = with_weights_of(whole, name, features_only=True, out_indices=(1, 3))
-    assert part.feature_strides == (4, 16)
+    assert part.feature_strides == (whole.feature_strides[1], whole.feature_strides[3])
     assert part.feature_channels == (whole.feature_channels[1], whole.feature_channels[3])
     chosen = part(photos(1, 64))
     assert len(chosen) == 2
@@ -124,21 +157,30 @@ def test_pyramid(name, small_v1, small_v2):
 def test_published_pyramid_channels():
     assert create_model("MobileNetV1", features_only=True).feature_channels == (64, 128, 256, 512, 1024)
     assert create_model("MobileNetV2", features_only=True).feature_channels == (16, 24, 32, 96, 320)
+    small, large = (create_model(f"MobileNetV3_{size}", features_only=True) for size in ("small", "large"))
+    assert (small.feature_strides, small.feature_channels) == ((4, 8, 16, 32), (16, 24, 48, 96))
+    assert (large.feature_strides, large.feature_channels) == ((2, 4, 8, 16, 32), (16, 24, 40, 112, 160))
+    narrow = create_model("MobileNetV3_large_x0_35", features_only=True)  # PaddleClas gives it the rows of small's
+    assert (narrow.feature_strides, narrow.feature_channels) == ((2, 4, 8, 16, 32), (8, 8, 16, 40, 56))
+    for name, channels in (("conv_small", (32, 64, 96, 128, 960)), ("hybrid_medium", (48, 80, 160, 256, 960))):
+        v4 = create_model(f"MobileNetV4_{name}", features_only=True)
+        assert (v4.feature_strides, v4.feature_channels) == ((4, 8, 16, 32, 32), channels)
+    assert len(create_model("MobileNetV4_conv_medium", features_only=True, out_indices=(0, 2)).blocks) == 11
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_class_num_0_gives_what_the_classifier_saw(name, small_v1, small_v2):
-    whole = small_v1 if "V1" in name else small_v2
+def test_class_num_0_gives_what_the_classifier_saw(name, small):
+    whole = small(name)
     pooled = with_weights_of(whole, name, class_num=0)
     features = pooled(photos())
     assert features.shape == [2, pooled.num_features]
-    classifier = whole.fc if "V1" in name else whole.out
+    classifier = getattr(whole, head_of(whole))
     assert np.array_equal(classifier(features).numpy(), whole(photos()).numpy())
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_dropout_stands_before_the_classifier_and_only_in_training(name, small_v1, small_v2):
-    plain = small_v1 if "V1" in name else small_v2
+@pytest.mark.parametrize("name", SMALL[:2])
+def test_dropout_stands_before_the_classifier_and_only_in_training(name, small):
+    plain = small(name)
     model = with_weights_of(plain, name, class_num=10, dropout=0.5)
     assert np.array_equal(model(photos()).numpy(), plain(photos()).numpy())
     classifier, seen = (model.fc if "V1" in name else model.out), []
@@ -249,10 +291,10 @@ def test_timm_s_110d_120d_140():
         assert round((size(model) - without_expansion) / 1e6, 2) == published
 
 
-def test_relu_instead_of_relu6(small_v2):
-    relu = with_weights_of(small_v2, "MobileNetV2_x0_25", class_num=10, activation="relu")
+def test_relu_instead_of_relu6(small):
+    relu = with_weights_of(small("MobileNetV2_x0_25"), "MobileNetV2_x0_25", class_num=10, activation="relu")
     assert float(relu.conv1(photos() * 100).max()) > 6
-    assert not np.array_equal(relu(photos() * 9).numpy(), small_v2(photos() * 9).numpy())
+    assert not np.array_equal(relu(photos() * 9).numpy(), small("MobileNetV2_x0_25")(photos() * 9).numpy())
 
 
 @pytest.mark.parametrize(
@@ -275,6 +317,17 @@ def test_relu_instead_of_relu6(small_v2):
         ("MobileNetV1", {"features_only": True, "out_indices": ()}, ["out_indices ()"]),
         ("MobileNetV2", {"expansion": 0}, ["expansion 0"]),
         ("MobileNetV2", {"depth": 0}, ["depth 0"]),
+        ("MobileNetV3_small_x0_5", {"size": "large"}, ["MobileNetV3_small_x0_5 fixes size at 'small'"]),
+        ("MobileNetV3_small_x0_5", {"scale": 0.6}, ["fixes scale at 0.5", "MobileNetV3_small, which takes any"]),
+        ("MobileNetV3_large", {"scale": 0}, ["scale 0", "above 0"]),
+        ("MobileNetV3_large", {"class_squeeze": 960}, ["no argument 'class_squeeze'"]),
+        ("MobileNetV3_large", {"se_slope": 0}, ["se_slope 0", "1/6"]),
+        ("MobileNetV3_large", {"strides": [2, 2]}, ["strides [2, 2]", "[[2, 1], 2, 2, 2]"]),
+        ("MobileNetV3_small", {"features_only": True, "out_indices": (4,)}, ["0 to 3 (strides 4, 8, 16, 32)"]),
+        ("MobileNetV4_conv_small", {"scale": 0.5}, ["no argument 'scale'"]),
+        ("MobileNetV4_conv_small", {"drop_path_rate": 1.0}, ["drop_path_rate 1.0"]),
+        ("MobileNetV4_hybrid_medium", {"attention_scale": "google"}, ["'google'", "paddleclas, timm"]),
+        ("MobileNetV4_hybrid_medium", {"layer_scale": -1}, ["layer_scale -1"]),
     ],
 )
 def test_a_wrong_word_says_what_is_right(name, kwargs, words):
@@ -324,21 +377,21 @@ def test_the_folder_of_networks_can_be_copied_alone(tmp_path):
     "kwargs", [{}, {"class_num": 0}, {"class_num": 7}, {"features_only": True, "out_indices": (0, 2)}]
 )
 @pytest.mark.parametrize("name", SMALL)
-def test_pretrained_from_a_file(name, kwargs, tmp_path, small_v1, small_v2):
+def test_pretrained_from_a_file(name, kwargs, tmp_path, small):
     """The trunk is the file's whatever the head; a classifier of another size starts anew."""
-    source = small_v1 if "V1" in name else small_v2
+    source = small(name)
     np.savez(tmp_path / "weights.npz", **{k: v.numpy() for k, v in source.state_dict().items()})
     model = create_model(name, pretrained=tmp_path / "weights.npz", **{"class_num": 10, **kwargs})
     model.eval()
     for key, value in model.state_dict().items():
-        if key.split(".")[0] not in ("fc", "out"):
+        if key.split(".")[0] != head_of(source):
             assert np.array_equal(value.numpy(), source.state_dict()[key].numpy()), key
     if not kwargs:
         assert np.array_equal(model(photos()).numpy(), source(photos()).numpy())
 
 
-def test_pretrained_is_strict(tmp_path, small_v1):
-    np.savez(tmp_path / "weights.npz", **{k: v.numpy() for k, v in small_v1.state_dict().items()})
+def test_pretrained_is_strict(tmp_path, small):
+    np.savez(tmp_path / "weights.npz", **{k: v.numpy() for k, v in small("MobileNetV1_x0_25").state_dict().items()})
     with pytest.raises(UserError, match="MobileNetV1"):
         create_model("MobileNetV2_x0_25", pretrained=str(tmp_path / "weights.npz"))
     with pytest.raises(UserError, match="nowhere.npz"):

@@ -144,12 +144,11 @@ def test_fluid_network_is_told_with_its_activation(weights):
 
 
 @pytest.mark.parametrize("name", ["MobileNetV1_x0_25", "MobileNetV2_x0_5"])
-def test_the_ppocr_trunk_is_known_as_v3_and_refused_in_one_line(weights, name):
+def test_another_family_s_trunk_is_refused_in_one_line(weights, name):
     with pytest.raises(UserError) as caught:
         load_weights(create_model(name), weights / "MobileNetV3_large_x0_5_ppocr_pretrained")
-    assert "these are the weights of MobileNetV3" in str(caught.value)
-    assert "not of a MobileNetV1 or MobileNetV2" in str(caught.value) and "\n" not in str(caught.value)
-    assert inspect_weights(weights / "MobileNetV3_large_x0_5_ppocr_pretrained.pdparams").scheme is None
+    assert "these are the weights of a MobileNetV3 (PaddleOCR's" in str(caught.value)
+    assert f"the model is a {name[:11]}" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_unfolding_keeps_the_outputs_and_makes_training_mode_right(weights, photos, tmp_path):
@@ -186,7 +185,27 @@ def test_inspection_of_every_real_file(weights):
         "MobileNetV1_x0_25_torch_legacy.pth.tar": ("pytorch-v1-stages", "MobileNetV1_x0_25", False),
         "MobileNetV2_fluid": ("param-attr-v2", "MobileNetV2 with activation='relu'", False),
         "MobileNetV2_torchvision_bnfolded.npz": ("torchvision-v2", "MobileNetV2", True),
-        "MobileNetV3_large_x0_5_ppocr_pretrained.pdparams": (None, "None", False),
+        "MobileNetV3_large_x0_5_ppocr_pretrained.pdparams": (
+            *("paddleocr-v3-stages", "MobileNetV3_large_x0_5 with class_expand=0, class_num=0"),
+            False,
+        ),
+        "MobileNetV3_small_google_bnfolded.npz": (
+            "torchvision-v3",
+            "MobileNetV3_small_x1_0 with se_divisor=8, expand_first=False, class_expand=1024, last_conv_bias=True",
+            True,
+        ),
+        "MobileNetV3_small_x0_5_ppocr_en_rec.pdparams": (
+            *("paddleocr-v3-blocks", "MobileNetV3_small_x0_5 with class_expand=0, class_num=0"),
+            False,
+        ),
+        "PaddleOCR_cls_MobileNetV3_small_x0_35": (
+            *("paddle-automatic", "MobileNetV3_small_x0_35 with class_expand=0, class_num=2"),
+            False,
+        ),
+        "PaddleOCR_det_MobileNetV3_large_x0_5_no_se": (
+            *("param-attr-v3", "MobileNetV3_large_x0_5 with use_se=False, class_expand=0, class_num=0"),
+            False,
+        ),
     }
     assert all(tensor.not_finite == 0 for found in facts.values() for tensor in found.tensors)
 

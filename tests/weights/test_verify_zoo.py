@@ -64,4 +64,4 @@ def test_mistakes_are_said_before_anything_is_downloaded(server, tmp_path):  # n
 def test_the_catalogue_is_listed(capsys):
     assert cli.main(["verify-zoo", "--list"]) == 0
     printed = capsys.readouterr().out
-    assert len(printed.splitlines()) == 13 and "unverified" in printed
+    assert len(printed.splitlines()) == 31 and "unverified" in printed

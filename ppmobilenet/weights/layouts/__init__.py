@@ -22,6 +22,7 @@ PADDLE_FILES = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph"
 AS_BUILT = "convolutions and classifier as built"
 AS_PAPER = "without the first block's expand convolution, which the paper's network has not"
 WITH_NORM = "with two operations a value in each batch norm"
+NORM_ONCE = "with one operation a value in each batch norm"
 
 # width multipliers that files were seen to have
 SCALES = (0.1, 0.125, 0.25, 0.35, 0.5, 0.75, 1.0, 1.1, 1.2, 1.25, 1.3, 1.4, 1.5, 1.75, 2.0)
@@ -45,10 +46,16 @@ class Layouts:
         writes: other projects' naming -> function (number of blocks) -> neutral unit -> (convolution, batch norm).
         published: PaddleClas's files: (model, arguments, parameters, multiply-adds of one 224x224 image, top-1, top-5,
             published millions of parameters, published millions of multiply-adds, their source, how it counted).
+        adapt: (neutral arrays, what the file's networks compute with, what the model does) -> notes; changes the arrays
+            of a file whose networks compute otherwise so that the model gives the same outputs.
+        refusal: as ``guess``, for shapes that are of the family and of no network of it here: what they are.
         ssld: model -> top-1, top-5 of the file that SSLD distillation trained.
+        md5: model -> of the file, where it is known.
+        evaluated: model -> side of the image in its evaluation, whole, where it is not 224 cut from 256.
         address: where these files are.
         accuracy: others' figures: (source, precision, scale, {resolution: (top-1, top-5)}).
-        latency: (source, precision, scale, device, {resolution: milliseconds on 1, 2, 4 threads}).
+        latency: (source, precision, scale, device, {resolution: milliseconds on 1, 2, 4 threads}); in place of a scale
+            a model's name may stand, here and in ``accuracy``.
     """
 
     family: str
@@ -59,8 +66,12 @@ class Layouts:
     activation: str = "relu"
     identity_expansion: bool = False
     writes: Mapping[str, Callable[[int], dict[str, tuple[str, str]]]] = field(default_factory=dict)
+    adapt: Callable[[dict, Mapping[str, float], Mapping[str, float]], list[str]] = lambda arrays, theirs, ours: []
+    refusal: Callable[[int, list[int], Mapping[str, tuple[int, ...]]], str | None] = lambda stem, outs, shapes: None
     published: tuple[tuple, ...] = ()
     ssld: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    md5: Mapping[str, str] = field(default_factory=dict)
+    evaluated: Mapping[str, int] = field(default_factory=dict)
     address: str = PADDLE_FILES
     accuracy: tuple[tuple, ...] = ()
     latency: tuple[tuple, ...] = ()
