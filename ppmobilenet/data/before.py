@@ -38,6 +38,7 @@ def check_before_training(
     Raises:
         DataError: the first errors, and how to see them all.
     """
+    bad_samples = train.dataset.max_bad_samples
     with tqdm(unit="photos", desc="data", disable=None, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -48,7 +49,7 @@ def check_before_training(
     training = lists["train"]
     beginning = f"{training.path}:" if training.path else str(training.root)
     tolerated = [f for f in diagnosis.findings if f.kind == "unreadable" and f.where.startswith(beginning)]
-    allowed = len(tolerated) <= train.dataset.max_bad_samples
+    allowed = len(tolerated) <= bad_samples
     errors = [f for f in diagnosis.findings if f.is_error and not (f in tolerated and allowed)]
     if errors:
         shown = "\n  ".join(f"{f.where}: {f.message}" for f in errors[:5])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,8 +38,9 @@ def train_and_report(config: Config, *, random_init: bool = False) -> dict[str, 
     """
     folder = Path(config.run.output_dir)
 
-    def report_run(trained: Ready) -> None:
+    def report_run(best: Callable[[], Ready]) -> None:
         try:
+            trained = best()
             if trained.evaluator is not None:
                 result, table = predict(trained, config.labels)
                 tell(result)

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -102,15 +103,15 @@ class RunKeeper(Keeper):
 
 
 def train(
-    config: Config, *, random_init: bool = False, then: Callable[[Ready], None] | None = None
+    config: Config, *, random_init: bool = False, then: Callable[[Callable[[], Ready]], None] | None = None
 ) -> dict[str, float]:
     """Train what a config describes (``ppmobilenet train``).
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.
         random_init: train without weights what keeps something of them, frozen layers or batch norm's statistics.
-        then: receives, after the training and in the first process, the network with its best weights and what judges
-            it, where there is a validation list.
+        then: called after the training, in the first process, with a function that returns the network with its best
+            weights and what judges it.
 
     Returns:
         The last evaluation, with ``best_metric``, ``best_epoch``, ``epochs`` and ``step``.
@@ -137,28 +138,33 @@ def train(
                 with checkpoint.Writer(folder, config.run.keep_checkpoints) as writer:
                     result = _with_rollback(state, setting, writer, stop, resumed)
             if then is not None and rank == 0:
-                ready = _ready(config, state, setting, lists)
-                loaders += [ready.evaluator.loader] if ready.evaluator else []
-                then(ready)
+                then(partial(_best_of, config, state, setting, lists))
         finally:
             for loader in loaders:
                 loader.close()
     return result
 
 
-def _ready(config: Config, state: TrainState, setting: Setting, lists: Mapping[str, Listed]) -> Ready:
-    """Return the run's network with the best weights, the last where nothing was evaluated, and what judges it."""
-    best = setting.folder / ("best_model" if state.best_epoch else "latest")
-    start = Start("Global.pretrained_model", str(best), config.arch.name)
-    if setting.precision.level == "O2":
-        state.model.float()  # weights are read as they were saved
-    load_start(state.model, start)
+def _best_of(config: Config, state: TrainState, setting: Setting, lists: Mapping[str, Listed]) -> Ready:
+    """Return a run's network with the best weights, the last where nothing was evaluated, and what judges it.
+
+    Raises:
+        UserError, DamagedFileError, NumericsError: the weights or the validation list are not there, or not whole.
+    """
     if hasattr(setting.network.forward, "rollback"):
         setting.network.forward.rollback()  # a compiled graph shows nobody its layers
+    if setting.world > 1:  # no process sees all photos, and a network is all that is wanted
+        return Ready(setting.network, None, lists, None, state.model)
+    best = setting.folder / "best_model"
+    file = best if state.best_epoch and best.with_suffix(".pdparams").is_file() else setting.folder / "latest"
+    start = Start("Global.pretrained_model", str(file), setting.name)
+    if setting.precision.on and setting.precision.level == "O2":
+        state.model.float()  # weights are read as they were saved
+    load_start(state.model, start)
     network, evaluator = setting.network, setting.evaluator
-    if evaluator is None and config.eval and setting.world == 1:
+    if evaluator is None and config.eval:
         network, evaluator = state.model, build_evaluator(config, setting.precision, lists.get("validation"))
-    return Ready(network, start, lists, evaluator if setting.world == 1 else None, state.model)
+    return Ready(network, start, lists, evaluator, state.model)
 
 
 def _resume(state: TrainState, setting: Setting, found: checkpoint.Found | None) -> bool:
