@@ -29,12 +29,13 @@ from ppmobilenet.models.family import head_of
 from ppmobilenet.training.device import Precision
 from ppmobilenet.training.ema import ModelEma
 from ppmobilenet.training.freezing import norms
+from ppmobilenet.training.keeping import Keeper
 from ppmobilenet.training.metrics import TopkAcc, Totals
 from ppmobilenet.training.objective import AgreeWith, Objective
 from ppmobilenet.training.optim import build_optimizer, build_schedule, meant
 from ppmobilenet.training.setting import Setting
 from ppmobilenet.training.state import TrainState
-from ppmobilenet.training.trainer import Keeper, train_epoch
+from ppmobilenet.training.trainer import train_epoch
 from ppmobilenet.workshop.program import legacy_program, read_program, static_mode, writes_json
 
 METHODS = ("ptq", "qat")
