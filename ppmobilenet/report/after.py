@@ -39,8 +39,9 @@ def train_and_report(config: Config, *, random_init: bool = False) -> dict[str, 
 
     shown: list[nn.Layer] = []  # by the first process: the network that the report is of
 
-    def look_again(trained: Ready) -> None:
+    def look_again(best: Callable[[], Ready]) -> None:
         try:
+            trained = best()
             if trained.evaluator is not None:
                 found, table = predict(trained, config.labels)
                 tell(found)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
-import signal
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,13 @@ from ppmobilenet.config import Config
 from ppmobilenet.data.build import lists_of
 from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.loader import Batch
-from ppmobilenet.errors import NumericsError, Stopped
+from ppmobilenet.errors import NumericsError
 from ppmobilenet.training import checkpoint
 from ppmobilenet.training.device import images_of, set_device, share_statistics, start_processes, sum_over_processes
 from ppmobilenet.training.evaluator import Ready, build_evaluator, line
 from ppmobilenet.training.freezing import train_mode
 from ppmobilenet.training.inputs import check_images
+from ppmobilenet.training.keeping import Keeper, RunKeeper
 from ppmobilenet.training.metrics import TopkAcc, Totals
 from ppmobilenet.training.optim import build_optimizer
 from ppmobilenet.training.runfolder import Progress, Record, duration, logged, owned, timed
@@ -35,83 +36,16 @@ from ppmobilenet.training.stopping import Stop, listening
 log = logging.getLogger("ppmobilenet")
 
 
-class Keeper:
-    """Hears of an epoch's steps; this one keeps nothing of them.
-
-    Attributes:
-        asked: the number of a signal that asks to stop, or 0.
-    """
-
-    asked = 0
-
-    def begins(self, state: TrainState, batch: Batch) -> None:
-        """The first batch of an epoch."""
-
-    def step(self, state: TrainState, **figures) -> None:
-        """What is logged of a step."""
-
-    def may_change(self) -> None:
-        """Return when the weights may change."""
-
-    def changed(self, state: TrainState, asked: bool) -> None:
-        """The weights have changed; ``asked``: one of the processes was asked to stop."""
-
-
-class RunKeeper(Keeper):
-    """Keeps a run: checkpoints, tables, and the wish to stop."""
-
-    def __init__(self, setting: Setting, writer: checkpoint.Writer, stop: Stop, record: Record):
-        self._setting, self._writer, self._stop, self._record = setting, writer, stop, record
-
-    @property
-    def asked(self) -> int:
-        return self._stop.number
-
-    def begins(self, state: TrainState, batch: Batch) -> None:
-        self._record.scalars.batch(batch, self._setting.loader.dataset.transform_ops, state.epoch, state.step)
-
-    def step(self, state: TrainState, **figures) -> None:
-        self._record.step(epoch=state.epoch + 1, step=state.step, **figures)
-
-    def may_change(self) -> None:
-        self._writer.settle()
-
-    def changed(self, state: TrainState, asked: bool) -> None:
-        self._writer.check()
-        if asked:
-            self._leave(state)
-        every, setting = self._setting.run.save_steps, self._setting
-        if every and state.update % every == 0 and state.step_in_epoch < setting.steps:
-            self.save(state, ["latest"], 0.0)
-
-    def save(self, state: TrainState, names: list[str], metric: float) -> None:
-        """Write a checkpoint."""
-        share_statistics(state.model, self._setting.world)
-        if self._setting.first:
-            self._writer.save(checkpoint.snapshot(state, metric, names))
-
-    def _leave(self, state: TrainState) -> None:
-        self.save(state, ["latest"], 0.0)
-        self._writer.wait()
-        name = signal.Signals(self._stop.number or signal.SIGTERM).name
-        log.info("stopped by %s after step %d", name, state.step)
-        raise Stopped(
-            f"stopped after step {state.step} (epoch {state.epoch + 1}); everything is saved in {self._setting.folder}",
-            hint="the same command with -o Global.checkpoints=auto goes on exactly there",
-            exit_code=self._stop.exit_code,
-        )
-
-
 def train(
-    config: Config, *, random_init: bool = False, then: Callable[[Ready], None] | None = None
+    config: Config, *, random_init: bool = False, then: Callable[[Callable[[], Ready]], None] | None = None
 ) -> dict[str, float]:
     """Train what a config describes (``ppmobilenet train``).
 
     Args:
         config: as :func:`ppmobilenet.load_config` gives it.
         random_init: train without weights what keeps something of them, frozen layers or batch norm's statistics.
-        then: receives, after the training and in the first process, the network with its best weights and what judges
-            it, where there is a validation list.
+        then: called after the training, in the first process, with a function that returns the network with its best
+            weights and what judges it.
 
     Returns:
         The last evaluation, with ``best_metric``, ``best_epoch``, ``epochs`` and ``step``.
@@ -138,28 +72,33 @@ def train(
                 with checkpoint.Writer(folder, config.run.keep_checkpoints) as writer:
                     result = _with_rollback(state, setting, writer, stop, resumed)
             if then is not None and rank == 0:
-                ready = _ready(config, state, setting, lists)
-                loaders += [ready.evaluator.loader] if ready.evaluator else []
-                then(ready)
+                then(partial(_best_of, config, state, setting, lists))
         finally:
             for loader in loaders:
                 loader.close()
     return result
 
 
-def _ready(config: Config, state: TrainState, setting: Setting, lists: Mapping[str, Listed]) -> Ready:
-    """Return the run's network with the best weights, the last where nothing was evaluated, and what judges it."""
-    best = setting.folder / ("best_model" if state.best_epoch else "latest")
-    start = Start("Global.pretrained_model", str(best), config.arch.name)
-    if setting.precision.level == "O2":
-        state.model.float()  # weights are read as they were saved
-    load_start(state.model, start)
+def _best_of(config: Config, state: TrainState, setting: Setting, lists: Mapping[str, Listed]) -> Ready:
+    """Return a run's network with the best weights, the last where nothing was evaluated, and what judges it.
+
+    Raises:
+        UserError, DamagedFileError, NumericsError: the weights or the validation list are not there, or not whole.
+    """
     if hasattr(setting.network.forward, "rollback"):
         setting.network.forward.rollback()  # a compiled graph shows nobody its layers
+    if setting.world > 1:  # no process sees all photos, and a network is all that is wanted
+        return Ready(setting.network, None, lists, None, state.model)
+    best = setting.folder / "best_model"
+    file = best if state.best_epoch and best.with_suffix(".pdparams").is_file() else setting.folder / "latest"
+    start = Start("Global.pretrained_model", str(file), setting.name)
+    if setting.precision.on and setting.precision.level == "O2":
+        state.model.float()  # weights are read as they were saved
+    load_start(state.model, start)
     network, evaluator = setting.network, setting.evaluator
-    if evaluator is None and config.eval and setting.world == 1:
+    if evaluator is None and config.eval:
         network, evaluator = state.model, build_evaluator(config, setting.precision, lists.get("validation"))
-    return Ready(network, start, lists, evaluator if setting.world == 1 else None, state.model)
+    return Ready(network, start, lists, evaluator, state.model)
 
 
 def _resume(state: TrainState, setting: Setting, found: checkpoint.Found | None) -> bool:

@@ -15,12 +15,13 @@ from ppmobilenet.telling import log
 from ppmobilenet.training.device import Precision
 from ppmobilenet.training.ema import ModelEma
 from ppmobilenet.training.freezing import norms
+from ppmobilenet.training.keeping import Keeper
 from ppmobilenet.training.metrics import TopkAcc, Totals
 from ppmobilenet.training.objective import AgreeWith, Objective
 from ppmobilenet.training.optim import build_optimizer, build_schedule
 from ppmobilenet.training.setting import Setting
 from ppmobilenet.training.state import TrainState
-from ppmobilenet.training.trainer import Keeper, train_epoch
+from ppmobilenet.training.trainer import train_epoch
 from ppmobilenet.workshop.int8_plan import quantizable_layers
 from ppmobilenet.workshop.program import legacy_program
 from ppmobilenet.workshop.quantizers import clearly_float, quiet

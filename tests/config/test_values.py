@@ -14,7 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppmobilenet.config import Config, MissingKey, load_config
+from ppmobilenet.config import Config, MissingKey, load_config, parts, schema
+from ppmobilenet.config.fields import Inner, Key, Term, plain
 from ppmobilenet.config.reading import scalar
 from ppmobilenet.config.tree import to_yaml
 from ppmobilenet.errors import UserError
@@ -164,6 +165,57 @@ def test_missing_section_is_a_user_error(load):
     assert "DataLoader" not in config and config.get("DataLoader") is None
 
 
+PARTS = {
+    "run": parts.Run, "amp": parts.Amp, "arch": parts.Arch, "optimizer": parts.Optimizer, "ema": parts.Ema,
+    "train": parts.TrainSource, "eval": parts.EvalSource, "infer": parts.Infer,
+}  # fmt: skip
+
+
+def test_parts_hold_what_the_mapping_says(load):
+    """Given or not: a part's field is the value at its dotted key, whose default stands at the field alone."""
+    seen = set()
+
+    def compare(part, at):
+        for called, (name, known) in part.known().items():
+            value, place = getattr(part, name), f"{at}.{called}"
+            if isinstance(known, Inner):
+                compare(value, place)
+            elif isinstance(known, Key):
+                seen.add(place)
+                assert plain(config.get(place)) == value, place
+            else:
+                assert value == plain(config.get(place) or ()), place
+
+    for config in (load(), load("Global.epochs=7", "EMA.decay=0.5", "Arch.freeze=[conv1]", "AMP.level=O2")):
+        for name, kind in PARTS.items():
+            if part := getattr(config, name):
+                compare(part, kind.at)
+    assert seen == set(schema.KEYS)
+    assert config.run.epochs == 7 and config.ema.decay == 0.5 and config.arch.freeze == ("conv1",)
+    assert config.arch.parameters == {"class_num": 1000} and config.optimizer.parameters["momentum"] == 0.9
+    assert config.loss.eval[0].name == "CELoss" and config.loss.eval[0].weight == 1.0
+    assert config.train.sampler.parameters["shuffle"] is True
+
+
+def test_a_part_that_cannot_be_guessed_says_so_once_it_is_asked(load):
+    config = load(text="Arch: {name: MobileNetV2}\nDataLoader: {Eval: {loader: {num_workers: 1}}}\n")
+    assert not config.train and not config.eval.dataset and config.eval.loader.num_workers == 1
+    assert not config.ema and config.loss.train == (Term("CELoss"),)
+    for ask, missing in (
+        (lambda: config.train.dataset, "DataLoader.Train is missing"),
+        (lambda: config.eval.dataset.image_root, "DataLoader.Eval.dataset is missing"),
+        (lambda: config.optimizer.lr, "Optimizer is missing"),
+    ):
+        with pytest.raises(MissingKey, match=missing):
+            ask()
+
+
+def test_what_is_paddleclas_alone_is_accepted_and_said(load):
+    (note,) = load("Global.use_dali=True").notes
+    assert "Global.use_dali is PaddleClas's and changes nothing here" in note and "pipeline: fast" in note
+    assert not load("Global.use_dali=False").notes
+
+
 def test_read_only_and_copies(load):
     config = load()
     with pytest.raises(TypeError):
@@ -189,9 +241,9 @@ def test_effective_yaml_loads_again(load, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-plain = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, width=32) | st.text()
+scalars = st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False, width=32) | st.text()
 trees = st.recursive(
-    plain,
+    scalars,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(min_size=1), inner, max_size=4),
     max_leaves=12,
 )
