@@ -197,13 +197,18 @@ def build_scaled(family: str, scale: float):
 
 @cache
 def _cost(family: str, scale: float) -> Cost:
+<<<<<<< HEAD
     return cost_of(build_scaled(family, scale), 32)
+=======
+    return measure(_build(family, scale), 64)
+>>>>>>> nets
 
 
 def _madds(family: str, scale: float, resolution: int) -> int:
-    """Multiply-adds at a multiple of 32 pixels: every convolution's grows with the area, exactly."""
-    area = (resolution // 32) ** 2
-    return sum(row.madds if row.kind == "fc" else row.madds * area for row in _cost(family, scale).layers)
+    """Multiply-adds at a multiple of 32 pixels: those of maps grow with the area, exactly; of pooled features not."""
+    rows = _cost(family, scale).layers
+    pooled = sum(row.madds for row in rows if row.output_shape[1:] in ((), (1, 1)))
+    return pooled + sum(row.madds for row in rows if row.output_shape[1:] not in ((), (1, 1))) * resolution**2 // 64**2
 
 
 def _size(cost: Cost, precision: str) -> int:

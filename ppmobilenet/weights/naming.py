@@ -97,7 +97,8 @@ def _patterns(scheme: Scheme, plain: tuple[str, ...]) -> list[tuple[re.Pattern, 
         if unit in plain:
             rows.append((unit, "plain", template))
         else:
-            rows += [(unit, "conv", start + conv), (unit, "norm", start + norm)]
+            kinds = (("conv", conv), ("norm", norm))
+            rows += [(unit, kind, start + end) for kind, end in kinds if end or not ends]
     rows.sort(key=lambda row: row[1] == "norm")
     rows += [("head", "head", head) for head in scheme.heads]
     rows.sort(key=lambda row: len(re.findall(r"<\w>", row[2])))  # "features.1." before "features.<i>."

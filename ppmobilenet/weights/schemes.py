@@ -54,8 +54,8 @@ class Scheme:
     Attributes:
         name: as reports show it and ``--scheme`` takes it.
         text: whose layout it is.
-        layers: (neutral unit, key); ``{a,b}`` in a key are the ends of the convolution's and of the batch norm's, a key
-            without is both's. The first row that matches a file's key wins.
+        layers: (neutral unit, key); ``{a,b}`` in a key are the ends of the convolution's and of the batch norm's
+            (empty: there is none), a key without is both's. The first row that matches a file's key wins.
         heads: the classifier's key, or several.
         torch: PyTorch's: classifier weights are [out, in], batch norm statistics ``running_mean``.
         ends: how keys end.

@@ -173,6 +173,8 @@ def test_timm_v4(tmp_path, size):
     scheme = "timm-v4-small" if size == "conv_small" else "timm-v4"
     report = assert_loads(path, arch, scheme, network(IMAGES))
     assert ("queries of 8 attention layers scaled" in report) == size.startswith("hybrid")
+    own = load_weights(network, write_weights(state_of(network), tmp_path / "own.npz"), class_num_may_differ=False)
+    assert own.scheme == "paddleclas-v4" and own.loaded == own.total and not own.notes
     assert "queries" not in assert_loads(path, arch, scheme, network(IMAGES), **kwargs)
     if size == "conv_small":  # an exported program names its arrays by numbers
         model = create_model("MobileNetV4_conv_small", class_num=7)
