@@ -197,11 +197,7 @@ def build_scaled(family: str, scale: float):
 
 @cache
 def _cost(family: str, scale: float) -> Cost:
-<<<<<<< HEAD
-    return cost_of(build_scaled(family, scale), 32)
-=======
-    return measure(_build(family, scale), 64)
->>>>>>> nets
+    return cost_of(build_scaled(family, scale), 64)
 
 
 def _madds(family: str, scale: float, resolution: int) -> int:
