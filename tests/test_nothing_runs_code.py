@@ -67,7 +67,9 @@ def test_the_check_finds_what_it_looks_for():
         "tar.extractall('.')",
     ):
         assert faults(ast.parse(text)), text
-    assert not faults(ast.parse("model.eval()\neval: tuple\nyaml.safe_load(f)\nre.compile('a')\nnp.load(f, allow_pickle=False)"))
+    assert not faults(
+        ast.parse("model.eval()\neval: tuple\nyaml.safe_load(f)\nre.compile('a')\nnp.load(f, allow_pickle=False)")
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPO)))
