@@ -19,7 +19,7 @@ from ppmobilenet.errors import UserError
 from ppmobilenet.field.package import open_package
 from ppmobilenet.telling import aloud, log
 from ppmobilenet.training.start import model_with_weights
-from ppmobilenet.workshop.forms import PADDLE_FORMS
+from ppmobilenet.workshop.forms import PADDLE_FORMS, parse_forms
 from ppmobilenet.workshop.from_config import calibration_tensors, listed_photos, package_spec, trained_accuracy
 from ppmobilenet.workshop.int8_accuracy import Int8Report, form_accuracies
 from ppmobilenet.workshop.int8_plan import Int8Settings, Plan, layers_meant, plan_layers
@@ -58,8 +58,9 @@ def export(
     Returns:
         The folder.
     """
-    spec = package_spec(config, to, with_board=with_board)
+    to = parse_forms(to)  # a mistyped form is said before weights are read
     network = model_with_weights(config, random_init)
+    spec = package_spec(config, to, with_board=with_board)
     spec.embed_preprocess = embed_preprocess
     if softmax_inside is not None:
         spec.softmax_inside = softmax_inside
@@ -95,8 +96,9 @@ def quantize(
         UserError: no weights, no photos, a pattern without a layer.
         NumericsError: nothing was quantized, or a float form departs from the model.
     """
-    spec = package_spec(config, to, with_board=with_board)
+    to = parse_forms(to)
     network = model_with_weights(config)
+    spec = package_spec(config, to, with_board=with_board)
     samples = list(islice(listed_photos(config.eval), limit))
     spec.int8 = plan_int8(config, network, settings)
     folder = make_package(network, spec, _folder(config, output), lambda written: form_accuracies(written, samples))

