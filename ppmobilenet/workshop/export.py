@@ -58,7 +58,7 @@ def export(
     Returns:
         The folder.
     """
-    to = parse_forms(to)  # a mistyped form is said before weights are read
+    to = parse_forms(to, with_board)  # a mistyped form is said before weights are read
     network = model_with_weights(config, random_init)
     spec = package_spec(config, to, with_board=with_board)
     spec.embed_preprocess = embed_preprocess
@@ -96,7 +96,7 @@ def quantize(
         UserError: no weights, no photos, a pattern without a layer.
         NumericsError: nothing was quantized, or a float form departs from the model.
     """
-    to = parse_forms(to)
+    to = parse_forms(to, with_board)  # before weights are read
     network = model_with_weights(config)
     spec = package_spec(config, to, with_board=with_board)
     samples = list(islice(listed_photos(config.eval), limit))

@@ -11,6 +11,7 @@ from ppmobilenet.errors import NumericsError, UserError, did_you_mean
 from ppmobilenet.field.engines import lite_env
 from ppmobilenet.telling import log
 from ppmobilenet.workshop import lite, onnx
+from ppmobilenet.workshop.board_sources import check_board
 from ppmobilenet.workshop.int8_plan import Plan
 from ppmobilenet.workshop.program import Deployed, save_program, writes_json
 from ppmobilenet.workshop.qat import save_trained
@@ -157,17 +158,22 @@ FORMS = {
 }
 
 
-def parse_forms(to: str | Sequence[str]) -> list[str]:
-    """Return the forms named by ``--to``: names, a comma list, or ``"all"``; UserError says what exists."""
+def parse_forms(to: str | Sequence[str], with_board: bool = False) -> list[str]:
+    """Return the forms named by ``--to``: names, a comma list, or ``"all"``; UserError says what exists.
+
+    ``with_board``: the board program goes beside them, which needs one of Paddle Lite's.
+    """
     names = [name.strip() for name in (to.split(",") if isinstance(to, str) else to) if name.strip()]
     if names == ["all"]:
-        return list(ALL_FORMS)
+        names = list(ALL_FORMS)
     for name in names:
         if name not in ASKABLE:
             hint = did_you_mean(name, [*ASKABLE, "all"])
             raise UserError(f"unknown form {name!r}", where="--to", allowed=", ".join([*ASKABLE, "all"]), hint=hint)
     if not names:
         raise UserError("no form was named", where="--to", allowed=", ".join([*ASKABLE, "all"]))
+    if with_board:
+        check_board(names)
     return list(dict.fromkeys(names))
 
 

@@ -22,7 +22,7 @@ from ppmobilenet.field.verify import Model, verify
 from ppmobilenet.photos.operators import build
 from ppmobilenet.telling import log
 from ppmobilenet.workshop import golden_record
-from ppmobilenet.workshop.board_sources import check_board, copy_board
+from ppmobilenet.workshop.board_sources import copy_board
 from ppmobilenet.workshop.folder import replacing
 from ppmobilenet.workshop.forms import PADDLE_FORMS, Bench, parse_forms, write_forms
 from ppmobilenet.workshop.int8_plan import Plan
@@ -63,9 +63,7 @@ class PackageSpec:
     with_board: bool = False
 
     def __post_init__(self):
-        self.to = parse_forms(self.to)
-        if self.with_board:
-            check_board(self.to)
+        self.to = parse_forms(self.to, self.with_board)
 
 
 @dataclass(frozen=True)
