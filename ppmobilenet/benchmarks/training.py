@@ -195,7 +195,7 @@ def _paddle_step(candidate: str, name: str, batch: int, threads: int, size: int)
     import paddle
 
     from ppmobilenet import kernels
-    from ppmobilenet.models.zoo import create_model
+    from ppmobilenet.zoo import create_model
 
     paddle.set_device("cpu")
     model = network = create_model(name)

@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> Outcome:
         raise UserError("where to write? -o is missing", hint="-o weights.pdparams, or --inspect to only look")
 
     from ppmobilenet.data.plain import batches_of
-    from ppmobilenet.models.zoo import build_model
     from ppmobilenet.weights.convert import architecture_of, convert_weights
+    from ppmobilenet.zoo import build_model
 
     arch = architecture_of(args.source, args.arch, args.arch_option, args.scheme)
     with telling.aloud():

@@ -127,7 +127,7 @@ class _Checker:
             other = f", or take -o {dotted(section)}.name={freer}, which takes any" if freer else ""
             self.error(path, f"{variant} fixes {name} at {fixed!r}", hint=f"leave it out{other}")
             return value
-        if part and part.whole and judged and key not in own:
+        if part and part.closed and judged and key not in own:
             self.unknown(path, list(own), self.name(section, part))
             return value
         if name in schema.KEYS:

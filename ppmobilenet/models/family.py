@@ -60,7 +60,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {}
-# what create_model and Arch.name know; registry.MODELS is a view of it
+# what create_model and Arch.name know
 VARIANTS: dict[str, Callable] = {}
 
 

@@ -17,9 +17,9 @@ from paddle import nn
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.models.family import family_of
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.paper.published import accuracy
 from ppmobilenet.registry import MODELS
+from ppmobilenet.zoo import create_model
 
 # MobileNetV1's Table 2, and the order of ours
 KINDS = ("conv 1x1", "depthwise 3x3", "conv 3x3", "fc")
@@ -129,18 +129,18 @@ class Cost:
         Args:
             split: compute each inverted residual in this many slices of its expanded channels (section 5.1 of the
                 paper), the stem being a part of the first; so only a slice of the expanded tensors is ever held.
-                A unit with a gate is computed whole: each of its channels depends on all.
+                A unit with a gate is computed undivided: each of its channels depends on all.
 
         Returns:
             None for a network with a :attr:`branch`.
         """
         if self.branch:
             return None
-        whole = {layer.unit for layer in self.layers if layer.gate} | {None}
-        rows = [(layer.live, layer.name) for layer in self.layers if split == 1 or layer.unit in whole]
+        undivided = {layer.unit for layer in self.layers if layer.gate} | {None}
+        rows = [(layer.live, layer.name) for layer in self.layers if split == 1 or layer.unit in undivided]
         if split > 1:
             for name, unit in self._units().items():
-                if name in whole:
+                if name in undivided:
                     continue
                 sliced = sum(_sliced(layer.output_shape, split) for layer in unit[:-1])
                 rows.append((_size(unit[0].input_shape) + _size(unit[-1].output_shape) + sliced, name))

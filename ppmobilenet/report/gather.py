@@ -19,7 +19,6 @@ from ppmobilenet.field.package import Package, measured_on, open_package
 from ppmobilenet.field.preprocessing import Ops, deployment_ops
 from ppmobilenet.machine import usable_cores
 from ppmobilenet.models.family import family_of
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.paper.cost import cost_of
 from ppmobilenet.photos.pictures import pictures
 from ppmobilenet.registry import MODELS
@@ -27,6 +26,7 @@ from ppmobilenet.report import cam, figures
 from ppmobilenet.report import page as report
 from ppmobilenet.report.predictions import FILE_NAME, Predictions
 from ppmobilenet.weights.loading import load_weights
+from ppmobilenet.zoo import create_model
 
 LOOKED_AT = 6
 

@@ -264,7 +264,7 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> str:
             if wanted(name.lower())
         ]
         if any(line.points for line in lines):
-            charts.append(plots.chart(lines, title, plots.Axis("epoch", whole=True), plots.Axis(unit)))
+            charts.append(plots.chart(lines, title, plots.Axis("epoch", counts=True), plots.Axis(unit)))
     return f'<div class="grid">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>'
 
 

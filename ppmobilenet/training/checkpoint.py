@@ -9,7 +9,6 @@ the last save, costs nothing but the steps since the one before.
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import re
@@ -24,13 +23,12 @@ import paddle
 
 from ppmobilenet import files
 from ppmobilenet.errors import DamagedFileError, NumericsError, UserError
+from ppmobilenet.telling import log
 from ppmobilenet.training import disk
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.weights.files import read_pickle, read_weights
 from ppmobilenet.weights.matching import match
 from ppmobilenet.weights.writing import PADDLE_NAMES, write_pickle
-
-log = logging.getLogger("ppmobilenet")
 
 FOLDER = "checkpoints"
 KEPT = 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,8 +15,7 @@ from paddle import nn
 from ppmobilenet.config.parts import Amp
 from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4

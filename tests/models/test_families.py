@@ -16,7 +16,6 @@ from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import UserError
 from ppmobilenet.models import FAMILIES, family_of, register
-from ppmobilenet.models.zoo import create_model, list_models
 from ppmobilenet.paper import cost
 from ppmobilenet.report import cam, gather
 from ppmobilenet.weights import layouts
@@ -24,6 +23,7 @@ from ppmobilenet.weights.convert import architecture_of
 from ppmobilenet.weights.files import read_pickle
 from ppmobilenet.weights.loading import load_weights
 from ppmobilenet.weights.optimizer_names import automatic_names
+from ppmobilenet.zoo import create_model, list_models
 
 CLASSES = 3
 CONFIG = """

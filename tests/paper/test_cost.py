@@ -14,8 +14,8 @@ import pytest
 from ppmobilenet.cli import main
 from ppmobilenet.errors import UserError
 from ppmobilenet.models import mobilenet_v1, mobilenet_v2
-from ppmobilenet.models.zoo import create_model, list_models
 from ppmobilenet.paper import cost, published
+from ppmobilenet.zoo import create_model, list_models
 
 V2_SCALES = {"MobileNetV2": 1.0, "MobileNetV2_x0_25": 0.25, "MobileNetV2_x1_5": 1.5}
 

@@ -18,7 +18,7 @@ from ppmobilenet.weights.loading import load_weights
 
 paddle = pytest.importorskip("paddle")
 cv2 = pytest.importorskip("cv2")
-from ppmobilenet.models.zoo import build_model, create_model  # noqa: E402
+from ppmobilenet.zoo import build_model, create_model  # noqa: E402
 
 # what each photo shows; the two that are left out show a rabbit's cheek and a lighter from very near
 TOP1 = {

@@ -14,8 +14,8 @@ from ppmobilenet.weights.schemes import AUTOMATIC
 from ppmobilenet.weights.writing import write_weights
 
 paddle = pytest.importorskip("paddle")
-from ppmobilenet.models.zoo import build_model, create_model  # noqa: E402
 from ppmobilenet.training.start import Start, load_start  # noqa: E402
+from ppmobilenet.zoo import build_model, create_model  # noqa: E402
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype("float32")
 

@@ -19,7 +19,7 @@ from ppmobilenet.weights.writing import write_weights
 
 paddle = pytest.importorskip("paddle")
 cv2 = pytest.importorskip("cv2")
-from ppmobilenet.models.zoo import build_model, create_model  # noqa: E402
+from ppmobilenet.zoo import build_model, create_model  # noqa: E402
 
 IMAGES = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype("float32"))
 HEAD = ["last_conv.weight", "fc.weight", "fc.bias"]

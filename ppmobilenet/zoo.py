@@ -13,12 +13,15 @@ from paddle import nn
 
 from ppmobilenet import models
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.models.family import FAMILIES, family_of
+from ppmobilenet.models.family import FAMILIES, VARIANTS, family_of
 from ppmobilenet.registry import MODELS
+from ppmobilenet.weights.download import published_file
+from ppmobilenet.weights.loading import load_weights
 
-# a family is one file beside this one, which registers it
+# a family is one file of that folder, which registers it
 for _file in pkgutil.iter_modules(models.__path__):
     importlib.import_module(f"{models.__name__}.{_file.name}")
+MODELS.show(VARIANTS)
 
 # keys of a config's Arch section that speak to training and export, not to the network
 NOT_THE_NETWORKS = (
@@ -65,7 +68,7 @@ def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: boo
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     if pretrained:
-        _load(model, name, pretrained, use_ssld)
+        load_weights(model, published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained)
     return model
 
 
@@ -75,11 +78,3 @@ def build_model(arch: Mapping) -> nn.Layer:
     Which weights it gets is decided in ``training/start.py``.
     """
     return create_model(arch["name"], **{key: value for key, value in arch.items() if key not in NOT_THE_NETWORKS})
-
-
-def _load(model: nn.Layer, name: str, pretrained: bool | str | Path, use_ssld: bool) -> None:
-    from ppmobilenet.weights.download import published_file
-    from ppmobilenet.weights.loading import load_weights
-
-    path = published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained
-    load_weights(model, path)
