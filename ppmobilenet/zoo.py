@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -22,12 +21,6 @@ from ppmobilenet.weights.loading import load_weights
 for _file in pkgutil.iter_modules(models.__path__):
     importlib.import_module(f"{models.__name__}.{_file.name}")
 MODELS.show(VARIANTS)
-
-# keys of a config's Arch section that speak to training and export, not to the network
-NOT_THE_NETWORKS = (
-    *("name", "pretrained", "use_ssld"),
-    *("freeze", "freeze_norm", "cache_features", "infer_add_softmax", "use_sync_bn"),
-)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -70,11 +63,3 @@ def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: boo
     if pretrained:
         load_weights(model, published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained)
     return model
-
-
-def build_model(arch: Mapping) -> nn.Layer:
-    """Build what a config's ``Arch`` section describes (``name``, ``class_num``, ...), without weights.
-
-    Which weights it gets is decided in ``training/start.py``.
-    """
-    return create_model(arch["name"], **{key: value for key, value in arch.items() if key not in NOT_THE_NETWORKS})

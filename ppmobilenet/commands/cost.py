@@ -36,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet import tables
     from ppmobilenet.errors import UserError
-    from ppmobilenet.paper import cost, cost_text
+    from ppmobilenet.paper import bottleneck, cost, cost_text
     from ppmobilenet.zoo import create_model, list_models
 
     if args.list:
         return Outcome(list_models(), "\n".join(list_models()))
     if args.linear_bottleneck:
-        path = cost_text.draw_linear_bottleneck(args.linear_bottleneck)
+        path = bottleneck.draw_linear_bottleneck(args.linear_bottleneck)
         return Outcome({"figure": path}, str(path))
     if not args.model:
         raise UserError("which model?", hint="ppmobilenet cost MobileNetV2, or one of: " + ", ".join(list_models()))

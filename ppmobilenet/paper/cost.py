@@ -6,7 +6,7 @@ not counted among them (batch norm folds into the convolution before it), and an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil
@@ -182,7 +182,7 @@ class Cost:
                 m, (n, height, width) = depthwise.input_shape[0], pointwise.output_shape
                 k = int(depthwise.kind.split("x")[-1])
                 pair = depthwise.madds + pointwise.madds
-                rows.append({"layer": depthwise.name, "ratio": pair / standard_madds(height, width, m, n, k)})
+                rows.append({"layer": depthwise.name, "ratio": pair / (height * width * m * n * k * k)})
         return rows
 
     def _units(self) -> dict[str, list[LayerCost]]:
@@ -332,47 +332,6 @@ def sweep(family: str, alphas: Sequence[float] = (), resolutions: Sequence[int] 
                 }
             )
     return rows
-
-
-# -- closed formulas of the papers -------------------------------------------------------------------------------------
-
-
-def standard_madds(height: int, width: int, m: int, n: int, k: int = 3) -> int:
-    """Multiply-adds of a standard convolution with a ``height`` x ``width`` output: M channels in, N out."""
-    return height * width * m * n * k * k
-
-
-# -- the paper's Figure 1 ----------------------------------------------------------------------------------------------
-
-
-def linear_bottleneck(dimensions: Iterable[int] = (2, 3, 5, 15, 30), points: int = 1000, seed: int = 4) -> list[dict]:
-    """Return MobileNetV2's Figure 1: a spiral through ReLU in n random dimensions, and back.
-
-    A spiral in the plane is embedded with a random matrix T, passed through ReLU and projected back with T's
-    pseudo-inverse. In few dimensions parts of it collapse: why the bottlenecks are linear.
-
-    Args:
-        dimensions: the n of each picture.
-        points: on the spiral.
-        seed: of the matrices.
-
-    Returns:
-        for each n: ``dimension``; ``points`` [points, 2] as projected back; ``lost``, the share of points that
-        ReLU sends to the origin, where nothing tells them apart. The first entry, dimension 0, is the input.
-    """
-    rng = np.random.default_rng(seed)
-    angle = np.linspace(0, 6 * np.pi, points + 1)[1:]
-    spiral = np.stack([angle * np.cos(angle), angle * np.sin(angle)], axis=1) / angle[-1]
-    pictures = [{"dimension": 0, "points": spiral, "lost": 0.0}]
-    for n in dimensions:
-        matrix = rng.normal(size=(2, n))
-        embedded = np.maximum(spiral @ matrix, 0)
-        lost = float(np.mean(~embedded.any(axis=1)))
-        pictures.append({"dimension": n, "points": embedded @ np.linalg.pinv(matrix), "lost": lost})
-    return pictures
-
-
-# -- small parts -------------------------------------------------------------------------------------------------------
 
 
 def _size(shape) -> int:

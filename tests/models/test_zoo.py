@@ -16,7 +16,7 @@ from ppmobilenet.errors import UserError
 from ppmobilenet.models import mobilenet_v1, mobilenet_v2
 from ppmobilenet.models.family import classifier_of
 from ppmobilenet.registry import MODELS
-from ppmobilenet.zoo import build_model, create_model, list_models
+from ppmobilenet.zoo import create_model, list_models
 
 # trainable parameters at 1000 classes
 PARAMETERS = {
@@ -335,13 +335,6 @@ def test_a_wrong_word_says_what_is_right(name, kwargs, words):
         create_model(name, **kwargs)
     for word in words:
         assert word in str(error.value)
-
-
-def test_build_model_takes_an_arch_section_and_leaves_it_alone():
-    arch = {"name": "MobileNetV2_x0_25", "class_num": 6, "infer_add_softmax": False, "freeze": ["conv1"]}
-    before = dict(arch)
-    assert build_model(arch)(photos(1)).shape == [1, 6]
-    assert arch == before
 
 
 def test_the_registry_tells_a_config_what_a_variant_takes():
