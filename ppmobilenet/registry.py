@@ -78,6 +78,16 @@ class Registry(Mapping):
             raise UserError(f"unknown {self.kind} {name!r}", where=where, hint=did_you_mean(name, self._things))
         return self._things[name]
 
+    def freer(self, name: str, key: str) -> str | None:
+        """Return the entry that takes any ``key`` and is else the same: MobileNetV2 for MobileNetV2_x0_5's scale."""
+        fixed = getattr(self[name], "keywords", {})
+        built = getattr(self[name], "func", self[name])
+        for other, thing in self.items():
+            given = getattr(thing, "keywords", {})
+            if getattr(thing, "func", thing) is built and key not in given and given.items() <= fixed.items():
+                return other
+        return None
+
     def parameters(self, name: str) -> Mapping[str, inspect.Parameter]:
         """Return the keyword parameters that a config may give to the entry.
 

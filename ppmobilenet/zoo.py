@@ -12,7 +12,7 @@ from paddle import nn
 
 from ppmobilenet import models
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.models.family import FAMILIES, VARIANTS, family_of
+from ppmobilenet.models.family import FAMILIES, VARIANTS
 from ppmobilenet.registry import MODELS
 from ppmobilenet.weights.download import published_file
 from ppmobilenet.weights.loading import load_weights
@@ -50,7 +50,7 @@ def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: boo
     known = MODELS.parameters(name)
     for key in kwargs:
         if key in fixed:
-            freer = family_of(name).freer(name, key)
+            freer = MODELS.freer(name, key)
             other = f", or use {freer}, which takes any: create_model({freer!r}, {key}={kwargs[key]!r})"
             raise UserError(f"{name} fixes {key} at {fixed[key]!r}", hint=f"leave {key} out{other if freer else ''}")
         if key not in known:
