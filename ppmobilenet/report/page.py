@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -178,18 +177,3 @@ def _package_result(content: Content) -> str:
         best = min(content.latencies, key=lambda row: row["median_ms"])
         said.append(f"quickest here: {escape(best['backend'])}, <strong>{best['median_ms']:.2f} ms</strong> a photo")
     return "; ".join(said) + "."
-
-
-def read_curves(path: str | Path) -> list[dict[str, float]]:
-    """Return the rows of a metrics CSV, cells that are no numbers left out."""
-    rows = []
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            values = {}
-            for key, text in row.items():
-                try:
-                    values[key] = float(text)
-                except (TypeError, ValueError):
-                    continue
-            rows.append(values)
-    return rows

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ppmobilenet import files
 from ppmobilenet.errors import UserError
-from ppmobilenet.telling import bar, log
+from ppmobilenet.telling import bar, duration, log
 from ppmobilenet.training.scalars import Scalars
 
 LOCK = "run.lock"
@@ -189,10 +189,3 @@ class Progress:
 
 def _figures(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.5f}" if name != "lr" else f"lr {value:.3g}" for name, value in figures.items())
-
-
-def duration(seconds: float) -> str:
-    """``75`` -> ``"1:15"``."""
-    minutes, seconds = divmod(int(round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

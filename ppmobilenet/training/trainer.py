@@ -17,7 +17,7 @@ from ppmobilenet.data.build import lists_of
 from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import NumericsError
-from ppmobilenet.telling import aloud, log
+from ppmobilenet.telling import aloud, duration, log
 from ppmobilenet.training import checkpoint
 from ppmobilenet.training.device import images_of, set_device, share_statistics, start_processes, sum_over_processes
 from ppmobilenet.training.evaluator import Ready, build_evaluator, line
@@ -26,7 +26,7 @@ from ppmobilenet.training.inputs import check_images
 from ppmobilenet.training.keeping import Keeper, RunKeeper
 from ppmobilenet.training.metrics import TopkAcc, Totals
 from ppmobilenet.training.optim import build_optimizer
-from ppmobilenet.training.runfolder import Progress, Record, duration, owned, timed
+from ppmobilenet.training.runfolder import Progress, Record, owned, timed
 from ppmobilenet.training.scalars import Scalars
 from ppmobilenet.training.setting import Setting, prepare, require_what_is_kept
 from ppmobilenet.training.start import Start, find_start, load_start
