@@ -57,7 +57,7 @@ def paddle_flops_rows(model, resolution: int, capsys) -> list[int]:
 
 
 @pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
-def test_attention_says_what_it_multiplies(data_format, capsys):
+def test_attention_says_what_it_multiplies(data_format):
     """Scores and mixing, by hand: four rows of 4 heads of 64 at stride 16, their keys at 32, and four at stride 32."""
     found = cost.cost_of(create_model("MobileNetV4_hybrid_medium", data_format=data_format), 96)
     assert found.products == 4 * 2 * 4 * 64 * 36 * 9 + 4 * 2 * 4 * 64 * 9 * 9

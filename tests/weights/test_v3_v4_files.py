@@ -122,7 +122,7 @@ def test_torchvision_timm_and_paddle_vision(tmp_path, size, stages, expand):
     path = write_weights(named, tmp_path / "torchvision.npz")
     assert_loads(path, arch, "torchvision-v3", network(IMAGES))
     # and goes back to torchvision's names, to within the rounding of its factors
-    model = build_model(arch)
+    model = create_model(**arch)
     load_weights(model, path, class_num_may_differ=False)
     back = renamed(state_of(model), "torchvision", model.computes)
     assert {key for key in back if not key.endswith("num_batches_tracked")} == set(named)
