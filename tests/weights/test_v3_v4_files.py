@@ -198,7 +198,7 @@ def test_what_torchvision_has_no_place_for_is_not_written():
 
     written(**OPTIONS)
     for options, said in (
-        ({"se_divisor": None}, "squeeze-excitation of block 0 is 4 wide; torchvision's is 8 wide"),
+        ({"se_divisor": None}, "squeeze-excitation of block 0 is 2 wide; torchvision's is 8 wide"),
         ({"use_se": False}, "squeeze-excitation of block 0 is missing"),
         ({"expand_first": True}, "its first block has a trained expand convolution"),
         ({"class_expand": 0}, "one has none .class_expand=0"),
