@@ -225,8 +225,9 @@ class NormalizeImage:
             raise ValueError(f"std {std!r} divides by zero; allowed: three numbers other than 0")
         brightest = 255 * abs(float(self.scale))
         if np.abs(self.mean).max() > 2 * brightest:
+            shown = ", ".join(f"{value:g}" for value in self.mean.ravel())
             raise ValueError(
-                f"mean {list(self.mean.ravel())} is far above the pixels, which reach {brightest:g} after the scale "
+                f"mean [{shown}] is far above the pixels, which reach {brightest:g} after the scale "
                 f"{float(self.scale):g}: a network would see next to nothing; give scale: 1.0 with mean and std of "
                 "0 to 255, or divide both by 255"
             )

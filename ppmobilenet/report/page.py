@@ -29,6 +29,7 @@ class Content:
         forms: exported forms: ``name``, ``precision``, ``bytes``, ``max_difference``.
         latencies: rows ``backend``, ``threads``, ``median_ms``.
         activations: class activation maps: ``path``, ``overlay`` (RGB picture), ``text``.
+        certainty: (what, how much) about a package's temperature and threshold.
         left_out: what could not be computed for this network -> why.
     """
 
@@ -42,6 +43,7 @@ class Content:
     forms: Sequence[Mapping] = ()
     latencies: Sequence[Mapping] = ()
     activations: Sequence[Mapping] = field(default_factory=tuple)
+    certainty: Sequence[tuple[str, str]] = ()
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -84,7 +86,7 @@ def numbers(content: Content) -> dict:
     for name in ("curves", "forms", "latencies"):
         if getattr(content, name):
             found[name] = [dict(row) for row in getattr(content, name)]
-    for name in ("data", "times"):
+    for name in ("data", "times", "certainty"):
         if getattr(content, name):
             found[name] = dict(getattr(content, name))
     if content.left_out:
@@ -122,6 +124,8 @@ def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
         shown.append(("cost", "Cost", sections.cost(content.cost)))
     if content.forms:
         shown.append(("package", "Package", sections.package(content.forms, content.latencies)))
+    if content.certainty:
+        shown.append(("certainty", "Sure or unsure", sections.facts(content.certainty)))
     left_out = {**content.left_out, **(content.cost or {}).get("left_out", {})}
     if left_out:
         shown.append(("left-out", "Left out", sections.facts(list(left_out.items()))))
