@@ -1,7 +1,7 @@
 """The command line: ``ppmobilenet COMMAND ...``; in a checkout ``python tools/COMMAND.py ...`` is the same.
 
-Each command is a module in ``ppmobilenet/commands`` with ``add_arguments(parser)`` and ``run(args) -> Outcome``.
-Only the chosen one is imported, so ``--help`` is quick.
+What a command takes stands in ``options.py``; what carries it out is a module in ``commands`` with ``run(args) ->
+Outcome``, of which only the chosen one is imported, once its options are read: ``--help`` waits for nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
-from ppmobilenet import __version__, console
+from ppmobilenet import __version__, console, options
 from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_you_mean, missing_package, nearest
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
@@ -117,23 +117,22 @@ def parsers_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]
     return [parser, *(each for a in kinds for each in a.choices.values())]
 
 
-def build_parser(command: str) -> tuple[argparse.ArgumentParser, object]:
-    """Return one command's parser and its module."""
-    module_name, text, example = COMMANDS[command]
-    module = importlib.import_module(f"ppmobilenet.commands.{module_name}")
+def build_parser(command: str) -> argparse.ArgumentParser:
+    """Return one command's parser."""
+    name, text, example = COMMANDS[command]
     parser = Parser(
         prog=f"ppmobilenet {command}",
         description=text,
         epilog=f"example: ppmobilenet {command} {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    module.add_arguments(parser)
+    getattr(options, name)(parser)
     for each in parsers_of(parser)[1:] or [parser]:
         each.add_argument(
             "--json", nargs="?", const="-", metavar="FILE", help="the result as JSON, on standard output or into FILE"
         )
         each.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser, module
+    return parser
 
 
 def _quiet_paddle() -> None:
@@ -143,13 +142,13 @@ def _quiet_paddle() -> None:
     warnings.filterwarnings("ignore", message="When training, we now always track global mean")
 
 
-def _carry_out(module, args: argparse.Namespace) -> int:
+def _carry_out(run: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> int:
     """Run a command and hand over its outcome: to people on standard output, or as JSON where that is asked for."""
     from ppmobilenet import files, telling  # --help does not wait for them
 
     # JSON has standard output for itself: what is said on the way goes where errors go
     with contextlib.redirect_stdout(sys.stderr) if args.json == "-" else contextlib.nullcontext(), telling.aloud(None):
-        outcome = module.run(args)
+        outcome = run(args)
     if args.json != "-" and outcome.text:
         print(outcome.text)
     if args.json and os.environ.get("PADDLE_TRAINER_ID", "0") == "0":  # of several processes the first one writes
@@ -200,8 +199,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if argv[0] not in COMMANDS:
             raise UserError(f"unknown command {argv[0]!r}", hint=did_you_mean(argv[0], COMMANDS))
-        parser, module = build_parser(argv[0])
-        code = _carry_out(module, parser.parse_args(argv[1:]))
+        args = build_parser(argv[0]).parse_args(argv[1:])
+        command = importlib.import_module(f"ppmobilenet.commands.{COMMANDS[argv[0]][0]}")
+        code = _carry_out(command.run, args)
         sys.stdout.flush()  # what it cannot take is to be told here, not by the interpreter's end
         return code
     except UserError as error:

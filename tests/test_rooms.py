@@ -55,7 +55,7 @@ NAMED = re.compile(r"MobileNetV\d\w*|v[1-4]")
 # where a family's name stands in the code besides its own files, and why
 NAMING = {
     "__init__.py": "public names",
-    "commands/benchmark.py": "what is measured by default",
+    "options.py": "what is measured by default",
     "benchmarks/training.py": "what is measured by default",
     "benchmarks/torch_peers.py": "networks of our own in PyTorch",
     "field/inference_yml.py": "what PaddleX has registered",

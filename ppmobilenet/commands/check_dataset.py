@@ -4,31 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, add_config_arguments, integer
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config_arguments(parser, required=False)
-    parser.add_argument(
-        "--root",
-        metavar="DIR",
-        help="the photos' folder; without --list: one folder per class, or train/ and val/ with these",
-    )
-    parser.add_argument("--list", nargs="+", metavar="FILE", help="list files, the training list first")
-    parser.add_argument("--class-num", type=integer(1), metavar="N", help="labels are 0 to N - 1")
-    parser.add_argument("--delimiter", help="between path and label; default a space or a tab")
-    parser.add_argument("--lists-only", action="store_true", help="do not open the photos")
-    parser.add_argument("--fix", metavar="OUT", help="write the lists without bad and repeated lines into this folder")
-    parser.add_argument("--strict", action="store_true", help="warnings count as errors")
-    parser.add_argument("--html", metavar="FILE", help="write a page with the photos to look at")
-    parser.add_argument("--workers", type=integer(1), metavar="N", help="threads that decode; default one a core")
+from ppmobilenet.commands._common import Outcome
+from ppmobilenet.config import load_config
+from ppmobilenet.data import doctor, doctor_text, findings
+from ppmobilenet.data.before import questions
+from ppmobilenet.data.build import lists_of
+from ppmobilenet.data.dataset import Listed
+from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.data import doctor, doctor_text, findings
-    from ppmobilenet.data.dataset import Listed
-    from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
-
     if bool(args.config) == bool(args.root):
         raise UserError(
             "which data set?", hint="-c CONFIG, or --root DIR --list train_list.txt val_list.txt, or --root DIR"
@@ -38,10 +23,6 @@ def run(args: argparse.Namespace) -> Outcome:
     if args.delimiter == "":
         raise UserError("--delimiter is empty", allowed="one character or more; leave it out for a space or a tab")
     if args.config:
-        from ppmobilenet.config import load_config
-        from ppmobilenet.data.before import questions
-        from ppmobilenet.data.build import lists_of
-
         config = load_config(args.config, args.override)
         lists = lists_of(config.train, config.eval, delimiter=args.delimiter)
         asked = {"lists": lists, **questions(config.train, config.arch)}

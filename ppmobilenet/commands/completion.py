@@ -30,10 +30,6 @@ complete -o filenames -F _ppmobilenet ppmobilenet
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell; its script is printed")
-
-
 def run(args: argparse.Namespace) -> Outcome:
     text = script(args.shell)
     return Outcome({args.shell: text}, text.rstrip("\n"))
@@ -53,7 +49,7 @@ def script(shell: str) -> str:
 
 def _options(command: str) -> list[argparse.Action]:
     """Return a command's options; those of `benchmark train`, `benchmark data`, ... together."""
-    parsers = cli.parsers_of(cli.build_parser(command)[0])
+    parsers = cli.parsers_of(cli.build_parser(command))
     found = [action for each in parsers for action in each._actions if action.option_strings]
     return list({tuple(action.option_strings): action for action in found}.values())
 

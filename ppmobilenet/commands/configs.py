@@ -5,22 +5,10 @@ from __future__ import annotations
 import argparse
 
 from ppmobilenet.commands._common import Outcome
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes to copy, as listed; none: list them")
-    parser.add_argument(
-        "-o",
-        "--output",
-        default=".",
-        metavar="PATH",
-        help="a folder to copy into (default: this one), or for a single recipe the .yaml to write",
-    )
+from ppmobilenet.config.shipped import copy_recipes, shipped_recipes, title
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.config.shipped import copy_recipes, shipped_recipes, title
-
     if args.names:
         written = copy_recipes(args.names, args.output)
         return Outcome({"written": written}, "\n".join(f"wrote {path}" for path in written))

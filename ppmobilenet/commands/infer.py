@@ -6,39 +6,12 @@ import argparse
 import dataclasses
 import sys
 
-from ppmobilenet.commands._common import Outcome, above_zero, add_config_arguments, integer, load_config
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_config_arguments(parser, required=False)
-    parser.add_argument("-m", "--model", metavar="DIR", help="an exported package; then no config is needed")
-    parser.add_argument(
-        "-i",
-        "--input",
-        metavar="FILE|DIR|camera:N|URL",
-        help="a photo, a folder, a video, a camera (camera:0) or a stream (rtsp://...) (default: Infer.infer_imgs)",
-    )
-    parser.add_argument("--infer-list", metavar="TXT", help="a list of paths below the input folder")
-    parser.add_argument("--topk", type=integer(1), help="answers a photo")
-    parser.add_argument("--batch-size", type=integer(1), help="photos a run of the model")
-    parser.add_argument(
-        "--save", metavar="FILE", help="write the answers: .jsonl (a line a photo), .csv, or .json (PaddleClas's list)"
-    )
-    parser.add_argument("--jsonl", action="store_true", help="print a line of JSON an answer, as it comes")
-    parser.add_argument("--smooth", type=integer(1), metavar="N", help="video: the mean answer of the last N frames")
-    parser.add_argument("--fps", type=above_zero, metavar="F", help="video: answer at most F frames a second")
-    parser.add_argument("--frames", type=integer(1), metavar="N", help="video: end after N answers")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted --save answers.jsonl")
-    parser.add_argument("--backend", default="auto", help="auto, openvino, paddle, onnxruntime or lite (with -m)")
-    parser.add_argument("--threads", type=integer(1), help="threads for one inference (with -m; default: all)")
-    parser.add_argument("--precision", default="fp32", choices=("fp32", "int8"), help="with -m (default: %(default)s)")
-    parser.add_argument("--random-init", action="store_true", help="with -c: run without trained weights")
+from ppmobilenet.commands._common import Outcome
+from ppmobilenet.errors import UserError
+from ppmobilenet.field import infer, shares
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.errors import UserError
-    from ppmobilenet.field import infer, shares
-
     if bool(args.config) == bool(args.model):
         raise UserError("give either -c CONFIG (trained weights) or -m DIR (an exported package)")
     if args.model:
@@ -48,6 +21,7 @@ def run(args: argparse.Namespace) -> Outcome:
             args.model, args.input, args.infer_list, args.backend, args.threads, args.precision, args.topk
         )
     else:
+        from ppmobilenet.commands._config import load_config
         from ppmobilenet.workshop.from_config import infer_job
 
         job = infer_job(load_config(args), args.input, args.infer_list, args.topk, args.random_init)

@@ -5,18 +5,10 @@ from __future__ import annotations
 import argparse
 
 from ppmobilenet.commands._common import Outcome
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", help="the folder that holds one folder per class, or train/ and val/ with these")
-    parser.add_argument("-o", "--output", metavar="DIR", help="where the lists go; default the folder itself")
-    parser.add_argument("--val", type=float, default=0.2, metavar="PART", help="part for validation (0.2)")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
+from ppmobilenet.data.split import split_folder
 
 
 def run(args: argparse.Namespace) -> Outcome:
-    from ppmobilenet.data.split import split_folder
-
     made = split_folder(args.root, args.output or args.root, args.val, args.seed)
     lines = [*made.notes, f"{made.train} photos in {made.train_list}", f"{made.val} photos in {made.val_list}"]
     if made.test_list:

@@ -32,7 +32,7 @@ def test_every_command_has_help_and_an_example(name, capsys):
     assert left.value.code == 0
     page = capsys.readouterr().out
     assert f"example: ppmobilenet {name} " in page
-    parser, _ = cli.build_parser(name)
+    parser = cli.build_parser(name)
     silent = [a.dest for a in parser._actions if not a.help and not isinstance(a, argparse._SubParsersAction)]
     assert not silent, "options without a word of help"
 
