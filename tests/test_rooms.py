@@ -51,6 +51,27 @@ def test_the_networks_import_nothing_of_the_kit():
     assert all(imported(path) <= {"models"} for path in (ROOT / "models").rglob("*.py"))
 
 
+# files that import inside of a function, and why
+INSIDE = {
+    **dict.fromkeys(("cli.py", "telling.py"), "--help and an answer wait for nothing that they do not use"),
+    **dict.fromkeys(("commands/benchmark.py", "commands/infer.py", "commands/verify.py"), "a board has no Paddle"),
+    **dict.fromkeys(("commands/convert_weights.py", "commands/verify_zoo.py"), "to look at a file needs no Paddle"),
+    **dict.fromkeys(("data/digits.py", "training/scalars.py"), "packages that few have"),
+    **dict.fromkeys(("workshop/onnx.py", "workshop/quantizers.py"), "packages that few have"),
+    "field/engines/lite_worker.py": "runs in an interpreter of its own",
+}
+
+
+def test_imports_stand_at_the_top():
+    hiding = set()
+    for path in ROOT.rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                if any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.walk(function)):
+                    hiding.add(path.relative_to(ROOT).as_posix())
+    assert hiding == set(INSIDE)
+
+
 NAMED = re.compile(r"MobileNetV\d\w*|v[1-4]")
 # where a family's name stands in the code besides its own files, and why
 NAMING = {

@@ -115,12 +115,10 @@ def load_library() -> ctypes.CDLL:
     target = folder / name
     try:
         if not target.exists():
-            import fcntl
-
             folder = writable_folder("kernels", mode=0o700)
             target = folder / name
-            with open(folder / "lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes that start together one compiles
+            # of processes that start together one compiles
+            with open(folder / "lock", "w") as lock, files.locked(lock):
                 if not target.exists():
                     with telling.aloud():
                         log.info("cpu_kernels: compiling for this machine, once, into %s ...", folder)
