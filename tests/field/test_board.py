@@ -73,14 +73,28 @@ def run(program: Path, *words: object, expect: int = 0) -> subprocess.CompletedP
 
 
 def make_package(
-    folder: Path, photo: bytes, weights: np.ndarray, labels: list[str], target: str, model_end: bytes = b""
+    folder: Path,
+    photo: bytes,
+    weights: np.ndarray,
+    labels: list[str],
+    target: str,
+    model_end: bytes = b"",
+    int8: np.ndarray | None = None,
 ) -> Path:
-    """A package whose model is the stand-in's: ``weights`` [class_num, 3] on the means of the planes."""
+    """A package whose model is the stand-in's: ``weights`` [class_num, 3] on the means of the planes.
+
+    With ``int8``, logits that were computed at the export, the same model is called an int8 one.
+    """
     folder.mkdir()
     tensor = build(OPS)(photo)
     logits = (weights @ tensor.reshape(3, -1).mean(axis=1)).astype(np.float32)
     (folder / f"{target}_fp32.nb").write_bytes(bytes(1024) + weights.astype("<f4").tobytes() + model_end)
-    form = {"name": f"lite-{target}-fp32", "engine": "lite", "precision": "fp32", "target": target}
+    form = {
+        "name": f"lite-{target}-fp32",
+        "engine": "lite",
+        "precision": "fp32" if int8 is None else "int8",
+        "target": target,
+    }
     meta = {
         "name": "MobileNetV2",
         "class_num": len(labels),
@@ -89,7 +103,7 @@ def make_package(
         "input": {"name": "x", "dtype": "float32", "layout": "NCHW", "shape": [-1, 3, 224, 224]},
         "output": {"kind": "logits", "class_num": len(labels)},
         "forms": [{**form, "files": [f"{target}_fp32.nb"], "opt_version": "v2.13-rc", "compared": False}],
-        "golden": write_golden(folder, OPS, photo, logits, logits),
+        "golden": write_golden(folder, OPS, photo, logits, logits, int8),
         "versions": {"ppmobilenet": "0.1.0", "lite_runtime": "v2.13-rc"},
         "accuracy": [],
     }
@@ -166,6 +180,18 @@ def test_self_test_passes_and_names_the_stage_that_departs(classify, package, tm
         done = run(classify, copy, "--self-test", expect=5)
         failed = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("FAIL") or "FAIL " in line]
         assert failed[0] == stage, done.stdout
+
+
+def test_int8_is_judged_by_what_was_computed_of_it(classify, tmp_path):
+    """The class that float gives may be another one: what counts is how far the board is from the program's own."""
+    photo, _ = golden_photo(synthetic_photo())
+    target = TARGETS.get(platform.machine()) or pytest.skip("the stand-in is not for this processor")
+    weights = np.random.default_rng(1).normal(size=(3, 3))
+    logits = weights @ build(OPS)(photo).reshape(3, -1).mean(axis=1)
+    for name, computed, code in (("near", logits + [0.1, 0, 0], 0), ("far", logits + [0, 3, -3], 5)):
+        folder = make_package(tmp_path / name, photo, weights, list("abc"), target, int8=computed)
+        done = run(classify, folder, "--self-test", expect=code)
+        assert re.search(r"int8 +max difference [\d.e-]+ +bound 0.05 +" + ("pass" if not code else "FAIL"), done.stdout)
 
 
 @pytest.mark.parametrize("length", [0, 3, 55, 56, 63, 64, 119, 120, 200_000])
