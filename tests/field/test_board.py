@@ -395,3 +395,7 @@ def test_int8_on_an_emulated_board_is_what_was_computed(tmp_path, shared):
     computed = np.concatenate([program(tensor[None]) for tensor in tensors])
     assert (board.argmax(axis=1) == computed.argmax(axis=1)).sum() >= 24
     np.testing.assert_allclose(board, computed, atol=0.05)
+    done = subprocess.run(
+        [*runner, str(package), "--form", "lite-armv8-int8", "--self-test"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and re.search(r"int8 +max difference .* bound 0.05 +pass", done.stdout), done.stdout
