@@ -417,6 +417,26 @@ def test_verify_names_the_first_stage_that_departs(exported, tmp_path, change, s
     assert f"departs first at: {stage}" in report.table()
 
 
+def test_verify_judges_the_other_forms_where_an_engine_refuses_one(exported, with_onnx, tmp_path, capsys):
+    import shutil
+
+    from ppmobilenet.cli import main
+    from ppmobilenet.field.package import list_files
+
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    (copy / "inference.onnx").write_bytes((with_onnx / "inference.onnx").read_bytes()[:-5000])
+    meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))
+    meta["forms"].insert(0, open_package(with_onnx).form("onnx"))
+    meta["files"] = list_files(copy)
+    dump_json(meta, copy / "package.json")
+    assert main(["verify", str(copy), "--json", str(tmp_path / "v.json")]) == 5
+    out = capsys.readouterr().out
+    assert "FAIL: ONNX Runtime cannot open the model" in out and "departs first at: probabilities (onnx, onnxr" in out
+    rows = json.loads((tmp_path / "v.json").read_text())["rows"]
+    passed = {row["subject"]: row["passed"] for row in rows if row["stage"] == "probabilities"}
+    assert passed.pop("onnx, onnxruntime") is False and len(passed) >= 2 and all(passed.values())
+
+
 @paddle_3
 def test_an_engine_that_keeps_compiled_models_sees_a_new_export(tmp_path):
     """OpenVINO's cache must not answer for the model that lay in the folder before."""

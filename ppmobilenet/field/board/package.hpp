@@ -49,9 +49,9 @@ struct Package {
   std::vector<Op> ops;
   std::vector<Form> forms;
   std::map<std::string, StoredFile> files;    // path -> what it was when the package was written
-  std::map<std::string, std::string> golden;  // image, decode, resize, crop, tensor, logits, output -> file
+  std::map<std::string, std::string> golden;  // image, decode, ..., output, output_int8 -> file
   std::string lite_runtime;                   // the runtime version that the .nb files need
-  double bound_logits = 1e-4, bound_probabilities = 1e-5;
+  double bound_logits = 1e-4, bound_probabilities = 1e-5, bound_int8 = 0.05;
 
   double temperature = 1;   // of the decision
   bool asks_sure = false;   // whether there is a threshold
