@@ -131,7 +131,7 @@ def _prove(model: nn.Layer, engine: Engine) -> None:
     modes = [(layer, layer.training) for layer in (model, *model.sublayers())]
     model.eval()
     parts = plan(model.units())
-    norms = [step.norm for part in parts for step in part.steps if not step.running]
+    norms = [layer for unit in model.units() for layer in unit.sublayers() if hasattr(layer, "_variance")]
     statistics = [t for norm in norms for t in (norm._mean, norm._variance)]
     kept = [t.numpy().copy() for t in statistics]  # use_global_stats=False updates them in evaluation too
     try:

@@ -202,12 +202,16 @@ def test_pickled_float64_and_static_mode():
 
 
 def test_proof_leaves_statistics_alone():
-    """use_global_stats=False updates them in evaluation mode too."""
+    """use_global_stats=False updates them in evaluation mode too, in units that run stock as well."""
     model = network()
-    model.conv1._batch_norm._use_global_stats = False
-    before = model.conv1._batch_norm._mean.numpy().copy()
-    accelerated(model)
-    np.testing.assert_array_equal(model.conv1._batch_norm._mean.numpy(), before)
+    norms = [model.conv1._batch_norm, model.conv9._batch_norm]
+    model.conv9._activation = F.sigmoid
+    for norm in norms:
+        norm._use_global_stats = False
+    before = [norm._mean.numpy().copy() for norm in norms]
+    assert "1 of 19 units stock" in accelerate(model).message
+    for norm, mean in zip(norms, before):
+        np.testing.assert_array_equal(norm._mean.numpy(), mean)
 
 
 def test_what_somebody_changed_runs_stock_and_the_rest_fused():
