@@ -21,7 +21,7 @@ from ppmobilenet.field.package import open_package
 from ppmobilenet.field.predictor import Predictor
 from ppmobilenet.workshop.int8_accuracy import Int8Report, form_accuracies
 from ppmobilenet.workshop.int8_arithmetic import Int8Program
-from ppmobilenet.workshop.int8_plan import Int8Settings, layer_errors, plan_layers, quantizable_layers
+from ppmobilenet.workshop.int8_plan import Int8Settings, layer_errors, layers_meant, plan_layers, quantizable_layers
 from ppmobilenet.workshop.making import PackageSpec, make_package
 from ppmobilenet.workshop.qat import fine_tune
 from ppmobilenet.workshop.quantizers import count_quantized
@@ -293,6 +293,14 @@ def test_an_error_threshold_keeps_the_worst_float(trained):
 def test_bad_patterns_are_said(trained, pattern, message):
     with pytest.raises(UserError, match=message):
         planned(trained[0], tensors_of(trained[1][:1]), keep_float=[pattern])
+
+
+def test_gates_are_named_by_what_they_do():
+    """Squeeze-excitation's two layers in each block that has it; a network without any keeps nothing float so."""
+    network = create_model("MobileNetV3_small_x0_35", class_num=2)
+    kept = layers_meant(network, ["gates", "fc"])
+    assert len(kept) == 2 * 9 + 1 and kept[:2] == ["blocks.0.mid_se.conv1", "blocks.0.mid_se.conv2"]
+    assert layers_meant(create_model("MobileNetV1_x0_25", class_num=2), ["gates"]) == []
 
 
 class Thirds:
