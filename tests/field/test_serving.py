@@ -274,14 +274,12 @@ def test_the_page_in_a_browser(server, predictor, made, browser, width, dark, tm
     path = made / "photos" / "2 300x200.jpg"
     browser.console.clear()
     browser.open(server.url, width, dark)
-    browser.wait(f"{TEXT.format('model')}.includes('7 classes; unsure below 30.0 %')")
+    browser.wait(f"{TEXT.format('model')}.includes('7 classes; unsure below 30.0\\u00a0%')")
     expected = predictor(path)
     browser.choose("#file", path)
     browser.wait("document.querySelectorAll('#answers li').length === 3")
     shown = browser.value("[...document.querySelectorAll('#answers li')].map(each => each.textContent)")
-    assert [text.split("%")[0] for text in shown] == [
-        f"{name}{100 * score:.1f} " for name, score in zip(expected.label_names, expected.scores)
-    ]
+    assert shown == [f"{name}{100 * score:.1f}\u00a0%" for name, score in zip(expected.label_names, expected.scores)]
     best = "unsure" if expected.unsure else expected.label_names[0]
     assert browser.value(TEXT.format("best")).strip().startswith(best)
     browser.value("document.getElementById('where').click()")
