@@ -56,8 +56,8 @@ class Server:
 
     def stop(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGINT)
-        said = self.process.communicate(timeout=30)[1]
-        return self.process.returncode, said
+        said = self.process.stderr.read()  # to its end; communicate would lose what readline has taken ahead
+        return self.process.wait(timeout=30), said
 
 
 @pytest.fixture(scope="module")
