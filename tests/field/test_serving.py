@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import os
@@ -35,7 +36,9 @@ class Server:
 
     def __init__(self, *words: object):
         command = [sys.executable, "-m", "ppmobilenet.cli", "serve", *map(str, words), "--port", "0"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+        )
         line = self.process.stderr.readline()
         found = re.search(r"http://([^:]+):(\d+)/", line)
         assert found, line + self.process.stderr.read()
@@ -71,7 +74,8 @@ def start():
 
     yield begin
     for server in started:
-        server.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)  # its workers, too
         server.process.wait()
 
 
