@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.models.family import VARIANTS
@@ -25,7 +26,11 @@ class Registry(Mapping):
     """
 
     def __init__(
-        self, kind: str, modules: tuple[str, ...] = (), things: dict[str, Callable] | None = None, also: str = ""
+        self,
+        kind: str,
+        modules: tuple[str, ...] = (),
+        things: MutableMapping[str, Callable] | None = None,
+        also: str = "",
     ):
         self.kind, self._also = kind, also
         self._modules = modules
@@ -88,14 +93,25 @@ class Registry(Mapping):
 
 
 MODELS = Registry("model", ("ppmobilenet.models.zoo",), VARIANTS, also="_x1_0")  # PaddleX's MobileNetV2_x1_0
+# a network that teaches: one of those, or `Exported`, whatever a package or an ONNX file computes
+TEACHERS = Registry(
+    "teacher", ("ppmobilenet.models.zoo", "ppmobilenet.training.teacher"), ChainMap({}, VARIANTS), also="_x1_0"
+)
 DATASETS = Registry("dataset", ("ppmobilenet.data.dataset",))
 SAMPLERS = Registry("sampler", ("ppmobilenet.data.samplers",))
 TRANSFORMS = Registry(
     "transform", ("ppmobilenet.photos.operators", "ppmobilenet.data.transforms", "ppmobilenet.data.augment")
 )
 BATCH_TRANSFORMS = Registry("batch transform", ("ppmobilenet.data.batch_ops",))
-LOSSES = Registry("loss", ("ppmobilenet.training.losses",))
+LOSSES = Registry("loss", ("ppmobilenet.training.losses", "ppmobilenet.training.distillation"))
 METRICS = Registry("metric", ("ppmobilenet.training.metrics",))
 OPTIMIZERS = Registry("optimizer", ("ppmobilenet.training.optim",))
 SCHEDULES = Registry("learning rate schedule", ("ppmobilenet.training.optim",))
 POSTPROCESSES = Registry("post-process", ("ppmobilenet.field.answers",))
+
+PACKAGE = "package:"  # before the folder of an exported package, where a weight file could stand as well
+
+
+def is_exported(named: str) -> bool:
+    """Whether a text in the place of weights names a whole network: ``package:DIR``, or an ONNX file."""
+    return named.startswith(PACKAGE) or named.endswith(".onnx")

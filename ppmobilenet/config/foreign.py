@@ -17,12 +17,16 @@ DATASETS = {"ClsDataset": "ImageNetDataset"}
 def translate_names(document: Document) -> list[str]:
     """Put our name where PaddleX's stands for the same network or data set. Returns notes for the log."""
     notes = []
-    places = [("Arch", "name"), *(("DataLoader", mode, "dataset", "name") for mode in ("Train", "Eval"))]
+    places = [
+        ("Arch", "name"),
+        ("Teacher", "name"),
+        *(("DataLoader", mode, "dataset", "name") for mode in ("Train", "Eval")),
+    ]
     for path in places:
         given = document.get(path)
         if not isinstance(given, str):
             continue
-        own = MODELS.own_name(given) if path[0] == "Arch" else DATASETS.get(given, given)
+        own = MODELS.own_name(given) if path[0] in ("Arch", "Teacher") else DATASETS.get(given, given)
         if own != given:
             place = document.where(path)
             notes.append(f"{place}: {given} is PaddleX's name of {own}")

@@ -13,6 +13,7 @@ from ppmobilenet.config.reading import Document, read_yaml
 from ppmobilenet.config.rivals import STARTS, settle_rivals
 from ppmobilenet.config.shipped import find_config
 from ppmobilenet.config.sizes import settle_sizes
+from ppmobilenet.config.teaching import settle_teaching
 from ppmobilenet.config.tree import Config, is_effective
 from ppmobilenet.errors import UserError
 
@@ -49,7 +50,8 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool 
     apply_overrides(document, overrides)
     if is_run:
         _take_run(document, folder, go_on)
-    notes = translate_names(document)
+    notes = settle_teaching(document)
+    notes += translate_names(document)
     if not is_run and file != folder:
         notes.append(f"{path} is not here: the recipe of that name that comes with ppmobilenet is used")
     notes += check(document)

@@ -105,6 +105,29 @@ class Arch(NamedPart):
     cache_features: bool = key(BOOLEAN, False, "with a frozen trunk, compute its features once and keep them")
     infer_add_softmax: bool = key(BOOLEAN, True, "the exported model ends in softmax")
     use_sync_bn: bool = key(BOOLEAN, False, "batch norm statistics over all processes (GPU)")
+    return_patterns: tuple[str, ...] | None = key(
+        list_of(TEXT), None, "layers whose outputs losses of distillation ask for by name: blocks[2]"
+    )
+
+
+@dataclass(frozen=True)
+class Teacher(NamedPart):
+    """``Teacher``: the network whose answers ``Arch`` learns; PaddleClas's DistillationModel is read as the two."""
+
+    at: ClassVar[str] = "Teacher"
+    by: ClassVar[ByName] = ByName(registry.TEACHERS, "Exported", supplied=frozenset({"class_num"}))
+
+    class_num: int | None = key(integer(1), None, "outputs: those of Arch")
+    pretrained: bool | str = key(
+        any_of(BOOLEAN, TEXT), False, "True: the published weights; a path; package:DIR or a .onnx: a whole network"
+    )
+    use_ssld: bool = key(BOOLEAN, False, "with pretrained: True, the distilled weights")
+    views: int = key(
+        integer(0), 0, "a photo is seen in so many views that come again, each answered once; 0: a new one each epoch"
+    )
+    return_patterns: tuple[str, ...] | None = key(
+        list_of(TEXT), None, "layers whose outputs losses of distillation ask for by name: blocks[2]"
+    )
 
 
 @dataclass(frozen=True)
@@ -225,6 +248,16 @@ class TrainSource(Source):
 
 
 @dataclass(frozen=True)
+class UnlabelledSource(Source):
+    """``DataLoader.UnLabelTrain``: photos without labels, for which a teacher's answers are learned too."""
+
+    at: ClassVar[str] = "DataLoader.UnLabelTrain"
+    mode: ClassVar[str] = "UnLabelTrain"
+
+    pipeline: str = key(one_of("exact", "fast"), "fast", "fast: decode no more pixels than needed")
+
+
+@dataclass(frozen=True)
 class EvalSource(Source):
     """``DataLoader.Eval``."""
 
@@ -280,7 +313,9 @@ class Infer(Part):
     post: PostProcess = section(PostProcess, called="PostProcess")
 
 
-ALL: tuple[type[Part], ...] = (*(Run, Amp, Arch, Optimizer, Ema, TrainSource, EvalSource, Losses, Metrics, Infer),)
+ALL: tuple[type[Part], ...] = (
+    *(Run, Amp, Arch, Teacher, Optimizer, Ema, TrainSource, UnlabelledSource, EvalSource, Losses, Metrics, Infer),
+)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -96,8 +96,9 @@ class Config(Section):
     """What :func:`ppmobilenet.load_config` returns: the parts that functions take, and the mapping, for showing.
 
     Attributes:
-        run, amp, arch, optimizer, ema, train, eval, loss, metric, infer: the sections as typed parts (``parts.py``).
-            One that was left out has its defaults; where it can have none it is false, and an error once it is asked.
+        run, amp, arch, teacher, optimizer, ema, train, unlabelled, eval, loss, metric, infer: the sections as typed
+            parts (``parts.py``). One that was left out has its defaults; where it can have none it is false, and an
+            error once it is asked.
         weights, labels: what several sections say together.
         source: the file, as it was named.
         overrides: the ``-o`` texts.
@@ -128,6 +129,10 @@ class Config(Section):
         return self._part(parts.Arch, needed=True)
 
     @cached_property
+    def teacher(self) -> parts.Teacher:
+        return self._part(parts.Teacher, needed=True)
+
+    @cached_property
     def optimizer(self) -> parts.Optimizer:
         return self._part(parts.Optimizer, needed=True)
 
@@ -138,6 +143,10 @@ class Config(Section):
     @cached_property
     def train(self) -> parts.TrainSource:
         return self._part(parts.TrainSource, needed=True)
+
+    @cached_property
+    def unlabelled(self) -> parts.UnlabelledSource:
+        return self._part(parts.UnlabelledSource, needed=True)
 
     @cached_property
     def eval(self) -> parts.EvalSource:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from ppmobilenet.data.lists import Samples, Scanned, read_list, scan_list
+from ppmobilenet.data.lists import Samples, Scanned, read_list, read_paths, scan_list
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.names import Found, find_photos
 from ppmobilenet.registry import DATASETS
@@ -154,6 +154,24 @@ class Listed:
             # numbered by itself, a list that lacks a class would give the classes behind it other numbers
             relabel = training._labels
         return read_list(self.path, self.root, class_num=class_num, relabel=relabel, scanned=self.scanned), None
+
+
+class Unlabelled(Listed):
+    """Photos of which nobody says what they show: a folder, or a list with a path a line.
+
+    A label behind a path is passed over.
+    """
+
+    def samples(
+        self, class_num: int | None = None, relabel: bool | Sequence[int] = False
+    ) -> tuple[Samples, list[str] | None]:
+        """Return the photos; the label of each is 0, which nothing asks for."""
+        if self.path is not None:
+            return read_paths(self.path, self.root, self._delimiter), None
+        found = self._found.names if self._found else []
+        if not found:
+            raise DataError("there is no photo in this folder", where=self.root)
+        return Samples(self.root, self.root, list(found), [0] * len(found), [0] * len(found)), None
 
 
 @DATASETS.register()

@@ -126,6 +126,37 @@ def read_list(
     return Samples(root, path, paths, labels, lines)
 
 
+def read_paths(path: Path, root: Path, delimiter: str | None = None) -> Samples:
+    """Read a list of photos without labels, one path a line; what :func:`read_list` reads is one, too.
+
+    Raises:
+        DataError: a photo is not there, with file and line.
+    """
+    paths: list[str] = []
+    lines: list[int] = []
+    faults: list[str] = []
+    folders: dict[str, frozenset[str]] = {}
+    for number, line in enumerate(lines_of(_read_text(path, root)), 1):
+        line = line.strip()
+        if not line:
+            continue
+        fields = line.rsplit(delimiter, 1)
+        labelled = len(fields) == 2 and re.fullmatch(r"\s*[-+0-9][-+0-9,\s]*", fields[1])
+        names = [here(root, name) for name in (line, *([fields[0].rstrip()] if labelled else []))]
+        there = next((name for name in names if _exists(root, name, folders)), None)
+        if there is None:
+            faults.append(f"{path}:{number}: {_missing(root, names[-1])}")
+            continue
+        paths.append(there)
+        lines.append(number)
+    if faults:
+        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise DataError("\n  ".join(faults[:SHOWN]) + more, hint="correct the list: one path a line")
+    if not paths:
+        raise DataError("the list holds no photo", where=path, allowed="one path a line")
+    return Samples(root, path, paths, [0] * len(paths), lines)
+
+
 def scan_list(path: Path, root: Path, delimiter: str | None = None, check_files: bool = True) -> Scanned:
     """Read a list file without stopping at faults; the arguments are those of :func:`read_list`.
 

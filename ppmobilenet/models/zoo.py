@@ -24,6 +24,7 @@ for _file in pkgutil.iter_modules(models.__path__):
 NOT_THE_NETWORKS = (
     *("name", "pretrained", "use_ssld"),
     *("freeze", "freeze_norm", "cache_features", "infer_add_softmax", "use_sync_bn"),
+    "return_patterns",
 )
 
 

@@ -108,7 +108,8 @@ def build_evaluator(
     class_num = config.arch.class_num
     metric = build_metrics(config.metric.eval, class_num)
     loader = build_loader(config.eval, class_num, listed, rank=rank, world_size=world)
-    return Evaluator(loader, build_loss(config.loss.eval), metric, precision, rank, world)
+    loss = build_loss(config.loss.eval, loader.dataset.samples.labels, class_num, "Loss.Eval")
+    return Evaluator(loader, loss, metric, precision, rank, world)
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def train(
             with listening() as stop:
                 start = find_start(config.weights, training=True)
                 require_what_is_kept(config, start, random_init)
-                state, setting = prepare(config, start, lists, device, rank, world)
+                state, setting = prepare(config, start, lists, device, rank, world, random_init)
                 loaders = [setting.loader, *([setting.evaluator.loader] if setting.evaluator else [])]
                 resumed = _resume(state, setting, start.checkpoint if start else None)
                 if rank == 0:
@@ -241,7 +241,7 @@ def train_epoch(state: TrainState, setting: Setting, keeper: Keeper) -> None:
         # gradients that are only added up need not travel yet
         adding = (state.step_in_epoch + 1) % setting.update_freq and setting.world > 1
         with setting.forward.no_sync() if adding else nullcontext():
-            loss, logits = setting.objective(network, images_of(batch), paddle.to_tensor(batch.labels))
+            loss, logits = setting.objective(network, images_of(batch), batch)
             counts = setting.metric.count(logits.numpy(), batch.labels)
             photos, mean, counts, asked = _together(setting, batch, float(loss), counts, keeper.asked)
             _refuse_non_finite(mean, state, setting, batch, rate)
@@ -323,7 +323,7 @@ def _best(state: TrainState, result: Mapping[str, float], setting: Setting) -> l
     if not result or not _judged(result, setting) > state.best_metric:
         return []
     state.best_metric, state.best_epoch = _judged(result, setting), state.epoch
-    return ["best_model"]
+    return list(setting.best_names)
 
 
 def _epoch_name(epoch: int, setting: Setting) -> list[str]:
