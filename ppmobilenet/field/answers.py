@@ -20,26 +20,32 @@ class Prediction:
         class_ids: class numbers.
         scores: probabilities in [0, 1], in the same order.
         label_names: their names; empty if the model has no labels.
+        unsure: whether the best score is below what the package asks of an answer; None: it asks nothing.
     """
 
     source: str
     class_ids: list[int]
     scores: list[float]
     label_names: list[str]
+    unsure: bool | None = None
 
     def to_dict(self) -> dict:
-        """Return PaddleClas's keys (``class_ids, scores, file_name, label_names``), scores to 5 decimals."""
+        """Return PaddleClas's keys (``class_ids, scores, file_name, label_names``), scores to 5 decimals.
+
+        Where the package knows when to be ``unsure``, that too.
+        """
         return {
             "class_ids": self.class_ids,
             "scores": [round(score, 5) for score in self.scores],
             "file_name": self.source,
             "label_names": self.label_names,
+            **({} if self.unsure is None else {"unsure": self.unsure}),
         }
 
     def __str__(self) -> str:
         names = self.label_names or [f"class {number}" for number in self.class_ids]
         answers = ", ".join(f"{name} {score:.4f}" for name, score in zip(names, self.scores))
-        return f"{self.source}: {answers}"
+        return f"{self.source}: {f'unsure: {answers}' if self.unsure else answers}"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def make(folder: Path, int8: bool = False) -> None:
     """Write everything into an empty or new folder."""
     import paddle
 
-    from ppmobilenet.field.predictor import softmax
+    from ppmobilenet.field.answers import softmax
     from ppmobilenet.field.preprocessing import deployment_ops
     from ppmobilenet.photos.operators import build
     from ppmobilenet.workshop.int8_plan import Int8Settings, plan_layers
