@@ -104,7 +104,7 @@ TRANSFORMS = Registry(
 )
 BATCH_TRANSFORMS = Registry("batch transform", ("ppmobilenet.data.batch_ops",))
 LOSSES = Registry("loss", ("ppmobilenet.training.losses", "ppmobilenet.training.distillation"))
-METRICS = Registry("metric", ("ppmobilenet.training.metrics",))
+METRICS = Registry("metric", ("ppmobilenet.training.metrics", "ppmobilenet.training.label_metrics"))
 OPTIMIZERS = Registry("optimizer", ("ppmobilenet.training.optim",))
 SCHEDULES = Registry("learning rate schedule", ("ppmobilenet.training.optim",))
 POSTPROCESSES = Registry("post-process", ("ppmobilenet.field.answers",))

@@ -60,6 +60,7 @@ class Run(Part):
     save_inference_dir: str = key(TEXT, "./inference", "folder of the exported model")
     update_freq: int = key(integer(1), 1, "steps whose gradients are added before the weights change")
     class_num: int | None = key(integer(0), None, "PaddleClas's old place for Arch.class_num")
+    use_multilabel: bool | None = key(BOOLEAN, None, "a photo has several labels: MultiLabelDataset")
     eval_mode: str = key(one_of("classification"), "classification", "how to evaluate")
     resolution: int | None = key(
         integer(32), None, "the paper's resolution multiplier: sets crops, resize and image_shape"

@@ -29,7 +29,10 @@ def lists_of(train: TrainSource, evaluation: EvalSource, delimiter: str | None =
         if source and source.dataset:
             dataset = source.dataset
             between = delimiter or dataset.delimiter
-            lists[name] = Listed(dataset.cls_label_path, dataset.image_root, between, lists.get("train"))
+            several = dataset.name == "MultiLabelDataset"
+            lists[name] = Listed(
+                dataset.cls_label_path, dataset.image_root, between, lists.get("train"), several=several
+            )
     return lists
 
 

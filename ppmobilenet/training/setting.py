@@ -29,7 +29,7 @@ from ppmobilenet.training.evaluator import Evaluator, build_evaluator
 from ppmobilenet.training.feature_cache import cache_features
 from ppmobilenet.training.freezing import freeze, norms
 from ppmobilenet.training.losses import build_loss, build_terms
-from ppmobilenet.training.metrics import TopkAcc, build_metrics
+from ppmobilenet.training.metrics import Metrics, TopkAcc, build_metrics
 from ppmobilenet.training.objective import LearnFrom, Objective, Supervised
 from ppmobilenet.training.optim import Schedule, build_optimizer, build_schedule
 from ppmobilenet.training.scalars import HYPERPARAMETERS
@@ -77,7 +77,7 @@ class Setting:
     resting: tuple[nn.Layer, ...]
     schedule: Schedule
     objective: Objective
-    metric: TopkAcc
+    metric: TopkAcc | Metrics
     precision: Precision
     rank: int = 0
     world: int = 1
