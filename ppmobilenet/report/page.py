@@ -42,6 +42,7 @@ class Content:
         forms: exported forms: ``name``, ``precision``, ``bytes``, ``max_difference``.
         latencies: rows ``backend``, ``threads``, ``median_ms``.
         activations: class activation maps: ``path``, ``overlay`` (RGB picture), ``text``.
+        certainty: (what, how much) about a package's temperature and threshold.
         left_out: what could not be computed for this network -> why.
     """
 
@@ -55,6 +56,7 @@ class Content:
     forms: Sequence[Mapping] = ()
     latencies: Sequence[Mapping] = ()
     activations: Sequence[Mapping] = field(default_factory=tuple)
+    certainty: Sequence[tuple[str, str]] = ()
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -97,7 +99,7 @@ def numbers(content: Content) -> dict:
     for name in ("curves", "forms", "latencies"):
         if getattr(content, name):
             found[name] = [dict(row) for row in getattr(content, name)]
-    for name in ("data", "times"):
+    for name in ("data", "times", "certainty"):
         if getattr(content, name):
             found[name] = dict(getattr(content, name))
     if content.left_out:
@@ -135,6 +137,8 @@ def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
         sections.append(("cost", "Cost", _cost(content.cost)))
     if content.forms:
         sections.append(("package", "Package", _package(content.forms, content.latencies)))
+    if content.certainty:
+        sections.append(("certainty", "Sure or unsure", _facts(content.certainty)))
     left_out = {**content.left_out, **(content.cost or {}).get("left_out", {})}
     if left_out:
         sections.append(("left-out", "Left out", _facts(list(left_out.items()))))

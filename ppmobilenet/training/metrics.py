@@ -17,6 +17,8 @@ from ppmobilenet.registry import METRICS
 
 log = logging.getLogger("ppmobilenet")
 
+BINS = 15  # of the calibration error
+
 
 @METRICS.register()
 class TopkAcc:
@@ -134,6 +136,30 @@ def build_metrics(terms: Iterable[Term], class_num: int) -> TopkAcc | Metrics:
     if not others:
         return best[0]
     return Metrics([*best, *others] if isinstance(deciding, TopkAcc) else [*others, *best])
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> tuple[float, list[dict]]:
+    """Return the expected calibration error and the bins of the reliability diagram.
+
+    ECE (Guo et al. 2017): bins of equal width over the confidence of the best answer, the mean distance of accuracy
+    and confidence, weighted by photos.
+
+    Args:
+        confidence: [N] the best answers' probabilities.
+        correct: [N] whether they are right.
+        bins: how many.
+    """
+    which = np.clip(np.ceil(confidence.astype(float) * bins).astype(int) - 1, 0, bins - 1)
+    rows, error = [], 0.0
+    for b in range(bins):
+        mine = which == b
+        row = {"low": b / bins, "high": (b + 1) / bins, "photos": int(mine.sum()), "confidence": None, "accuracy": None}
+        if mine.any():
+            row["confidence"] = float(confidence[mine].astype(float).mean())
+            row["accuracy"] = float(correct[mine].mean())
+            error += row["photos"] / len(confidence) * abs(row["accuracy"] - row["confidence"])
+        rows.append(row)
+    return float(error), rows
 
 
 class Totals:

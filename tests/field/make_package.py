@@ -1,7 +1,8 @@
 """The workshop's part of the field tests: packages, photos, and what Paddle itself answers.
 
-Usage: ``make_package.py FOLDER [--int8]`` in an environment with Paddle and the export tools. It writes ``usual`` and
-``pil`` (packages), ``photos`` and ``answers.json`` (package -> photo -> every probability, by the eager network).
+Usage: ``make_package.py FOLDER [--int8]`` in an environment with Paddle and the export tools. It writes ``usual``,
+``pil`` and ``sure`` (packages, the last with a temperature and a threshold), ``photos`` and ``answers.json`` (package
+-> photo -> every probability, by the eager network).
 """
 
 from __future__ import annotations
@@ -57,6 +58,19 @@ def make(folder: Path, int8: bool = False) -> None:
             ),
             folder / name,
         )
+    # the same model again: its answers are known, and what a threshold makes of them follows
+    make_package(
+        model,
+        PackageSpec(
+            name="MobileNetV2_x0_25",
+            ops=ops_for(32),
+            labels=LABELS,
+            to=["onnx"],
+            photos=[photo()],
+            decision={"temperature": 2.0, "unsure_below": 0.3},
+        ),
+        folder / "sure",
+    )
     (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
 
 
