@@ -354,9 +354,11 @@ class Labels:
         delimiter: between number and name.
         beside: the folder of the configuration.
         typed: the file was typed, so it must be there.
+        names: what the post-process calls the classes, where there is no file.
     """
 
     file: str | None
     delimiter: str | None
     beside: Path
     typed: bool
+    names: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ppmobilenet import files
+from ppmobilenet import files, registry
 from ppmobilenet.config import parts, schema
 from ppmobilenet.config.check import dotted
 from ppmobilenet.config.fields import Missing, MissingKey, Part, parameters
@@ -182,7 +182,20 @@ class Config(Section):
     @cached_property
     def labels(self) -> parts.Labels:
         post, typed = self.infer.post, self.typed("Infer.PostProcess.class_id_map_file")
-        return parts.Labels(post.class_id_map_file, post.delimiter, Path(self.source).parent, typed)
+        names = tuple(registry.POSTPROCESSES[post.name](**post.parameters).names)
+        return parts.Labels(post.class_id_map_file, post.delimiter, Path(self.source).parent, typed, names)
+
+    @property
+    def decision(self) -> dict:
+        """What is made of a network's answers, as a package says it (``decision``).
+
+        Raises:
+            UserError: a post-process for another number of classes.
+        """
+        post, several = self.infer.post, self.run.use_multilabel
+        if several and post.name == "Topk":  # no post-process was named
+            return registry.POSTPROCESSES["MultiLabelThreshOutput"]().decision(self.arch.class_num)
+        return registry.POSTPROCESSES[post.name](**post.parameters).decision(self.arch.class_num)
 
     def given(self, keys: Mapping[str, str]) -> dict[str, float | int | str]:
         """Return the numbers and texts that stand in the file or were typed, of name -> dotted key."""

@@ -18,13 +18,15 @@ from ppmobilenet import __version__, files, plots, tables
 from ppmobilenet.errors import DataError
 from ppmobilenet.paper.cost_text import amount
 from ppmobilenet.photos.decode import decode_image
-from ppmobilenet.report import figures
+from ppmobilenet.report import figures, several
 from ppmobilenet.report.predictions import Predictions
+from ppmobilenet.report.several import LabelPredictions
 
 # classes up to which the confusion matrix is a table one can read; above it is a picture with a pointer
 READABLE = 24
 THUMBNAIL = 168
 PHOTOS = 12
+RIGHT = ("top", "acc", "_ma", "tpr", "f1", "hamming")  # in the names of columns that are shares of answers
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Content:
     Attributes:
         title: first line of the page.
         predictions: the evaluation.
+        labels: the evaluation of several labels a photo, in place of it.
         curves: rows of the run's metrics file, one an epoch.
         config: the effective configuration as text.
         cost: of :meth:`ppmobilenet.paper.cost.Cost.to_dict`, with ``model``.
@@ -48,6 +51,7 @@ class Content:
 
     title: str
     predictions: Predictions | None = None
+    labels: LabelPredictions | None = None
     curves: Sequence[Mapping[str, float]] = ()
     config: str | None = None
     cost: Mapping | None = None
@@ -80,6 +84,8 @@ def write(content: Content, folder: str | Path, photos_root: str | Path | None =
         tables.write_csv(found["per_class"], folder / "per_class.csv")
         pairs = [{"true": names[t], "predicted": names[p], "photos": n} for t, p, n in found["confusion"]]
         tables.write_csv(pairs, folder / "confusion.csv")
+    if content.labels is not None:
+        tables.write_csv(found["per_label"], folder / "per_label.csv")
     path = folder / "report.html"
     files.write_text(path, page)
     return path
@@ -96,6 +102,11 @@ def numbers(content: Content) -> dict:
         found["calibration"] = figures.calibration(table)
         found["most_wrong"] = [_row(table, i) for i in figures.most_wrong(table, PHOTOS)]
         found["least_certain"] = [_row(table, i) for i in figures.least_certain(table, PHOTOS)]
+    if content.labels is not None:
+        found["summary"] = several.summary(content.labels)
+        found["per_label"] = several.per_label(content.labels)
+        found["thresholds"] = several.threshold_curve(content.labels)
+        found["most_wrong"] = several.most_wrong(content.labels, PHOTOS)
     for name in ("curves", "forms", "latencies"):
         if getattr(content, name):
             found[name] = [dict(row) for row in getattr(content, name)]
@@ -125,9 +136,14 @@ def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
         sections.append(("classes", "Classes", _classes(table)))
         sections.append(("calibration", "Calibration", _calibration(table)))
         sections.append(("photos", "Photos", _photos(table, picture)))
+    if content.labels is not None:
+        sections.append(("labels", "Labels", _labels(content.labels)))
+        sections.append(("photos", "Photos", _label_photos(content.labels, picture)))
     if content.activations:
         sections.append(("activations", "Where it looked", _activations(content.activations)))
     data = list(content.data)
+    if content.labels is not None:
+        data = [("photos", f"{len(content.labels):,}"), ("labels", str(len(content.labels.names))), *data]
     if table is not None:
         data = [*_data(table), *data]
     for key, heading, facts in (("data", "Data", data), ("time", "Time", content.times)):
@@ -153,7 +169,13 @@ def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
             f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{heading}</h2>{body}</section>'
             for key, heading, body in sections
         ),
-        "files": "report.json, per_class.csv, confusion.csv" if content.predictions is not None else "report.json",
+        "files": ", ".join(
+            [
+                "report.json",
+                *(["per_class.csv", "confusion.csv"] if table is not None else []),
+                *(["per_label.csv"] if content.labels is not None else []),
+            ]
+        ),
         "version": __version__,
         "date": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         "night": plots.night_colours(),
@@ -216,6 +238,8 @@ def _row(table: Predictions, i: int) -> dict:
 
 def _result(content: Content) -> str:
     table = content.predictions
+    if content.labels is not None:
+        return _labels_result(content.labels)
     if table is None:
         if content.curves:
             return f"{len(content.curves)} epochs trained; not evaluated."
@@ -255,7 +279,7 @@ def _curves(rows: Sequence[Mapping[str, float]]) -> str:
     """One chart for each kind of column: losses, accuracies, learning rate, speed."""
     kinds = (
         ("Loss", "loss", lambda name: "loss" in name),
-        ("Accuracy", "share", lambda name: "top" in name or "acc" in name),
+        ("Accuracy", "share", lambda name: any(word in name for word in RIGHT)),
         ("Learning rate", "rate", lambda name: name in ("lr", "learning_rate")),
         ("Speed", "images a second", lambda name: "images" in name or "ips" in name),
     )
@@ -347,6 +371,58 @@ def _classes(table: Predictions) -> str:
         )
     heads = _heads(("class", "precision", "recall", "F1", "photos", "answers"))
     return _table("Classes", heads, "".join(lines))
+
+
+def _labels_result(table: LabelPredictions) -> str:
+    found, rows = several.summary(table), several.per_label(table)
+    weakest = min((row for row in rows if row["support"]), key=lambda row: row["f1"], default=rows[0])
+    return (
+        f"<strong>{_percent(found['right'])}</strong> of the labels of {found['photos']:,} photos right, all labels of "
+        f"{_percent(found['all_right'])}; mean average precision {_percent(found['mAP'])}; weakest label "
+        f"<strong>{escape(weakest['name'])}</strong> (F1 {_percent(weakest['f1'])})."
+    )
+
+
+def _labels(table: LabelPredictions) -> str:
+    curve, lines = several.threshold_curve(table), []
+    for row in sorted(several.per_label(table), key=lambda row: row["f1"]):
+        shares = [row[key] for key in ("precision", "recall", "f1", "average_precision", "best_f1")]
+        cells = "".join(
+            f'<td data-value="{share or 0:.4f}">{"" if share is None else _percent(share)}</td>' for share in shares
+        )
+        lines.append(
+            f"<tr><td>{escape(row['name'])}</td>{cells}<td>{row['best_threshold']:.2f}</td>"
+            f"<td>{row['threshold']:.2f}</td><td>{row['support']}</td><td>{row['predicted']}</td></tr>"
+        )
+    heads = (
+        *("label", "precision", "recall", "F1", "average precision", "best F1", "at threshold", "threshold"),
+        *("photos", "answers"),
+    )
+    points = {key: [(row["threshold"], row[key]) for row in curve] for key in ("precision", "recall", "f1")}
+    drawn = plots.chart(
+        [plots.Line(key, values) for key, values in points.items()],
+        "All labels, one threshold",
+        plots.Axis("threshold"),
+        plots.Axis("share"),
+    )
+    note = (
+        "<p>The best F1 and its threshold are of these photos themselves: choose thresholds on photos that are not "
+        "those that judge.</p>"
+    )
+    return f'<div class="grid"><div>{drawn}</div></div>{note}{_table("Labels", _heads(heads), "".join(lines))}'
+
+
+def _label_photos(table: LabelPredictions, picture: Callable[[str], bytes | None]) -> str:
+    tiles = "".join(
+        _tile(
+            picture(row["path"]),
+            row["path"],
+            f"{escape(row['label'])} {_percent(row['score'])}<br>true: {'yes' if row['true'] else 'no'}<br>"
+            f'<span class="soft">{escape(Path(row["path"]).name)}</span>',
+        )
+        for row in several.most_wrong(table, PHOTOS)
+    )
+    return f'<h3>Furthest from a label</h3><ul class="photos">{tiles}</ul>'
 
 
 def _calibration(table: Predictions) -> str:

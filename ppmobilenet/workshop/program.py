@@ -26,10 +26,19 @@ class Deployed(nn.Layer):
         softmax: give probabilities.
         normalise: the NormalizeImage operator to compute inside the graph, with ``layout`` ``"NCHW"`` or ``"NHWC"`` of
             a uint8 input; None: the input is normalised float32 NCHW.
+        several: a photo has several labels: a sigmoid gives their probabilities.
     """
 
-    def __init__(self, model: nn.Layer, softmax: bool, normalise: Mapping | None = None, layout: str = "NCHW"):
+    def __init__(
+        self,
+        model: nn.Layer,
+        softmax: bool,
+        normalise: Mapping | None = None,
+        layout: str = "NCHW",
+        several: bool = False,
+    ):
         super().__init__()
+        self.several = several
         self.model, self.softmax, self.nhwc, self.normalised = model, softmax, layout == "NHWC", normalise is None
         if normalise is not None:
             self.scale = float(normalise["scale"])
@@ -43,7 +52,9 @@ class Deployed(nn.Layer):
                 x = x.transpose([0, 3, 1, 2])
             x = (x * self.scale - self.mean) / self.std
         x = self.model(x)
-        return nn.functional.softmax(x, axis=-1) if self.softmax else x
+        if not self.softmax:
+            return x
+        return nn.functional.sigmoid(x) if self.several else nn.functional.softmax(x, axis=-1)
 
 
 def writes_json() -> bool:
