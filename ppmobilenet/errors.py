@@ -28,6 +28,9 @@ EXTRAS = {
     "tensorboardX": "tensorboard",
     "paddlelite": "lite",
     "sklearn": "demo",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
 }
 
 
