@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 from ppmobilenet.config.check import dotted
 from ppmobilenet.config.reading import Document
 from ppmobilenet.errors import UserError
@@ -51,7 +53,7 @@ def settle_several(document: Document) -> list[str]:
             )
     for path, value in DEFAULTS.items() if several else ():
         if not document.get(path):
-            document.put(path, value, document.where(SWITCH))
+            document.put(path, copy.deepcopy(value), document.where(SWITCH))
     return notes
 
 

@@ -124,12 +124,11 @@ def _rename(document: Document, own: dict[str, str]) -> None:
     """Losses and metrics speak of the two as Student and Teacher; a post-process of the student is an ordinary one."""
     for section in ("Loss", "Metric"):
         for mode in ("Train", "Eval"):
-            for i, entry in enumerate(document.get((section, mode)) or ()):
-                for name, keys in entry.items() if isinstance(entry, dict) else ():
-                    at = (section, mode, i, name)
+            listed = document.get((section, mode))
+            for entry in listed if isinstance(listed, list) else ():
+                for keys in entry.values() if isinstance(entry, dict) else ():
                     for key in ("model_name_pairs", "model_names", "model_key") if isinstance(keys, dict) else ():
                         if key in keys:
-                            document.put((section, mode), document.get((section, mode)), document.where(at))
                             keys[key] = _renamed(keys[key], own)
     post = ("Infer", "PostProcess")
     if document.get((*post, "name")) == "DistillationPostProcess":

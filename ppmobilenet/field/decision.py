@@ -46,7 +46,7 @@ class Decision:
         readable = isinstance(given, Mapping)
         numbers = [given.get("temperature", 1.0), given.get("unsure_below", 0.0)] if readable else []
         several = bool(readable and given.get("several", False))
-        thresholds = _thresholds(given, several, meta["output"]["class_num"]) if readable else None
+        thresholds = _thresholds(given, several, meta["output"].get("class_num", 0)) if readable else None
         words = given.get("attributes", "") if readable else ""
         if thresholds is None or words not in ("", *ATTRIBUTES):
             readable = False

@@ -28,22 +28,49 @@ class Answered:
     teacher, photos and views, finds them.
     """
 
-    def __init__(self, loader: Loader, teacher: Teacher, path: Path, key: str, class_num: int):
-        self.loader, self._teacher = loader, teacher
-        shape = (loader.views, len(loader.dataset), class_num)
-        self._answers = _opened(path, key, shape)
+    def __init__(self, loader: Loader, teacher: Teacher, path: Path, class_num: int):
+        self.loader, self._teacher, self._path, self._class_num = loader, teacher, path, class_num
+        self._answers: np.ndarray | None = None
 
     def __getattr__(self, name: str):
         return getattr(self.loader, name)
+
+    @property
+    def seed(self) -> int:
+        return self.loader.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.loader.seed, self._answers = seed, None  # the views are others
+
+    @property
+    def bad_samples(self) -> int:
+        return self.loader.bad_samples
+
+    @bad_samples.setter
+    def bad_samples(self, count: int) -> None:
+        self.loader.bad_samples = count
+
+    def _key(self) -> str:
+        """All that the answers depend on."""
+        about = [self.loader.views, self.loader.seed, self._teacher.digest, list(self.loader.dataset.transform_ops)]
+        digest = hashlib.sha256(json.dumps(about, default=str).encode())
+        add_photos(digest, self.loader.dataset.samples)
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
+        if self._answers is None:
+            shape = (self.loader.views, len(self.loader.dataset), self._class_num)
+            self._answers = _opened(self._path, self._key(), shape)
         for batch in self.loader:
             kept = self._answers[self.loader.view]
-            if np.isnan(kept[batch.indices]).any():
-                kept[batch.indices] = self._teacher(images_of(batch)).numpy()
+            missing = np.isnan(kept[batch.indices]).any(axis=1)
+            if missing.any():
+                # the whole batch is asked, and what is known stays: so a run that was killed goes on bit for bit
+                kept[batch.indices[missing]] = self._teacher(images_of(batch)).numpy()[missing]
             yield batch._replace(answers=np.asarray(kept[batch.indices]))
 
 
@@ -87,12 +114,10 @@ def keep_answers(loader: Loader, teacher: Teacher, folder: Path, views: int, cla
             log.warning("Teacher.views: photos that are mixed, or of several sizes, are new each time: no view is kept")
         return loader
     loader.views = views
-    digest = hashlib.sha256(json.dumps([views, loader.seed, teacher.digest, list(ops)], default=str).encode())
-    add_photos(digest, samples)
     name = "unlabelled" if loader.unlabelled else "train"
     path = folder / f"teacher-{name}-{loader.rank}.npy"
     log.info("teacher: each photo is seen in %d view%s, and each is answered once", views, "s" * (views > 1))
-    return Answered(loader, teacher, path, digest.hexdigest(), class_num)
+    return Answered(loader, teacher, path, class_num)
 
 
 class Joined:
@@ -105,6 +130,8 @@ class Joined:
     def __init__(self, labelled: Loader | Answered, unlabelled: Loader | Answered):
         self.labelled, self.unlabelled = labelled, unlabelled
         self._epoch, self._start = 0, 0
+        self._others: Iterator[Batch] | None = None
+        self._at = -1  # step of the whole training that the others' next batch is for
 
     def __getattr__(self, name: str):
         return getattr(self.labelled, name)
@@ -118,8 +145,8 @@ class Joined:
 
     @seed.setter
     def seed(self, seed: int) -> None:
-        for loader in (self.labelled, self.unlabelled):
-            _innermost(loader).seed = seed
+        self.labelled.seed = self.unlabelled.seed = seed
+        self._others = None
 
     @property
     def bad_samples(self) -> int:
@@ -127,36 +154,33 @@ class Joined:
 
     @bad_samples.setter
     def bad_samples(self, count: int) -> None:
-        _innermost(self.labelled).bad_samples = count
+        self.labelled.bad_samples = count
 
     def set_epoch(self, epoch: int, start_step: int = 0) -> None:
         """Choose the epoch that the next iteration gives, and the step it begins with."""
         self._epoch, self._start = epoch, start_step
         self.labelled.set_epoch(epoch, start_step)
 
-    def _round(self) -> Iterator[Batch]:
-        epoch, step = divmod(self._epoch * len(self.labelled) + self._start, len(self.unlabelled))
+    def _round(self, at: int) -> Iterator[Batch]:
+        epoch, step = divmod(at, len(self.unlabelled))
         while True:
             self.unlabelled.set_epoch(epoch, step)
             yield from self.unlabelled
             epoch, step = epoch + 1, 0
 
     def __iter__(self) -> Iterator[Batch]:
-        others = self._round()
-        try:
-            for batch in self.labelled:
-                yield _joined(batch, next(others))
-        finally:
-            others.close()
+        at = self._epoch * len(self.labelled) + self._start
+        if self._others is None or self._at != at:
+            self._others, self._at = self._round(at), at
+        for batch in self.labelled:
+            other, self._at = next(self._others), self._at + 1
+            yield _joined(batch, other)
 
     def close(self) -> None:
         """End the worker processes of both."""
+        self._others = None
         self.labelled.close()
         self.unlabelled.close()
-
-
-def _innermost(loader: Loader | Answered) -> Loader:
-    return loader.loader if isinstance(loader, Answered) else loader
 
 
 def _joined(batch: Batch, other: Batch) -> Batch:

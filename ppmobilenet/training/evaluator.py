@@ -100,15 +100,15 @@ class Evaluator:
     def _over_processes(self, totals: Totals) -> dict[str, float]:
         if self.world > 1:
             # a process without photos has counted nothing, and the shapes have to be those of the others
-            nothing = {name: np.zeros_like(value) for name, value in self._nothing().items()}
-            counts = add_up_counts({**nothing, "loss": 0.0, **totals.sums, "photos": totals.photos}, self.world)
+            counts = add_up_counts({**self._nothing(), "loss": 0.0, **totals.sums, "photos": totals.photos}, self.world)
             totals = Totals({k: v for k, v in counts.items() if k != "photos"}, int(counts["photos"]))
         result = totals.means(self.metric)
         return {**result, "evaluated": totals.photos, "listed": len(self.loader.dataset)}
 
     def _nothing(self) -> dict[str, np.ndarray]:
-        labels = self.loader.dataset.samples.labels[:1]
-        return self.metric.count(np.zeros((len(labels), self.class_num), np.float32), labels.astype(np.int64))
+        labels = self.loader.dataset.samples.labels[:1].astype(np.int64)
+        counts = self.metric.count(np.zeros((len(labels), self.class_num), np.float32), labels)
+        return {name: value * 0 for name, value in counts.items()}
 
 
 def build_evaluator(

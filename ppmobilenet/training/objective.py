@@ -54,7 +54,7 @@ class LearnFrom:
                 where="Loss.Train",
                 hint="-o Loss.Train=[DistillationKLDivLoss], and as many others as are wanted",
             )
-        ours, theirs = ([name for t in asking for name in side] for side in zip(*(_layers(t) for t in asking)))
+        ours, theirs = ([name for t in asking for name in _layers(t)[side]] for side in (0, 1))
         self._ours = Stages(network, dict.fromkeys(ours), "Arch") if ours else None
         self._theirs = teacher.watch(list(dict.fromkeys(theirs)))
 

@@ -15,7 +15,8 @@ from paddle import nn
 
 from ppmobilenet.config import parts
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.field.backends import open_backend, usable
+from ppmobilenet.field.backends import open_backend, sample_input, usable
+from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.package import Package, open_package, sha256
 from ppmobilenet.field.preprocessing import Ops, deployment_ops, spell_out
 from ppmobilenet.kernels import accelerate
@@ -164,12 +165,17 @@ def _from_package(folder: str, class_num: int, ops: Ops) -> Teacher:
     meta = package.meta
     if meta["class_num"] != class_num:
         _refuse_classes(f"{folder} is of {meta['class_num']} classes", meta["class_num"], class_num)
+    kind = meta["output"]["kind"]
     engine = next((name for name in ("onnxruntime", "paddle") if name in usable(package, "fp32")), "auto")
     name, form, run = open_backend(package, engine, usable_cores(), "fp32")[:3]
+    if kind == "unknown":  # a folder that PaddleClas wrote
+        kind = _kind(run(sample_input(package, 2)))
+    elif kind == "probabilities" and Decision.of(meta).several:
+        kind = "each"
     return Teacher(
         f"{PACKAGE}{folder}",
         hashlib.sha256(repr([sha256(package.folder / file) for file in form["files"]]).encode()).hexdigest(),
-        _exported(run, package.meta["input"], _bridge(package, ops), meta["output"]["kind"] == "logits"),
+        _exported(run, meta["input"], _bridge(package, ops), kind),
     )
 
 
@@ -194,9 +200,15 @@ def _from_onnx(file: Path, class_num: int) -> Teacher:
     answer = np.concatenate([run(noise[i : i + 1]) for i in range(2)])
     if answer.ndim != 2 or answer.shape[1] != class_num:
         _refuse_classes(f"{file} answers {list(answer.shape[1:])} numbers a photo", answer.shape[-1], class_num)
+    kind = _kind(answer)
+    log.info("teacher: %s gives %s; it is fed what the student is", file, kind)
+    return Teacher(str(file), sha256(file), _exported(run, given, lambda x: x, kind))
+
+
+def _kind(answer: np.ndarray) -> str:
+    """Tell probabilities from logits by what a network made of noise."""
     shares = answer.min() >= 0 and np.allclose(answer.sum(axis=-1), 1, atol=1e-3)
-    log.info("teacher: %s gives %s; it is fed what the student is", file, "probabilities" if shares else "logits")
-    return Teacher(str(file), sha256(file), _exported(run, given, lambda x: x, not shares))
+    return "probabilities" if shares else "logits"
 
 
 def _refuse_classes(found: str, theirs: int, ours: int) -> None:
@@ -211,7 +223,7 @@ def _exported(
     run: Callable[[np.ndarray], np.ndarray],
     given: Mapping,
     bridge: Callable[[np.ndarray], np.ndarray],
-    gives_logits: bool,
+    kind: str,
 ) -> Callable[[paddle.Tensor], paddle.Tensor]:
     """Return an engine as a function of the student's batches.
 
@@ -219,7 +231,8 @@ def _exported(
         run: the engine.
         given: ``input`` of a package.
         bridge: from the student's float32 [N, 3, H, W] to the teacher's pixels or normalised input, still [N, 3, H, W].
-        gives_logits: else probabilities, whose logarithms are logits too.
+        kind: of its answers: ``"logits"``; ``"probabilities"``, whose logarithms are logits too; ``"each"``: those of
+            several labels, each by itself.
     """
     channels_last = given["layout"] == "NHWC"
     height, width = given["shape"][1:3] if channels_last else given["shape"][2:4]
@@ -230,7 +243,10 @@ def _exported(
         batch = bridge(images.numpy())
         batch = batch.transpose(0, 2, 3, 1) if channels_last else batch
         answer = run(np.ascontiguousarray(batch))
-        return paddle.to_tensor(answer if gives_logits else np.log(np.maximum(answer, 1e-12)))
+        if kind != "logits":
+            answer = np.clip(answer, 1e-7, 1 - 1e-7) if kind == "each" else np.maximum(answer, 1e-12)
+            answer = np.log(answer) - (np.log1p(-answer) if kind == "each" else 0)
+        return paddle.to_tensor(answer.astype(np.float32))
 
     return answers
 

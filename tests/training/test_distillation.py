@@ -159,13 +159,13 @@ def test_any_section_may_get_a_teacher_and_a_loss_must_ask_it(tiny_config, taugh
 
 def test_layers_may_be_compared(tiny_config, teacher, tmp_path):
     """Relations among photos between layers of any width; distances where they are equal."""
-    related = (
-        "{DistillationRKDLoss: {target_size: 1, student_keepkeys: ['block2', logits], teacher_keepkeys: [%s, logits]}}"
-    )
+    keys = "student_keepkeys: [conv3, logits], teacher_keepkeys: ['blocks[3]', logits]"
     learn = (f"Teacher.pretrained={teacher}", "Teacher.name=MobileNetV1_x0_25", "Global.epochs=1")
-    trainer.train(tiny_config(*learn, f"Loss.Train=[{related % '_block_list[3]'}]"))
+    trainer.train(tiny_config(*learn, f"Loss.Train=[DistillationRKDLoss: {{target_size: 1, {keys}}}]"))
+    asks = "Loss.Train=[DistillationDistanceLoss: {key: 'blocks[3]'}]"
     with pytest.raises(UserError, match="the student's layer gives"):
-        trainer.train(tiny_config(*learn, "Loss.Train=[DistillationDistanceLoss: {key: 'conv1'}]", "Arch.scale=0.5"))
+        trainer.train(tiny_config(*learn, "Arch.name=MobileNetV1_x0_5", asks))
+    trainer.train(tiny_config(*learn, "Arch.name=MobileNetV1_x0_25", asks))
 
 
 class Counted:

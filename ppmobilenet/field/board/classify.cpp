@@ -215,6 +215,12 @@ bool report(const char* stage, double difference, double bound, const char* note
   return good;
 }
 
+std::string numbers(const std::vector<int>& values) {
+  std::string all;
+  for (const int value : values) all += (all.empty() ? "" : ", ") + std::to_string(value);
+  return all.empty() ? "none" : all;
+}
+
 // Each stage starts from what was recorded of the one before it, so that the first stage that departs is named.
 int self_test(Classifier* classifier) {
   const Package& package = classifier->package();
@@ -264,13 +270,19 @@ int self_test(Classifier* classifier) {
   if (form.precision == "fp16") bound = package.output_kind == "logits" ? 0.2 : 0.05, note = " (fp16)";
   if (form.precision == "int8") bound = INFINITY, note = " (int8: only the most likely class is compared)";
   good &= report(package.output_kind.c_str(), largest_difference(expected.data(), got.data(), classes), bound, note);
-  const int want = best_first(expected, 1)[0], have = best_first(got, 1)[0];
-  std::printf("%-10s recorded %d, here %d  %s\n", "top-1", want, have, want == have ? "pass" : "FAIL");
+  const std::vector<int> want = package.several ? chosen(package, probabilities(package, expected)) : best_first(expected, 1);
+  const std::vector<int> have = package.several ? chosen(package, probabilities(package, got)) : best_first(got, 1);
+  std::printf("%-10s recorded %s, here %s  %s\n", package.several ? "labels" : "top-1", numbers(want).c_str(),
+              numbers(have).c_str(), want == have ? "pass" : "FAIL");
   good &= want == have;
   if (package.recorded_answer) {
     const Answer answer = decide(package, probabilities(package, expected), 1);
-    const double departs = std::abs(answer.best[0].score - package.answer_score);
-    const bool same = answer.best[0].class_id == package.answer_class && answer.unsure == package.answer_unsure;
+    bool same = answer.best.size() == package.answer_classes.size() && answer.unsure == package.answer_unsure;
+    double departs = 0;
+    for (size_t i = 0; same && i < answer.best.size(); ++i) {
+      same = answer.best[i].class_id == package.answer_classes[i];
+      departs = std::max(departs, std::abs(answer.best[i].score - package.answer_scores[i]));
+    }
     good &= report("answer", same ? departs : 1, 1e-5, answer.unsure ? " (unsure)" : " (sure)");
   }
   std::printf(good ? "self-test passed: this board answers as the trained model does\n" : "self-test FAILED\n");
