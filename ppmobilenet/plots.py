@@ -45,18 +45,18 @@ def night_colours() -> str:
 
 
 class Axis(NamedTuple):
-    """What stands along one side of a chart: ``label`` with its unit, logarithmic or not; ``whole`` counts something,
-    so its ticks are whole numbers; ``reach`` is its (low, high), by default what the points need."""
+    """What stands along one side of a chart: ``label`` with its unit, logarithmic or not; ``counts``: of things, so
+    its ticks are whole numbers; ``reach`` is its (low, high), by default what the points need."""
 
     label: str
     log: bool = False
-    whole: bool = False
+    counts: bool = False
     reach: tuple[float, float] | None = None
 
     def ticks(self, values: Sequence[float]) -> list[float]:
         """Return the numbers that are written on it, the axis' ends among them."""
         low, high = self.reach or (min(values), max(values))
-        return _log_ticks(low, high) if self.log else _ticks(low, high, least=1.0 if self.whole else 0.0)
+        return _log_ticks(low, high) if self.log else _ticks(low, high, least=1.0 if self.counts else 0.0)
 
     def share(self, value: float, ticks: Sequence[float]) -> float:
         """Return how far along it a value lies, 0 to 1."""

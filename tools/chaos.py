@@ -38,10 +38,10 @@ import numpy as np  # noqa: E402
 
 from ppmobilenet.config import load_config  # noqa: E402
 from ppmobilenet.errors import DamagedFileError, UserError  # noqa: E402
-from ppmobilenet.models.zoo import create_model  # noqa: E402
 from ppmobilenet.training import checkpoint, disk  # noqa: E402
 from ppmobilenet.training.trainer import train  # noqa: E402
 from ppmobilenet.weights.writing import write_weights  # noqa: E402
+from ppmobilenet.zoo import create_model  # noqa: E402
 
 SAVE_STEPS = 2
 # a save runs beside training: while one is being written, the steps of the next interval are done, too

@@ -47,7 +47,7 @@ def train_and_report(config: Config, *, random_init: bool = False) -> dict[str, 
                 found, table = predict(trained, config)
                 tell(found)
                 _save(table, folder)
-            shown.append(trained.whole)
+            shown.append(trained.model)
         except UserError as error:
             # the training is done and saved: what its report lacks is no reason to fail it
             log.warning("no report: %s", error)
@@ -87,7 +87,7 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
         tell(result)
     folder = own_folder(Path(config.run.output_dir), str(table.about["weights"]))
     _save(table, folder)
-    _write(lambda: report.write(gather.from_run(folder, config, found.whole, table), folder / "report"))
+    _write(lambda: report.write(gather.from_run(folder, config, found.model, table), folder / "report"))
     return result
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +13,10 @@ from ppmobilenet import files
 from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler
 from ppmobilenet.errors import UserError
+from ppmobilenet.telling import log
 from ppmobilenet.training.device import images_of
 from ppmobilenet.training.feature_cache import LARGE, add_photos, leaves_to_chance
 from ppmobilenet.training.teacher import Teacher
-
-log = logging.getLogger("ppmobilenet")
 
 
 class Answered:

@@ -6,7 +6,6 @@ arrays by name, that are added up over batches, and ``figures(sums, photos)``: n
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -14,8 +13,7 @@ import numpy as np
 from ppmobilenet.config.fields import Term
 from ppmobilenet.errors import UserError
 from ppmobilenet.registry import METRICS
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 BINS = 15  # of the calibration error
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,16 +21,18 @@ from ppmobilenet.field.package import Package, open_package, sha256
 from ppmobilenet.field.preprocessing import Ops, deployment_ops, spell_out
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.machine import usable_cores
-from ppmobilenet.models.zoo import create_model
+from ppmobilenet.models.family import VARIANTS
 from ppmobilenet.registry import PACKAGE, TEACHERS, is_exported
+from ppmobilenet.telling import log
 from ppmobilenet.training.start import Start, load_start
+from ppmobilenet.zoo import create_model
 
-log = logging.getLogger("ppmobilenet")
 
-
-@TEACHERS.register()
 def Exported() -> None:
     """The name of what comes out of a package or an ONNX file (``Teacher.pretrained``): it needs no other."""
+
+
+TEACHERS.show(ChainMap({"Exported": Exported}, VARIANTS))
 
 
 class Stages:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from ppmobilenet import plots
+from ppmobilenet.report import gather
 from ppmobilenet.report import page as report
 from ppmobilenet.report.predictions import Predictions
 
@@ -149,7 +150,7 @@ def test_1000_classes_and_50000_photos_stay_under_5_megabytes(big):
 def test_curves_are_read_from_csv(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,train_loss,eval_top1,note\n1,2.5,,started\n2,1.25,0.5,\n")
-    assert report.read_curves(path) == [
+    assert gather.read_curves(path) == [
         {"epoch": 1, "train_loss": 2.5},
         {"epoch": 2, "train_loss": 1.25, "eval_top1": 0.5},
     ]

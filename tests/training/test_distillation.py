@@ -12,7 +12,6 @@ from training_helpers import TRAIN, losses
 
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import DataError, Stopped, UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import setting as settings
 from ppmobilenet.training import trainer
 from ppmobilenet.training.evaluator import evaluate
@@ -20,6 +19,7 @@ from ppmobilenet.training.objective import LearnFrom
 from ppmobilenet.training.teacher import build_teacher
 from ppmobilenet.weights.files import read_weights
 from ppmobilenet.workshop.export import export
+from ppmobilenet.zoo import create_model
 
 TAUGHT = (
     "Teacher.name=MobileNetV1_x0_25",
