@@ -46,7 +46,7 @@ def refuse_unserved(document: Document, source: str) -> None:
     """
     arch, slim = document.get(("Arch",)), document.get(("Slim",))
     given = shlex.quote(source)
-    if isinstance(arch, dict) and (arch.get("name") == "RecModel" or "Backbone" in arch):
+    if isinstance(arch, dict) and arch.get("name") == "RecModel":
         backbone = document.get(("Arch", "Backbone", "name"))
         name = MODELS.own_name(str(backbone))
         known = name if name in MODELS else "MobileNetV1"

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from ppmobilenet.data.lists import Samples, Scanned, read_list, read_paths, read_several, scan_list
+from ppmobilenet.data.label_lists import read_several
+from ppmobilenet.data.lists import Samples, Scanned, read_list, read_paths, scan_list
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.names import Found, find_photos
 from ppmobilenet.registry import DATASETS

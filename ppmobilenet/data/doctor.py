@@ -12,7 +12,8 @@ import numpy as np
 
 from ppmobilenet.data.dataset import Listed, find_sides
 from ppmobilenet.data.findings import Diagnosis
-from ppmobilenet.data.lists import Samples, Scanned, class_faults, number_faults
+from ppmobilenet.data.label_lists import number_faults
+from ppmobilenet.data.lists import Samples, Scanned, class_faults
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.facts import groups, look_at_all
 from ppmobilenet.photos.names import find_photos

@@ -15,7 +15,8 @@ from ppmobilenet.config import Config
 from ppmobilenet.config.parts import Dataset, Source
 from ppmobilenet.data.build import lists_of
 from ppmobilenet.data.class_names import class_names
-from ppmobilenet.data.lists import Samples, read_list, read_several
+from ppmobilenet.data.label_lists import read_several
+from ppmobilenet.data.lists import Samples, read_list
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.field import infer
 from ppmobilenet.field.decision import Decision
