@@ -9,6 +9,7 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <opencv2/core.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
@@ -48,8 +49,7 @@ const char kUsageText[] =
 struct Options {
   std::string package, power = "none", form, tensor;
   std::vector<std::string> photos;
-  int threads = 1, topk = 0, runs = 50, smooth = 1, frames = 0;
-  double fps = 0;
+  int threads = 1, topk = 0, runs = 50, smooth = 1, fps = 0, frames = 0;
   bool bench = false, self_test = false, json = false;
 };
 
@@ -64,38 +64,27 @@ int whole_number(const std::string& name, const std::string& text) {
 
 Options parse(int argc, char** argv) {
   Options options;
+  const std::map<std::string, int*> numbers = {{"--threads", &options.threads}, {"--topk", &options.topk},
+                                               {"--runs", &options.runs},       {"--smooth", &options.smooth},
+                                               {"--fps", &options.fps},         {"--frames", &options.frames}};
+  const std::map<std::string, std::string*> texts = {
+      {"--power", &options.power}, {"--form", &options.form}, {"--tensor", &options.tensor}};
+  const std::map<std::string, bool*> flags = {
+      {"--bench", &options.bench}, {"--self-test", &options.self_test}, {"--json", &options.json}};
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     auto value = [&]() -> std::string {
       if (i + 1 >= argc) throw Failure(kUsage, word + " needs a value");
       return argv[++i];
     };
-    if (word == "--threads") {
-      options.threads = whole_number(word, value());
-    } else if (word == "--topk") {
-      options.topk = whole_number(word, value());
-    } else if (word == "--runs") {
-      options.runs = whole_number(word, value());
-    } else if (word == "--smooth") {
-      options.smooth = whole_number(word, value());
-    } else if (word == "--frames") {
-      options.frames = whole_number(word, value());
-    } else if (word == "--fps") {
-      options.fps = whole_number(word, value());
+    if (numbers.count(word)) {
+      *numbers.at(word) = whole_number(word, value());
+    } else if (texts.count(word)) {
+      *texts.at(word) = value();
+    } else if (flags.count(word)) {
+      *flags.at(word) = true;
     } else if (word == "--camera") {
       options.photos.push_back("camera:" + value());
-    } else if (word == "--json") {
-      options.json = true;
-    } else if (word == "--power") {
-      options.power = value();
-    } else if (word == "--form") {
-      options.form = value();
-    } else if (word == "--tensor") {
-      options.tensor = value();
-    } else if (word == "--bench") {
-      options.bench = true;
-    } else if (word == "--self-test") {
-      options.self_test = true;
     } else if (word.size() > 1 && word[0] == '-') {
       throw Failure(kUsage, "unknown option " + word + "\n\n" + kUsageText);
     } else if (options.package.empty()) {
@@ -150,7 +139,7 @@ int classify_video(Classifier* classifier, const Options& options, const std::st
   for (Frame frame; (!options.frames || count < options.frames) && frames.next(&frame);) {
     if (options.fps > 0) {
       if (frame.seconds < due - 1e-6) continue;
-      due = std::max(due + 1 / options.fps, frame.seconds);
+      due = std::max(due + 1.0 / options.fps, frame.seconds);
     }
     recent.push_back(classifier->scores(frame.pixels));
     if (recent.size() > static_cast<size_t>(options.smooth)) recent.pop_front();
