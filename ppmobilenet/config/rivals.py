@@ -40,6 +40,11 @@ def settle_rivals(document: Document, source: Path) -> list[str]:
     _one_of_two(document, ("Optimizer", "clip_norm"), ("Optimizer", "clip_global_norm"), notes)
     _never_reached(document, notes)
     _labels(document, source, notes)
+    if document.get(("Arch", "drop_rate")):
+        notes.append(
+            f"{document.where(('Arch', 'drop_rate'))}: Arch.drop_rate {document.get(('Arch', 'drop_rate'))} drops "
+            "features in front of the classifier; PaddleClas takes it and never does"
+        )
     for need in NEEDS:
         notes += need.notes(document)
     return notes

@@ -37,6 +37,7 @@ IGNORED: dict[str, str] = {
     "Global.pdx_model_name": "inference.yml has PaddleX's name for Arch.name",
     "Global.hpi_config_path": "there is no high-performance plug-in",
     "Global.distributed": "the launcher says how many processes there are",
+    "Optimizer.clip_grad": "nor there, where AdamW takes it and never clips; Optimizer.clip_global_norm clips",
     "Optimizer.lr.step_each_epoch": "counted from the training list",
     "Optimizer.lr.epochs": "Global.epochs says it",
     "Optimizer.lr.last_epoch": "a checkpoint says where a run stands",

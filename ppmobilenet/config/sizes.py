@@ -1,8 +1,9 @@
 """One image size: ``Global.resolution`` sets it, and where the file gives several they must agree.
 
 Crops, resize and ``image_shape`` say the same thing in up to seven places, and a deployed model that was prepared for
-another size than it was measured with is the commonest way to lose accuracy. Eval, Infer and image_shape must agree.
-Training may differ (a larger test size than training size is a known gain: Touvron et al. 2019), and is noted.
+another size than it was measured with is the commonest way to lose accuracy. Eval and image_shape must agree.
+Training may differ (a larger test size than training size is a known gain: Touvron et al. 2019), and is noted. So may
+Infer, of which nothing is computed where there is an Eval: PaddleClas's recipes of MobileNetV4 forgot it there.
 """
 
 from __future__ import annotations
@@ -101,6 +102,12 @@ def _agree(document: Document) -> list[str]:
             f"({document.where(test_at)})"
         )
     found.pop("Train", None)
+    if "Eval" in found and "Infer" in found and found["Eval"][0] != found["Infer"][0]:
+        (test, test_at), (other, other_at) = found["Eval"], found.pop("Infer")
+        notes.append(
+            f"{dotted(other_at)} makes images of {_size(other)} ({document.where(other_at)}) and changes nothing: "
+            f"what is exported and what infers takes {_size(test)}, as evaluation does ({document.where(test_at)})"
+        )
     places = list(found.values())
     for (one, one_at), (other, other_at) in zip(places, places[1:]):
         if one != other:

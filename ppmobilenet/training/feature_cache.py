@@ -215,7 +215,8 @@ def _compute(model, count, loader, ops, path, key) -> tuple[np.ndarray, np.ndarr
         with paddle.no_grad():
             for batch in once:
                 values = run_units(model, model.units()[:count], paddle.to_tensor(batch.images))
-                if count == len(model.units()):  # the head pools first: what it pools is all it needs
+                # a head that takes the mean first needs no more than that
+                if count == len(model.units()) and getattr(model, "head_takes_mean", True):
                     values = values.mean(axis=[2, 3], keepdim=True)
                 if features is None:
                     shape = (len(dataset), *values.shape[1:])

@@ -297,8 +297,9 @@ def test_every_shipped_configuration(repo, config, tmp_path):
         loaded = load_config(file)
         loaded.dump(tmp_path / "again.yaml")
         assert load_config(tmp_path / "again.yaml") == loaded, file
-        # MobileNetV4 is trained at a smaller size than it is evaluated at
-        notes = [note for note in loaded.notes if "MobileNetV4" not in file.name or "training sees" not in note]
+        # MobileNetV4 is trained at a smaller size than it is evaluated at, with dropout that PaddleClas leaves out
+        told = ("training sees", "Arch.drop_rate") if "MobileNetV4" in file.name else ()
+        notes = [note for note in loaded.notes if not any(words in note for words in told)]
         assert not notes, file
         head = file.read_text(encoding="utf-8").split("Global:")[0]
         assert "Hardware" in head and "Expected" in head and "ppmobilenet train -c" in head, f"{file} lacks its header"
