@@ -18,6 +18,7 @@ from typing import NamedTuple
 from paddle import ParamAttr, nn
 
 from . import layers
+from .computes import Chain
 from .family import Family, register
 from .layers import ACTIVATIONS, SqueezeExcitation
 from .network import Network
@@ -112,6 +113,8 @@ class ResidualUnit(nn.Layer):
         same_padding: pad as TensorFlow does where the stride is 2.
         data_format: ``"NCHW"`` or ``"NHWC"``.
     """
+
+    computes = Chain("expand_conv", "bottleneck_conv", "mid_se", "linear_conv")
 
     def __init__(
         self,

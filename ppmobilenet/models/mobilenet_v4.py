@@ -19,6 +19,7 @@ import paddle.nn.functional as F
 from paddle import ParamAttr, nn
 
 from . import layers
+from .computes import Chain, ConvNorm
 from .family import Family, register
 from .layers import DropPath, LayerScale, batch_norm
 from .network import Network, strides_after
@@ -142,6 +143,8 @@ PLAIN = Form()
 class ConvUnit(ConvBNLayer):
     """One convolution; where paths are dropped, its whole map is, as in PaddleClas: it has no shortcut."""
 
+    computes = ConvNorm(then=("drop_path",))
+
     def __init__(self, num_channels: int, row: Conv, *, name: str, form: Form = PLAIN):
         super().__init__(
             *(num_channels, row.filter_size, row.out, row.stride, row.filter_size // 2),
@@ -181,6 +184,8 @@ class _Residual(nn.Layer):
 class FusedInvertedBottleneck(_Residual):
     """A dense convolution expands and strides, a 1x1 convolution without activation projects."""
 
+    computes = Chain("conv_exp", "conv_pwl", "layer_scale", "drop_path")
+
     def __init__(self, num_channels: int, row: Fused, *, name: str, form: Form = PLAIN):
         super().__init__(num_channels, row)
         k = row.filter_size
@@ -205,6 +210,8 @@ class UniversalInvertedBottleneck(_Residual):
         name: start of the parameter names.
         form: what the network's units have in common.
     """
+
+    computes = Chain("dw_start", "pw_exp", "dw_mid", "pw_proj", "layer_scale", "drop_path")
 
     def __init__(self, num_channels: int, row: UIB, *, name: str, form: Form = PLAIN):
         super().__init__(num_channels, row)

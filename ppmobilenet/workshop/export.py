@@ -143,16 +143,9 @@ def plan_int8(config: Config, network: nn.Layer, settings: Int8Settings) -> Plan
 
 
 def _fine_tuned(config: Config, teacher: nn.Layer, plan: Plan) -> nn.Layer:
-    student, settings = model_with_weights(config), plan.settings
+    student = model_with_weights(config)
     loader = build_loader(config.train, config.arch.class_num)
     try:
-        return fine_tune(
-            student,
-            teacher,
-            loader,
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            keep_float=plan.kept,
-        )
+        return fine_tune(student, teacher, loader, plan)
     finally:
         loader.close()

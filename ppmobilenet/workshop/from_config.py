@@ -98,13 +98,17 @@ def infer_job(
     ``class_id_map_file``). The preprocessing is that of ``DataLoader.Eval``, with which the accuracy was measured;
     where ``Infer.transforms`` says otherwise, that is said.
     """
-    given = config.infer
-    source = source or given.infer_imgs
+    given, typed = config.infer, source
+    source = typed or given.infer_imgs
     if not source:
         raise UserError(
             "which photos?", where="Infer.infer_imgs", hint="-o Infer.infer_imgs=photo.jpg, or -i photo.jpg"
         )
-    photos, film = infer.what_is_there(source, infer_list or given.infer_list)
+    if given.infer_list and not infer_list and (typed or Path(source).is_file()):
+        tell(f"note: all of {source}: Infer.infer_list {given.infer_list} is passed over; --infer-list takes a list")
+    else:
+        infer_list = infer_list or given.infer_list
+    photos, film = infer.what_is_there(source, infer_list)
     ops = evaluation_ops(config)
     if given.transforms and spell_out(deployment_ops(given.transforms)) != spell_out(ops):
         tell("note: Infer.transforms differ from those of DataLoader.Eval; the latter are used, as in evaluation")

@@ -66,6 +66,7 @@ def test_attention_says_what_it_multiplies(data_format):
     assert "829,440 of them attention's products" in cost_text({**found.to_dict(), "model": "a"})
 
 
+@pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # paddle.flops: int() of its own counts
 @pytest.mark.parametrize("name", ["MobileNetV1_x0_25", "MobileNetV1", "MobileNetV2_x0_25", "MobileNetV2"])
 @pytest.mark.parametrize("resolution", [64, 97])
 def test_each_row_is_what_paddle_flops_counts(name, resolution, capsys):

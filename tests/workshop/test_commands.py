@@ -112,6 +112,20 @@ def test_infer_from_weights_writes_what_paddleclas_writes(place, capsys):
     assert len(answers) == 3 and len(answers[0]["class_ids"]) == 2
 
 
+def test_the_photo_that_is_typed_counts_before_the_files_list(place, capsys, tmp_path):
+    listed = f"Infer.infer_list={place}/list.txt"
+    words = ["infer", "-c", str(place / "config.yaml"), "--random-init", "-o", listed]
+    assert main([*words, "-o", f"Infer.infer_imgs={place}"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and "passed over" not in err
+    for one in (["-i", str(place / "photos/a.jpg")], ["-o", f"Infer.infer_imgs={place}/photos/a.jpg"]):
+        assert main([*words, *one]) == 0
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 1 and f"Infer.infer_list {place}/list.txt is passed over" in err
+    assert main([*words, "-i", str(place), "--infer-list", str(place / "list.txt")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
 def test_infer_by_a_list_into_a_table(place, capsys):
     saved = place / "answers.csv"
     words = ["infer", "-m", str(place / "inference"), "-i", str(place), "--infer-list", str(place / "list.txt")]

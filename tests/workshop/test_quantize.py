@@ -322,7 +322,7 @@ def test_qat_learns_to_agree_and_exports(trained, tmp_path):
     plan = planned(student, tensors[:8], method="qat", keep_float=["conv.conv"])
 
     with heard() as said:
-        plan.trained = fine_tune(student, teacher, Thirds(tensors), epochs=2, keep_float=plan.kept)
+        plan.trained = fine_tune(student, teacher, Thirds(tensors), plan)
     told = [line for line in said if line.startswith("QAT")]  # the others are the trainer's steps
     assert len(told) == 2 and "agrees with float" in told[-1]
     folder = make_package(
