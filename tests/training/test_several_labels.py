@@ -267,3 +267,9 @@ def test_a_saved_answer_of_several_labels(trained, photos, tmp_path):
         assert infer.run(job, out) == 0
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert len(rows) == 3 and all(len(row["class_ids"]) == len(row["scores"]) for row in rows)
+    job.save, job.photos = str(tmp_path / "answers.csv"), [str(photos / f"val{i}.png") for i in range(12)]
+    with open(tmp_path / "out.txt", "w") as out:
+        infer.run(job, out)
+    with open(job.save, newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {row["file_name"] for row in table} == set(job.photos)  # one with none of the labels has a row, too
