@@ -70,7 +70,7 @@ class LabelCollector:
     """Gathers predictions batch by batch, in any order."""
 
     def __init__(self, names: Sequence[str], thresholds: Sequence[float]):
-        self._names, self._thresholds = tuple(names), np.asarray(thresholds, np.float32)
+        self._names, self._thresholds = tuple(names), np.asarray(thresholds, np.float64)
         self._parts: list[tuple[np.ndarray, ...]] = []
 
     def add(self, scores: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> None:
@@ -150,7 +150,7 @@ def best_threshold(true: np.ndarray, score: np.ndarray) -> tuple[float, float]:
 def summary(table: LabelPredictions) -> dict:
     """Return the result in a few numbers, shares from 0 to 1; mAP is over the labels that some photo has."""
     known = table.labels >= 0
-    said = table.scores >= table.thresholds
+    said = table.scores >= table.thresholds.astype(np.float32)  # as a predictor compares
     right = (said == (table.labels > 0)) & known
     rows = per_label(table)
     precisions = [row["average_precision"] for row in rows if row["average_precision"] is not None]
