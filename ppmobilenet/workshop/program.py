@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.base.layer_helper import LayerHelper
 
 try:  # the context in which Paddle 3 builds the old kind of program (.pdmodel); Paddle 2 knows no other
     from paddle.pir_utils import OldIrGuard as legacy_program
@@ -54,7 +55,17 @@ class Deployed(nn.Layer):
         x = self.model(x)
         if not self.softmax:
             return x
-        return nn.functional.sigmoid(x) if self.several else nn.functional.softmax(x, axis=-1)
+        return _sigmoid(x) if self.several else nn.functional.softmax(x, axis=-1)
+
+
+def _sigmoid(x):
+    """A sigmoid, also in the old kind of program, where Paddle 3's own function takes values of the new kind only."""
+    if not isinstance(x, paddle.static.Variable):
+        return nn.functional.sigmoid(x)
+    helper = LayerHelper("sigmoid")
+    out = helper.create_variable_for_type_inference(x.dtype)
+    helper.append_op(type="sigmoid", inputs={"X": [x]}, outputs={"Out": [out]})
+    return out
 
 
 def writes_json() -> bool:
