@@ -27,6 +27,8 @@ from ppmobilenet.registry import MODELS
 from ppmobilenet.report import cam, figures
 from ppmobilenet.report import page as report
 from ppmobilenet.report.predictions import FILE_NAME, Predictions
+from ppmobilenet.report.several import FILE_NAME as LABELS
+from ppmobilenet.report.several import LabelPredictions
 from ppmobilenet.telling import duration
 from ppmobilenet.weights.loading import load_weights
 from ppmobilenet.zoo import create_model
@@ -86,7 +88,10 @@ def _add_package(content: report.Content, folder: Path, config: Config | None, t
 
 
 def from_run(
-    folder: Path, config: Config | None = None, network: nn.Layer | None = None, table: Predictions | None = None
+    folder: Path,
+    config: Config | None = None,
+    network: nn.Layer | None = None,
+    table: Predictions | LabelPredictions | None = None,
 ) -> report.Content:
     """Gather a run: its curves, its configuration, its last evaluation.
 
@@ -104,13 +109,16 @@ def from_run(
     curves = [{**row, **_speed(steps, row["epoch"])} for row in read_curves(folder / "metrics.csv")]
     if table is None and (folder / FILE_NAME).is_file():
         table = Predictions.load(folder / FILE_NAME)
+    if table is None and (folder / LABELS).is_file():
+        table = LabelPredictions.load(folder / LABELS)
     if not curves and table is None:
         raise UserError(
             f"neither metrics.csv nor {FILE_NAME} is in this folder",
             where=folder,
             hint="give the Global.output_dir of a training or an evaluation, or an exported package",
         )
-    content = report.Content(title=folder.resolve().name, predictions=table, curves=curves)
+    kind = "labels" if isinstance(table, LabelPredictions) else "predictions"
+    content = report.Content(title=folder.resolve().name, curves=curves, **{kind: table})
     content.times = run_times(curves, steps, table)
     if config is None:
         return content
@@ -126,7 +134,7 @@ def from_run(
             load_weights(network, weights, class_num_may_differ=False)
         return activations(network, deployment_ops(config.eval.dataset.transform_ops), table)
 
-    if weights:
+    if weights and kind == "predictions":
         content.activations = _part(content, "where it looked", maps)
     return content
 
@@ -152,7 +160,10 @@ def from_package(folder: Path, *, timed: bool = True) -> report.Content:
         where = f" on {measured_on(row)}" if measured_on(row) else ""
         of = f" of {row['samples']:,} photos" if "samples" in row else f", {row.get('source', 'measured elsewhere')}"
         same = f"; as float in {100 * row['agreement']:.1f} %" if "agreement" in row else ""
-        facts.append((f"top-1 of {row['form']}{where}", f"{100 * row['top1']:.2f} %{of}{same}"))
+        known = ("form", "epoch", "source", "engine", "processor", "computed", "agreement", "samples", "top5")
+        for figure, value in ((name, value) for name, value in row.items() if name not in known):
+            named = "top-1" if figure == "top1" else figure
+            facts.append((f"{named} of {row['form']}{where}", f"{100 * value:.2f} %{of}{same}"))
     facts += [(f"written by {name}", str(version)) for name, version in meta.get("versions", {}).items()]
     content = report.Content(f"{meta['name']}, package", forms=forms(package), data=facts)
     content.certainty = certainty(meta)
@@ -231,7 +242,9 @@ def model_cost(name: str, model, resolution: tuple[int, int]) -> dict:
     return {"model": name, "paper": family.paper if family else "", **cost_of(model, resolution).to_dict()}
 
 
-def run_times(curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predictions | None) -> list[tuple[str, str]]:
+def run_times(
+    curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predictions | LabelPredictions | None
+) -> list[tuple[str, str]]:
     """Return the time and throughput that a run wrote down."""
     facts = []
     seconds = [row["seconds"] for row in curves if "seconds" in row]

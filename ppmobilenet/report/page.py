@@ -10,8 +10,9 @@ from html import escape
 from pathlib import Path
 
 from ppmobilenet import __version__, files, plots, tables
-from ppmobilenet.report import figures, sections
+from ppmobilenet.report import figures, label_sections, sections, several
 from ppmobilenet.report.predictions import Predictions
+from ppmobilenet.report.several import LabelPredictions
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Content:
     Attributes:
         title: first line of the page.
         predictions: the evaluation.
+        labels: the evaluation of several labels a photo, in place of it.
         curves: rows of the run's metrics file, one an epoch.
         config: the effective configuration as text.
         cost: of :meth:`ppmobilenet.paper.cost.Cost.to_dict`, with ``model``.
@@ -35,6 +37,7 @@ class Content:
 
     title: str
     predictions: Predictions | None = None
+    labels: LabelPredictions | None = None
     curves: Sequence[Mapping[str, float]] = ()
     config: str | None = None
     cost: Mapping | None = None
@@ -67,6 +70,8 @@ def write(content: Content, folder: str | Path, photos_root: str | Path | None =
         tables.write_csv(found["per_class"], folder / "per_class.csv")
         pairs = [{"true": names[t], "predicted": names[p], "photos": n} for t, p, n in found["confusion"]]
         tables.write_csv(pairs, folder / "confusion.csv")
+    if content.labels is not None:
+        tables.write_csv(found["per_label"], folder / "per_label.csv")
     path = folder / "report.html"
     files.write_text(path, page)
     return path
@@ -83,6 +88,11 @@ def numbers(content: Content) -> dict:
         found["calibration"] = figures.calibration(table)
         found["most_wrong"] = [sections.photo_row(table, i) for i in figures.most_wrong(table, sections.PHOTOS)]
         found["least_certain"] = [sections.photo_row(table, i) for i in figures.least_certain(table, sections.PHOTOS)]
+    if content.labels is not None:
+        found["summary"] = several.summary(content.labels)
+        found["per_label"] = several.per_label(content.labels)
+        found["thresholds"] = several.threshold_curve(content.labels)
+        found["most_wrong"] = several.most_wrong(content.labels, sections.PHOTOS)
     for name in ("curves", "forms", "latencies"):
         if getattr(content, name):
             found[name] = [dict(row) for row in getattr(content, name)]
@@ -112,9 +122,14 @@ def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
         shown.append(("classes", "Classes", sections.classes(table)))
         shown.append(("calibration", "Calibration", sections.calibration(table)))
         shown.append(("photos", "Photos", sections.photos(table, picture)))
+    if content.labels is not None:
+        shown.append(("labels", "Labels", label_sections.labels(content.labels)))
+        shown.append(("photos", "Photos", label_sections.photos(content.labels, picture)))
     if content.activations:
         shown.append(("activations", "Where it looked", sections.activations(content.activations)))
     data = list(content.data)
+    if content.labels is not None:
+        data = [("photos", f"{len(content.labels):,}"), ("labels", str(len(content.labels.names))), *data]
     if table is not None:
         data = [*sections.data(table), *data]
     for key, heading, facts in (("data", "Data", data), ("time", "Time", content.times)):
@@ -140,7 +155,13 @@ def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
             f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{heading}</h2>{body}</section>'
             for key, heading, body in shown
         ),
-        "files": "report.json, per_class.csv, confusion.csv" if content.predictions is not None else "report.json",
+        "files": ", ".join(
+            [
+                "report.json",
+                *(["per_class.csv", "confusion.csv"] if table is not None else []),
+                *(["per_label.csv"] if content.labels is not None else []),
+            ]
+        ),
         "version": __version__,
         "date": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         "night": plots.night_colours(),
@@ -153,6 +174,8 @@ def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
 
 def _result(content: Content) -> str:
     table = content.predictions
+    if content.labels is not None:
+        return label_sections.result(content.labels)
     if table is None:
         if content.curves:
             return f"{len(content.curves)} epochs trained; not evaluated."

@@ -22,6 +22,7 @@ from ppmobilenet.report.predictions import Predictions
 READABLE = 24
 THUMBNAIL = 168
 PHOTOS = 12
+RIGHT = ("top", "acc", "_ma", "tpr", "f1", "hamming")  # in the names of columns that are shares of answers
 
 
 def thumbnail(path: Path) -> bytes | None:
@@ -68,7 +69,7 @@ def curves(rows: Sequence[Mapping[str, float]]) -> str:
     """One chart for each kind of column: losses, accuracies, learning rate, speed."""
     kinds = (
         ("Loss", "loss", lambda name: "loss" in name),
-        ("Accuracy", "share", lambda name: "top" in name or "acc" in name),
+        ("Accuracy", "share", lambda name: any(word in name for word in RIGHT)),
         ("Learning rate", "rate", lambda name: name in ("lr", "learning_rate")),
         ("Speed", "images a second", lambda name: "images" in name or "ips" in name),
     )
@@ -110,7 +111,7 @@ def confusion(table: Predictions) -> str:
             body.append(f'<tr><th scope="row">{escape(names[t])}</th>{"".join(line)}</tr>')
         matrix = (
             '<p class="soft">Rows: the true class, the most often mistaken first. Columns: the answer.</p>'
-            + _table("Confusion matrix", f"<td></td>{head}", "".join(body), "matrix")
+            + table_of("Confusion matrix", f"<td></td>{head}", "".join(body), "matrix")
         )
     else:
         matrix = (
@@ -129,11 +130,11 @@ def confusion(table: Predictions) -> str:
         f'<td data-value="{n / max(1, rows[t]["support"]):.4f}">{percent(n / max(1, rows[t]["support"]))}</td></tr>'
         for t, p, n in mistakes
     )
-    heads = _heads(("true class", "answer", "photos", "of the class"), left=2)
-    return matrix + "<h3>Most frequent mistakes</h3>" + _table("Most frequent mistakes", heads, lines)
+    heads = heads_of(("true class", "answer", "photos", "of the class"), left=2)
+    return matrix + "<h3>Most frequent mistakes</h3>" + table_of("Most frequent mistakes", heads, lines)
 
 
-def _table(label: str, heads: str, lines: str, kind: str = "sortable") -> str:
+def table_of(label: str, heads: str, lines: str, kind: str = "sortable") -> str:
     """A table that scrolls in its own frame, also by keyboard."""
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{label}"><table class="{kind}">'
@@ -141,7 +142,7 @@ def _table(label: str, heads: str, lines: str, kind: str = "sortable") -> str:
     )
 
 
-def _heads(names: Sequence[str], left: int = 1) -> str:
+def heads_of(names: Sequence[str], left: int = 1) -> str:
     return "".join(
         f'<th scope="col"{" class=left" if i < left else ""}><button type="button">{name}</button></th>'
         for i, name in enumerate(names)
@@ -160,8 +161,8 @@ def classes(table: Predictions) -> str:
         lines.append(
             f"<tr><td>{escape(row['name'])}</td>{shares}<td>{row['support']}</td><td>{row['predicted']}</td></tr>"
         )
-    heads = _heads(("class", "precision", "recall", "F1", "photos", "answers"))
-    return _table("Classes", heads, "".join(lines))
+    heads = heads_of(("class", "precision", "recall", "F1", "photos", "answers"))
+    return table_of("Classes", heads, "".join(lines))
 
 
 def calibration(table: Predictions) -> str:
@@ -195,7 +196,7 @@ def calibration(table: Predictions) -> str:
     return f'{text}<div class="grid"><div>{diagram}</div><div>{histogram}</div></div>'
 
 
-def _tile(data: bytes | None, alt: str, text: str) -> str:
+def tile(data: bytes | None, alt: str, text: str) -> str:
     if data is None:
         return f'<li><div class="none">photo not found</div><p>{text}</p></li>'
     code = base64.b64encode(data).decode()
@@ -219,7 +220,7 @@ def photos(table: Predictions, picture: Callable[[str], bytes | None]) -> str:
                 f'<span class="soft">{escape(Path(row["path"]).name)}</span>'
             )
             alt = f"{Path(row['path']).name}: {row['true']}, called {row['predicted']}"
-            tiles.append(_tile(picture(row["path"]), alt, text))
+            tiles.append(tile(picture(row["path"]), alt, text))
         shown = f'<ul class="photos">{"".join(tiles)}</ul>' if tiles else "<p>None.</p>"
         parts.append(f"<h3>{heading}</h3>{shown}")
     return "".join(parts)
@@ -228,7 +229,7 @@ def photos(table: Predictions, picture: Callable[[str], bytes | None]) -> str:
 def activations(rows: Sequence[Mapping]) -> str:
     """Class activation maps laid over their photos."""
     tiles = [
-        _tile(
+        tile(
             jpeg(row["overlay"]),
             f"class activation map of {Path(row['path']).name}",
             f'{escape(row["text"])}<br><span class="soft">{escape(Path(row["path"]).name)}</span>',
@@ -283,7 +284,7 @@ def package(forms: Sequence[Mapping], latencies: Sequence[Mapping]) -> str:
     heads = "".join(
         f'<th scope="col">{h}</th>' for h in ("form", "precision", "size", "largest difference to the model")
     )
-    text = _table("Forms", heads, "".join(lines), "")
+    text = table_of("Forms", heads, "".join(lines), "")
     if latencies:
         bars = [(f"{row['backend']}, {row['threads']} threads", round(row["median_ms"], 2)) for row in latencies]
         text += plots.bars(bars, "Latency on this machine, batch 1, median", "ms")

@@ -17,6 +17,7 @@ import paddle
 from paddle import nn
 
 from ppmobilenet import files
+from ppmobilenet.data.lists import Samples
 from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler, Share
 from ppmobilenet.data.transforms import build_transforms
@@ -119,7 +120,7 @@ def cache_features(
             raise UserError("features of several resolutions cannot be kept", where="Arch.cache_features")
     log.info("cache_features: the first %d of %d blocks are frozen and computed once", count, len(model.units()))
     ops = train.dataset.transform_ops
-    if _is_random(ops, train.dataset.samples.path(0)):
+    if leaves_to_chance(ops, train.dataset.samples.path(0)):
         log.info("cache_features: training views are those of evaluation, for the training transforms are random")
         ops = views
     cached = _cached(model, count, train, ops, folder / "features-train")
@@ -139,7 +140,8 @@ class _Watched:
         return getattr(self._generator, name)
 
 
-def _is_random(ops: Sequence[Mapping], path: str) -> bool:
+def leaves_to_chance(ops: Sequence[Mapping], path: str) -> bool:
+    """Whether transforms ask for random numbers, tried on one photo."""
     watched = _Watched()
     build_transforms(ops)(path, watched)
     return watched.asked
@@ -164,11 +166,16 @@ def _key(model: nn.Layer, count: int, ops: Sequence[Mapping], samples) -> str:
         digest.update(type(unit).__name__.encode())
         for value in unit.state_dict().values():
             digest.update(np.ascontiguousarray(value.numpy()).tobytes())
+    add_photos(digest, samples)
+    return digest.hexdigest()
+
+
+def add_photos(digest, samples: Samples) -> None:
+    """Have a hash depend on the photos of a list, with their sizes and times."""
     for i in range(len(samples)):
         file = Path(samples.path(i))
         stat = file.stat() if file.exists() else None
         digest.update(f"{file}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _found(path: Path, key: str, count: int) -> tuple[np.ndarray, np.ndarray] | None:

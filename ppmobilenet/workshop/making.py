@@ -15,7 +15,6 @@ from paddle import nn
 from ppmobilenet import __version__
 from ppmobilenet.errors import NumericsError, UserError
 from ppmobilenet.field import inference_yml, package
-from ppmobilenet.field.answers import softmax
 from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.engines.lite_env import LITE_VERSION
 from ppmobilenet.field.golden import answer_of
@@ -49,7 +48,7 @@ class PackageSpec:
         topk: answers a predictor shows.
         int8: write int8 forms too, as planned.
         with_board: put the board program's sources into the package too, as ``board``.
-        decision: package.json's: a temperature, when to be unsure, how that was measured.
+        decision: package.json's: several labels and their thresholds, a temperature, when to be unsure.
 
     Raises:
         UserError: an unknown form; a board program without a form that it runs.
@@ -130,7 +129,8 @@ def _prepare(network: nn.Layer, spec: PackageSpec) -> _Prepared:
     ops, normalise = deployment_ops(spec.ops), None
     if spec.embed_preprocess:
         ops, normalise = _without_normalisation(ops, spec.embed_preprocess)
-    layer = Deployed(network, spec.softmax_inside, normalise, spec.embed_preprocess or "NCHW")
+    several = bool((spec.decision or {}).get("several"))
+    layer = Deployed(network, spec.softmax_inside, normalise, spec.embed_preprocess or "NCHW", several)
     layer.eval()
     transform = build(ops)
     batch = np.stack([np.ascontiguousarray(transform(photo)) for photo in photos])
@@ -180,14 +180,15 @@ def _computed_int8(folder: Path, forms: Sequence[Mapping], tensor: np.ndarray) -
 
 def _describe(spec: PackageSpec, made: _Prepared, folder: Path, forms: Sequence[Mapping]) -> dict:
     """Return the keys of package.json besides its forms; writes the golden record on the way."""
-    expected = softmax(made.logits) if spec.softmax_inside else made.logits
     classes = len(spec.labels)
     output = {"kind": "probabilities" if spec.softmax_inside else "logits", "class_num": classes}
     computed = _computed_int8(folder, forms, made.batch[0])
+    decision = Decision.of({"output": output, "decision": spec.decision or {}})
+    expected = decision.inside(made.logits)
     record = golden_record.write_golden(folder, made.ops, made.photos[0], made.logits[0], expected[0], computed)
-    decided = {} if spec.decision is None else {"decision": dict(spec.decision)}
+    decided = {"decision": dict(spec.decision)} if spec.decision else {}
     if decided:
-        record = {**record, "answer": answer_of(Decision.of({"output": output, **decided}), expected[0])}
+        record = {**record, "answer": answer_of(decision, expected[0])}
     return {
         "name": spec.name,
         "class_num": classes,

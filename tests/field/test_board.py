@@ -18,7 +18,7 @@ import pytest
 
 from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.golden import answer_of
-from ppmobilenet.field.package import dump_json, list_files, write_package
+from ppmobilenet.field.package import dump_json, list_files, open_package, write_package
 from ppmobilenet.field.predictor import Classifier
 from ppmobilenet.field.watch import Watch, watch
 from ppmobilenet.photos.operators import build
@@ -82,6 +82,10 @@ def stand_in(weights: np.ndarray, batch: np.ndarray) -> np.ndarray:
     return (batch.reshape(len(batch), 3, -1).mean(axis=2) @ weights.T).astype(np.float32)
 
 
+def _decision(keys: dict, class_num: int) -> Decision:
+    return Decision.of({"output": {"kind": "logits", "class_num": class_num}, "decision": keys})
+
+
 def make_package(
     folder: Path,
     photo: bytes,
@@ -100,7 +104,7 @@ def make_package(
     logits = stand_in(weights, build(OPS)(photo)[None])[0]
     golden = write_golden(folder, OPS, photo, logits, logits, int8)
     if decision:
-        golden["answer"] = answer_of(Decision("logits", **decision), logits)
+        golden["answer"] = answer_of(_decision(decision, len(labels)), logits)
     (folder / f"{target}_fp32.nb").write_bytes(bytes(1024) + weights.astype("<f4").tobytes() + model_end)
     form = {
         "name": f"lite-{target}-fp32",
@@ -237,6 +241,33 @@ def test_the_board_is_unsure_as_python_is(classify, unsure, tmp_path):
     (tmp_path / "bad.jpg").write_text("<html>")
     bad = run(classify, folder, tmp_path / "bad.jpg", "--json", expect=3)
     assert "not a readable photo" in json.loads(bad.stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    ("count", "keys"),
+    [(5, {"several": True, "thresholds": [0.5, 0.3, 0.7, 0.9, 0.5]}), (2, {"threshold": 0.7})],
+    ids=["several labels", "two classes"],
+)
+def test_the_board_holds_to_thresholds(classify, tmp_path, count, keys):
+    target = TARGETS[platform.machine()]
+    weights = np.random.default_rng(6).normal(size=(count, 3)) * 2
+    folder = make_package(tmp_path / "package", synthetic_photo(), weights, LABELS[:count], target, decision=keys)
+    assert open_package(folder).meta["format_version"] == 2
+    predict = Classifier(
+        OPS, functools.partial(stand_in, weights.astype("<f4")), LABELS[:count], _decision(keys, count)
+    )
+    photos = []
+    for number, colour in enumerate(np.random.default_rng(3).integers(0, 256, (10, 3))):
+        photos.append(tmp_path / f"{number}.png")
+        cv2.imwrite(str(photos[-1]), np.full((240, 300, 3), colour, np.uint8))
+    expected = predict(photos)
+    assert len({tuple(answer.class_ids) for answer in expected}) > 1
+    rows = map(json.loads, run(classify, folder, *photos, "--json").stdout.splitlines())
+    assert all(_same(row, answer) and list(row) == list(answer.to_dict()) for row, answer in zip(rows, expected))
+    shown = run(classify, folder, *photos).stdout.splitlines()
+    assert ["none of the labels" in line for line in shown] == [not answer.class_ids for answer in expected]
+    done = run(classify, folder, "--self-test").stdout
+    assert "self-test passed" in done and ("labels " in done) == (count == 5)
 
 
 def test_the_self_test_names_an_answer_that_departs(classify, unsure, tmp_path):
