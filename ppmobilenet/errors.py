@@ -27,7 +27,8 @@ EXTRAS = {
     "visualdl": "visualdl",
     "tensorboardX": "tensorboard",
     "paddlelite": "lite",
-    "sklearn": "demo",
+    "sklearn": "fit",
+    "cleanlab": "fit",
 }
 
 

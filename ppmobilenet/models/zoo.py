@@ -23,7 +23,7 @@ for _file in pkgutil.iter_modules(models.__path__):
 # keys of a config's Arch section that speak to training and export, not to the network
 NOT_THE_NETWORKS = (
     *("name", "pretrained", "use_ssld"),
-    *("freeze", "freeze_norm", "cache_features", "infer_add_softmax", "use_sync_bn"),
+    *("freeze", "freeze_norm", "cache_features", "solve_head", "infer_add_softmax", "use_sync_bn"),
 )
 
 

@@ -18,6 +18,7 @@ from ppmobilenet import files
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 
 FILE_NAME = "predictions.npz"
+LINEAR = "linear_predictions.npz"  # of the linear classifier on the frozen trunk, for comparison
 KEPT = 5
 
 

@@ -184,6 +184,9 @@ def _epochs(
     record = Record(folder, names, state.step if resumed else None, scalars)
     keeper = RunKeeper(setting, writer, stop, record)
     result: dict[str, float] = {}
+    if run.epochs == 0 and not resumed:
+        result = _evaluate(state, setting)
+        keeper.save(state, ["latest", *_best(state, result, setting)], _judged(result, setting))
     try:
         while state.epoch < run.epochs:
             began = time.monotonic()
