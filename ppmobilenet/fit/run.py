@@ -30,7 +30,7 @@ from ppmobilenet.fit.trial import Course, judge_part, measure_pace, plan_course
 from ppmobilenet.report import figures, gather
 from ppmobilenet.report.after import predict
 from ppmobilenet.report.predictions import FILE_NAME as PREDICTIONS
-from ppmobilenet.report.predictions import LINEAR, Collector, Predictions
+from ppmobilenet.report.predictions import LINEAR, SUSPECTS, Collector, Predictions
 from ppmobilenet.telling import NOWHERE, aloud, log
 from ppmobilenet.training.evaluator import Ready
 from ppmobilenet.training.solved_head import solve
@@ -318,7 +318,7 @@ def _suspects(bench: Bench, probed: Probe, photos: Photos, decisions: Sequence[D
     samples = photos.samples("train")
     found = suspects.suspects(samples, probed.readable, probed.scores, photos.names)
     rows = [suspect.to_dict() for suspect in found]
-    files.write_text(folder / suspects.FILE_NAME, json.dumps(rows, indent=1, ensure_ascii=False))
+    files.write_text(folder / SUSPECTS, json.dumps(rows, indent=1, ensure_ascii=False))
     for line in suspects.lines(found, 3):
         log.info("%s", line)
     return len(found)

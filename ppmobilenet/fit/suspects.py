@@ -10,8 +10,6 @@ import numpy as np
 
 from ppmobilenet.data.lists import Samples
 
-FILE_NAME = "suspects.json"
-
 
 @dataclass(frozen=True)
 class Suspect:
