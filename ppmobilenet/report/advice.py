@@ -66,7 +66,7 @@ def _weak_classes(table: Predictions) -> list[Advice]:
     if few:
         names = ", ".join(row["name"] for row in few[:NAMED]) + (f" and {len(few) - NAMED} more" if few[NAMED:] else "")
         low, high = figures.interval(few[0]["correct"], few[0]["support"])
-        tells = f"{few[0]['support']} of {few[0]['name']} say only that it is right in {100 * low:.0f} to {100 * high:.0f} %"
+        tells = f"{few[0]['support']} of {few[0]['name']} say only that {100 * low:.0f} to {100 * high:.0f} % are right"
         said.append((f"Hold out {FEW} photos or more of {names}: {tells}.", None))
     return said
 
