@@ -45,8 +45,7 @@ def test_flipped_labels_are_found_shown_and_left_out(flipped, photos, weights, t
 def test_broken_lists_come_first(flipped, photos, weights, capsys):
     listed, _ = flipped
     listed.write_text(listed.read_text() + "nothing\n")
-    assert (
-        main(["check-dataset", "--root", str(photos), "--list", str(listed), "--labels", "--weights", str(weights)])
-        == 2
-    )
-    assert "correct the lists first" in capsys.readouterr().err
+    words = ["check-dataset", "--root", photos, "--list", listed, "--labels", "--weights", weights]
+    assert main([str(word) for word in words]) == 2
+    said = capsys.readouterr().out
+    assert f"{listed}:37" in said and "correct the lists first" in said
