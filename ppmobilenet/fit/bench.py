@@ -27,6 +27,10 @@ class Bench:
     Args:
         config: with ``Arch``, the weights and both lists.
         folder: keeps the features.
+
+    Attributes:
+        network: the network.
+        folder: that keeps the features.
     """
 
     def __init__(self, config: Config, folder: Path):
@@ -36,7 +40,7 @@ class Bench:
         load_start(self.network, start, new_head=True)
         if config.run.device == "cpu":
             accelerate(self.network, config.run.cpu_kernels)
-        self._config, self._folder = config, folder
+        self._config, self.folder = config, folder
 
     def inputs(self, source: Source, name: str) -> tuple[np.ndarray, np.ndarray, Samples]:
         """Return what the classifier gets of a list's photos [n, D], which could be read [N], and the list.
@@ -47,7 +51,7 @@ class Bench:
         """
         with _loader(source, self._config.arch.class_num) as loader:
             views = self._config.eval.dataset.transform_ops
-            inputs, readable = listed_inputs(self.network, loader, views, self._folder / f"features-{name}")
+            inputs, readable = listed_inputs(self.network, loader, views, self.folder / f"features-{name}")
             return inputs, readable, loader.dataset.samples
 
     def write(self, path: Path, linear: Linear) -> None:

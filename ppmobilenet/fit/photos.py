@@ -77,8 +77,17 @@ def find(root: Path, folder: Path, seed: int, earlier: Earlier | None = None) ->
         DataError: there is nothing to learn from, or something is wrong with lists or photos.
     """
     given = next((names for names in GIVEN if all((root / name).is_file() for name in names[:2])), None)
-    if given and earlier is None:
-        return _listed(root, *(root / name for name in given))
+    if given:
+        photos = _listed(root, *(root / name for name in given))
+        if earlier is not None and list(photos.names[: len(earlier.classes)]) != list(earlier.classes):
+            raise DataError(
+                f"classes have other numbers than in the earlier fit: {_some(photos.names)}",
+                where=photos.labels or photos.train,
+                allowed=f"{_some(earlier.classes)}, then new ones",
+            )
+        return photos
+    for left in folder.glob("*_list.txt"):  # of a start that was stopped here
+        left.unlink()
     found = split_folder(root, folder, seed=seed, earlier=earlier)
     lists = {"train": Listed(found.train_list, root), "validation": Listed(found.val_list, root)}
     diagnosis = examine(lists, class_num=len(found.classes), photos=False)
@@ -105,6 +114,10 @@ def _listed(root: Path, train: Path, val: Path, labels: Path) -> Photos:
             Photos(root, train, val, labels, names), diagnosis, [f"the lists {train.name} and {val.name} are used"]
         )
     return _with_words(Photos(root, train, val, None, [f"class {i}" for i in range(count)]), diagnosis, [])
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _refuse_errors(diagnosis: Diagnosis, lists: Mapping[str, Listed]) -> None:

@@ -63,6 +63,11 @@ def of_photos(photos: Photos, folder: Path, seed: int) -> list[Decision]:
         Decision("Infer.PostProcess.class_id_map_file", photos.labels and str(photos.labels), "names of the classes"),
         Decision("Infer.PostProcess.topk", best, "no more than there are classes"),
     ]
+    learned = len(photos.samples("train"))
+    made += [
+        Decision("DataLoader.Train.sampler.batch_size", max(8, min(32, learned // 8)), "eight steps an epoch or more"),
+        Decision("Optimizer.lr.base_batch_size", 32, "what the rate was found with"),
+    ]
     shown = [1, best] if best > 2 else [1]
     return [*made, *(Decision(f"Metric.{side}.0.TopkAcc.topk", shown, "the same") for side in ("Train", "Eval"))]
 
@@ -83,21 +88,11 @@ def of_network(candidate: Candidate, why: str) -> list[Decision]:
     return made
 
 
-def of_fine_tuning(photos: int) -> list[Decision]:
-    """Decide how to fine-tune, all but how long.
-
-    Args:
-        photos: to learn from.
-    """
-    batch = max(8, min(32, photos // 8))
-    return [
-        Decision(
-            f"{TRAIN}.transform_ops.1.RandCropImage.size", 160, "half the work, and things look as large as at 224"
-        ),
-        Decision("Optimizer.lr_mult.head", 2, "the classifier begins solved"),
-        Decision("DataLoader.Train.sampler.batch_size", batch, "eight steps an epoch or more"),
-        Decision("Optimizer.lr.base_batch_size", 32, "what the rate was found with"),
-    ]
+# how to fine-tune, all but how long
+FINE_TUNING = (
+    Decision(f"{TRAIN}.transform_ops.1.RandCropImage.size", 160, "half the work, and things look as large as at 224"),
+    Decision("Optimizer.lr_mult.head", 2, "the classifier begins solved"),
+)
 
 
 def _typed(value: object) -> str:

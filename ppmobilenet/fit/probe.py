@@ -34,6 +34,11 @@ class Probe:
     losses: dict[float, float]
 
     @property
+    def parts(self) -> int:
+        """Of the cross-validation."""
+        return int(self.fold.max()) + 1
+
+    @property
     def right(self) -> int:
         """How many photos it was right about."""
         return int((self.scores.argmax(axis=1) == self.labels).sum())

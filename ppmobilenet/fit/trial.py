@@ -138,6 +138,7 @@ def _answers(config: Config, photos: int, classes: int) -> np.ndarray:
     def judge(best: Callable[[], Ready]) -> None:
         trained = best()
         trained.evaluator(trained.network, collect)
+        trained.evaluator.loader.close()
 
     train(config, then=judge)
     return scores

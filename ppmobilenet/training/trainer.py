@@ -212,7 +212,11 @@ def _epochs(
         scalars.result(setting.hyperparameters, {"best_metric": state.best_metric, **result}, state.step)
     finally:
         record.close()
-    best = f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}" if state.best_epoch else "not evaluated"
+    best = (
+        f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}"
+        if state.best_metric >= 0
+        else "not evaluated"
+    )
     log.info("done: %s; see %s", best, setting.folder)
     return {
         **result,

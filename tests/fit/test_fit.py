@@ -95,13 +95,10 @@ def test_a_class_that_comes_later(linear, tmp_path, capsys):
 
 
 def test_fine_tuning_is_tried_on_parts_and_an_interrupted_fit_goes_on(photos, weights, tmp_path, monkeypatch):
-    from ppmobilenet.fit import run, trial
+    from ppmobilenet.fit import choice
 
-    monkeypatch.setattr(trial, "EPOCHS", (1,))
-    monkeypatch.setattr(trial, "START", 0.0)
-    monkeypatch.setattr(trial, "plan_course", lambda *_: trial.Course(1, 2))
-    monkeypatch.setattr(run, "plan_course", lambda *_: trial.Course(1, 2))
-    output, real, calls = tmp_path / "out", run.judge_part, []
+    monkeypatch.setattr(choice, "plan_course", lambda *_: choice.Course(1, 2))
+    output, real, calls = tmp_path / "out", choice.judge_part, []
 
     def once_then_stop(*args):
         calls.append(args[3])
@@ -109,7 +106,7 @@ def test_fine_tuning_is_tried_on_parts_and_an_interrupted_fit_goes_on(photos, we
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(run, "judge_part", once_then_stop)
+    monkeypatch.setattr(choice, "judge_part", once_then_stop)
     assert fit(photos, weights, output)[0] == 130
     code, found = fit(photos, weights, output)
     assert code == 0 and calls == [0, 1, 1]
