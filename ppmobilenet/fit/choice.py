@@ -109,9 +109,8 @@ def decide_training(book: Notebook, chosen: Chosen, folder: Path, minutes: float
     floor = f"{percent(probed.right / len(probed.labels))} in {probed.parts}-fold cross-validation"
     solved = Decision("Arch.solve_head", probed.penalty, f"the best of {len(probed.losses)} penalties, {floor}")
     tuning = [*plan.FINE_TUNING, solved]
-    course = book.once(
-        "course", lambda: _course([*chosen.decisions, *tuning], probed, 60 * minutes - book.seconds - AFTER)
-    )
+    left = 60 * minutes - book.seconds - AFTER
+    course = book.once("course", lambda: _course([*chosen.decisions, *tuning], probed, left))
     epochs, why = course["epochs"], course["why"].format(minutes=f"--minutes {minutes:g}")
     if not epochs:
         return [solved, Decision("Global.epochs", 0, f"the linear classifier is kept: {why}")]

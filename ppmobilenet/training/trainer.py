@@ -212,11 +212,8 @@ def _epochs(
         scalars.result(setting.hyperparameters, {"best_metric": state.best_metric, **result}, state.step)
     finally:
         record.close()
-    best = (
-        f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}"
-        if state.best_metric >= 0
-        else "not evaluated"
-    )
+    evaluated = state.best_metric >= 0
+    best = f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}" if evaluated else "not evaluated"
     log.info("done: %s; see %s", best, setting.folder)
     return {
         **result,
