@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppmobilenet.config.data_folder import LISTS
 from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.doctor import examine
 from ppmobilenet.data.findings import KINDS, Diagnosis
@@ -18,8 +19,6 @@ from ppmobilenet.errors import DataError
 from ppmobilenet.photos.labels import label_names, read_labels
 from ppmobilenet.photos.names import find_photos
 
-# lists that may lie in the folder: ours and PaddleClas's, PaddleX's
-GIVEN = (("train_list.txt", "val_list.txt", "label_list.txt"), ("train.txt", "val.txt", "label.txt"))
 SHOWN = 3  # notes of the split
 
 
@@ -56,7 +55,7 @@ def fingerprint(root: Path) -> str:
     if not root.is_dir():
         raise DataError("this is no folder", where=root, allowed="a folder that holds one folder of photos per class")
     digest = hashlib.sha256()
-    for name in sorted([*find_photos(root).names, *(name for names in GIVEN for name in names)]):
+    for name in sorted([*find_photos(root).names, *(name for names in LISTS for name in names)]):
         file = root / name
         if file.is_file():
             about = file.stat()
@@ -76,7 +75,7 @@ def find(root: Path, folder: Path, seed: int, earlier: Earlier | None = None) ->
     Raises:
         DataError: there is nothing to learn from, or something is wrong with lists or photos.
     """
-    given = next((names for names in GIVEN if all((root / name).is_file() for name in names[:2])), None)
+    given = next((names for names in LISTS if all((root / name).is_file() for name in names[:2])), None)
     if given:
         photos = _listed(root, *(root / name for name in given))
         if earlier is not None and list(photos.names[: len(earlier.classes)]) != list(earlier.classes):
