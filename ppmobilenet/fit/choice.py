@@ -113,16 +113,22 @@ def decide_training(book: Notebook, chosen: Chosen, folder: Path, minutes: float
     course = book.once("course", lambda: _course([*chosen.decisions, *tuning], probed, left))
     epochs, why = course["epochs"], course["why"].format(minutes=f"--minutes {minutes:g}")
     if not epochs:
-        return [solved, Decision("Global.epochs", 0, f"the linear classifier is kept: {why}")]
+        return _linear(solved, why)
     tuning.append(Decision("Global.epochs", epochs, why))
     verdict = _try_out(book, chosen, [*chosen.decisions, *tuning], Course(epochs, course["parts"]), folder)
     if not verdict["tuned"]:
-        return [solved, Decision("Global.epochs", 0, f"the linear classifier is kept: {verdict['said']}")]
+        return _linear(solved, verdict["said"])
     return [
         *tuning[:-1],
         Decision("Global.epochs", epochs, f"{why}; {verdict['said']}"),
         Decision("Global.eval_interval", epochs, "once, at the end"),
     ]
+
+
+def _linear(solved: Decision, why: str) -> list[Decision]:
+    """Decide for the linear classifier."""
+    kept = Decision("Global.epochs", 0, f"the linear classifier is kept: {why}")
+    return [solved, kept, Decision("Optimizer.lr.warmup_epoch", 0, "nothing is trained")]
 
 
 def _course(decisions: Sequence[Decision], probed: Probe, left: float) -> dict:

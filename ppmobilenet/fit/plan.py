@@ -28,7 +28,7 @@ class Decision(NamedTuple):
 
 def configuration(decisions: Iterable[Decision]) -> Config:
     """Return the recipe with the decisions in it; later ones count."""
-    return load_config(RECIPE, [f"{d.key}={_typed(d.value)}" for d in decisions])
+    return load_config(RECIPE, overrides(decisions))
 
 
 def write(decisions: Sequence[Decision], path: Path) -> None:
@@ -93,6 +93,17 @@ FINE_TUNING = (
     Decision(f"{TRAIN}.transform_ops.1.RandCropImage.size", 160, "half the work, and things look as large as at 224"),
     Decision("Optimizer.lr_mult.head", 2, "the classifier begins solved"),
 )
+
+
+def going_on(folder: Path) -> list[Decision]:
+    """Decide to go on with the training in a folder, if one has begun there."""
+    begun = any(folder.glob("*.manifest.json"))
+    return [Decision("Global.checkpoints", "auto", "it has begun")] if begun else []
+
+
+def overrides(decisions: Iterable[Decision]) -> list[str]:
+    """Return decisions as ``-o`` takes them."""
+    return [f"{d.key}={_typed(d.value)}" for d in decisions]
 
 
 def _typed(value: object) -> str:

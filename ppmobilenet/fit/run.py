@@ -148,7 +148,7 @@ def _earlier_network(folder: Path) -> Candidate:
 
 def _train(folder: Path) -> dict:
     """Train what fit.yaml says, going on where an earlier start stopped; then the photos held out judge it."""
-    config = load_config(folder / plan.FILE_NAME, ["Global.checkpoints=auto"])
+    config = load_config(folder / plan.FILE_NAME, plan.overrides(plan.going_on(folder)))
 
     def judge(best: Callable[[], Ready]) -> None:
         predict(best(), config.labels)[1].save(folder / PREDICTIONS)

@@ -16,6 +16,7 @@ from ppmobilenet import files
 from ppmobilenet.config import Config
 from ppmobilenet.data.build import lists_of
 from ppmobilenet.data.lists import Samples
+from ppmobilenet.fit import plan
 from ppmobilenet.fit.plan import EVAL, TRAIN, Decision, configuration
 from ppmobilenet.fit.probe import Probe
 from ppmobilenet.training.device import set_device
@@ -115,7 +116,7 @@ def judge_part(
             Decision("Arch.solve_head", None, "the file has it"),
             Decision("Global.pretrained_model", str(start), "of this part"),
             Decision("Global.output_dir", str(folder), "of this part"),
-            Decision("Global.checkpoints", "auto", "goes on"),
+            *plan.going_on(folder),
             Decision("Global.eval_during_train", False, "once, at the end"),
             Decision("Global.check_data", "off", "they were looked at"),
             Decision(f"{TRAIN}.cls_label_path", str(folder / "train.txt"), "of this part"),

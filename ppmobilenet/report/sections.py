@@ -341,7 +341,7 @@ def cost(found: Mapping) -> str:
         ("weights", amount(found["model_bytes"], "B")),
     ]
     if found["peak_activation_bytes"] is not None:
-        facts.append(("peak activations", amount(found["peak_activation_bytes"], "B")))
+        rows.append(("peak activations", amount(found["peak_activation_bytes"], "B")))
     bars = plots.bars(
         [(row["kind"], round(row["madds_percent"], 2)) for row in found["by_kind"]],
         "Multiply-adds by kind of layer",
