@@ -51,13 +51,12 @@ def solve(features: np.ndarray, labels: np.ndarray, classes: int, penalty: float
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    features = np.asarray(features, np.float64)
-    mean, deviation = features.mean(axis=0), features.std(axis=0)
+    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     scale = np.where(deviation > 1e-6, deviation, 1.0)
-    regression = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-5, max_iter=1000)
+    regression = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-4, max_iter=1000)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a thousand steps are near enough
-        regression.fit((features - mean) / scale, labels)
+        regression.fit(((features - mean) / scale).astype(np.float32), labels)
     rows, offsets = regression.coef_, regression.intercept_
     if len(rows) == 1:  # two classes: one row, the second against the first
         rows, offsets = np.concatenate([-rows, rows]) / 2, np.concatenate([-offsets, offsets]) / 2
