@@ -45,12 +45,12 @@ def night_colours() -> str:
 
 
 class Axis(NamedTuple):
-    """What stands along one side of a chart: ``label`` with its unit, logarithmic or not; ``whole`` counts something,
-    so its ticks are whole numbers; ``reach`` is its (low, high), by default where the points begin and end."""
+    """What stands along one side of a chart: ``label`` with its unit, logarithmic or not; ``counts``: of things, so
+    its ticks are whole numbers; ``reach`` is its (low, high), by default where the points begin and end."""
 
     label: str
     log: bool = False
-    whole: bool = False
+    counts: bool = False
     reach: tuple[float, float] | None = None
 
     def ends(self, values: Sequence[float]) -> tuple[float, float]:
@@ -62,7 +62,7 @@ class Axis(NamedTuple):
 
     def ticks(self, low: float, high: float) -> list[float]:
         """Return the numbers that are written on it, between its ends."""
-        found = _log_ticks(low, high) if self.log else _ticks(low, high, least=1.0 if self.whole else 0.0)
+        found = _log_ticks(low, high) if self.log else _ticks(low, high, least=1.0 if self.counts else 0.0)
         slack = 1e-9 * (high - low)
         return [tick for tick in found if low - slack <= tick <= high + slack] or [low, high]
 

@@ -62,8 +62,9 @@ def MobileNetV2(class_num=1000):
     return MobileNet(nn.Sequential(*layers, conv_norm(320, 1280)), 1280, class_num)
 
 
-def training_step(name, batch, size, class_num=1000):
+def training_step(candidate, name, batch, threads, size, class_num=1000):
     """A function that does one full training step in channels_last, on noise."""
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = {"MobileNetV1": MobileNetV1, "MobileNetV2": MobileNetV2}[name](class_num)
     model = model.train().to(memory_format=torch.channels_last)

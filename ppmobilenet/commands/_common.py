@@ -61,7 +61,7 @@ def load_config(args: argparse.Namespace, *, go_on: bool = False) -> Config:
     return config
 
 
-def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     """Return a reader of whole numbers within the bounds, both included, for argparse's ``type``."""
 
     def read(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, add_config_arguments, whole
+from ppmobilenet.commands._common import Outcome, add_config_arguments, integer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the photos' folder; without --list: one folder per class, or train/ and val/ with these",
     )
     parser.add_argument("--list", nargs="+", metavar="FILE", help="list files, the training list first")
-    parser.add_argument("--class-num", type=whole(1), metavar="N", help="labels are 0 to N - 1")
+    parser.add_argument("--class-num", type=integer(1), metavar="N", help="labels are 0 to N - 1")
     parser.add_argument("--delimiter", help="between path and label; default a space or a tab")
     parser.add_argument("--lists-only", action="store_true", help="do not open the photos")
     parser.add_argument(
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
     parser.add_argument("--html", metavar="FILE", help="write a page with the photos to look at")
-    parser.add_argument("--workers", type=whole(1), metavar="N", help="threads that decode; default one a core")
+    parser.add_argument("--workers", type=integer(1), metavar="N", help="threads that decode; default one a core")
 
 
 def run(args: argparse.Namespace) -> Outcome:

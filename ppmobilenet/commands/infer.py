@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ppmobilenet.commands._common import Outcome, add_config_arguments, load_config, whole
+from ppmobilenet.commands._common import Outcome, add_config_arguments, integer, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,14 +13,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", metavar="DIR", help="an exported package; then no config is needed")
     parser.add_argument("-i", "--input", metavar="FILE|DIR", help="a photo or a folder (default: Infer.infer_imgs)")
     parser.add_argument("--infer-list", metavar="TXT", help="a list of paths below the input folder")
-    parser.add_argument("--topk", type=whole(1), help="answers a photo")
-    parser.add_argument("--batch-size", type=whole(1), help="photos a run of the model")
+    parser.add_argument("--topk", type=integer(1), help="answers a photo")
+    parser.add_argument("--batch-size", type=integer(1), help="photos a run of the model")
     parser.add_argument(
         "--save", metavar="FILE", help="write the answers: .jsonl (a line a photo), .csv, or .json (PaddleClas's list)"
     )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted --save answers.jsonl")
     parser.add_argument("--backend", default="auto", help="auto, openvino, paddle, onnxruntime or lite (with -m)")
-    parser.add_argument("--threads", type=whole(1), help="threads for one inference (with -m; default: all)")
+    parser.add_argument("--threads", type=integer(1), help="threads for one inference (with -m; default: all)")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "int8"), help="with -m (default: %(default)s)")
     parser.add_argument("--random-init", action="store_true", help="with -c: run without trained weights")
 

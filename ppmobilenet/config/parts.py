@@ -188,7 +188,7 @@ class Dataset(NamedPart):
 class Sampler(NamedPart):
     """``sampler`` beside a data set: which photos make a batch."""
 
-    by: ClassVar[ByName] = ByName(registry.SAMPLERS, "DistributedBatchSampler", whole=True)
+    by: ClassVar[ByName] = ByName(registry.SAMPLERS, "DistributedBatchSampler", closed=True)
 
     batch_size: int = key(integer(1), 64, "images a step and process")
     drop_last: bool = key(BOOLEAN, False, "leave out a last short batch")

@@ -39,7 +39,7 @@ class Batch(NamedTuple):
         images: float32 [N, 3, H, W]; with ``on_device`` and the fast pipeline uint8 [N, H, W, 3].
         labels: int64 [N]; after mixing float32 [N, classes].
         indices: int64 [N], places in ``loader.dataset.samples``.
-        normalization: what is left to do to uint8 images, see ``Normalization.on_device``.
+        normalization: what is left to do to uint8 images, see ``training.device.images_of``.
     """
 
     images: np.ndarray

@@ -14,11 +14,11 @@ from ppmobilenet.config.parts import Source
 from ppmobilenet.data.build import build_loader
 from ppmobilenet.data.lists import Samples
 from ppmobilenet.kernels import accelerate
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training.device import set_device
 from ppmobilenet.training.solved_head import Linear, listed_inputs, set_classifier
 from ppmobilenet.training.start import find_start, load_start
 from ppmobilenet.weights.writing import write_weights
+from ppmobilenet.zoo import create_model
 
 
 class Bench:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,16 +18,14 @@ from ppmobilenet.data.lists import Samples
 from ppmobilenet.fit import plan
 from ppmobilenet.fit.plan import EVAL, TRAIN, Decision, configuration
 from ppmobilenet.fit.probe import Probe
+from ppmobilenet.telling import aloud
 from ppmobilenet.training.device import set_device
 from ppmobilenet.training.evaluator import Ready
 from ppmobilenet.training.keeping import Keeper
-from ppmobilenet.training.runfolder import logged
 from ppmobilenet.training.setting import prepare
 from ppmobilenet.training.start import find_start
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.trainer import train, train_epoch
-
-log = logging.getLogger("ppmobilenet")
 
 # passes over the photos, the first that the time allows; fewer are not worth their while
 EPOCHS = (12, 8, 6)
@@ -74,7 +71,7 @@ def measure_pace(decisions: Sequence[Decision]) -> float:
     """Return the seconds that training takes for each photo, of a few steps on a network that is then dropped."""
     config = configuration([*decisions, Decision("Arch.solve_head", None, "")])
     clock = _Clock()
-    with logged(None, rank=1):  # its lines are of no use to anybody
+    with aloud(show=False):  # its lines are of no use to anybody
         device, lists = set_device(config.run.device), lists_of(config.train, config.eval)
         state, setting = prepare(config, find_start(config.weights, training=True), lists, device, 0, 1)
         try:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from ppmobilenet import plots
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.paper import published
 from ppmobilenet.paper.cost import Cost, cost_of
 from ppmobilenet.paper.cost_text import amount
 from ppmobilenet.registry import MODELS
 from ppmobilenet.tables import text_table
+from ppmobilenet.zoo import create_model
 
 # what can stand against accuracy, and how it is written
 AXES = {

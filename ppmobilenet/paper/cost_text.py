@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ppmobilenet import plots
-from ppmobilenet.paper.cost import linear_bottleneck
 from ppmobilenet.tables import text_table
 
 
@@ -134,15 +133,3 @@ def draw_sweep(rows: Sequence[Mapping], path: str | Path) -> Path:
         plots.chart(accuracy_lines, f"{family}: published accuracy", madds._replace(log=True), top1),
     ]
     return plots.save(plots.stack(pictures, f"{family}: width and resolution multipliers"), path)
-
-
-def draw_linear_bottleneck(path: str | Path) -> Path:
-    """Draw the MobileNetV2 paper's Figure 1 into an SVG file."""
-    pictures = [
-        (
-            f"n = {p['dimension']}: {100 * p['lost']:.0f} % lost" if p["dimension"] else "input",
-            [(float(x), float(y)) for x, y in p["points"]],
-        )
-        for p in linear_bottleneck()
-    ]
-    return plots.save(plots.panels(pictures, "ReLU on a spiral embedded in n dimensions (MobileNetV2, Figure 1)"), path)

@@ -46,7 +46,7 @@ def train_and_report(config: Config, *, random_init: bool = False) -> dict[str, 
                 found, table = predict(trained, config.labels)
                 tell(found)
                 table.save(folder / FILE_NAME)
-            shown.append(trained.whole)
+            shown.append(trained.model)
         except UserError as error:
             # the training is done and saved: what its report lacks is no reason to fail it
             log.warning("no report: %s", error)
@@ -86,7 +86,7 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
         tell(result)
     folder = own_folder(Path(config.run.output_dir), str(table.about["weights"]))
     table.save(folder / FILE_NAME)
-    _write(lambda: report.write(gather.from_run(folder, config, found.whole, table), folder / "report"))
+    _write(lambda: report.write(gather.from_run(folder, config, found.model, table), folder / "report"))
     return result
 
 

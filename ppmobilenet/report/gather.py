@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +22,6 @@ from ppmobilenet.field.package import Package, measured_on, open_package
 from ppmobilenet.field.preprocessing import Ops, deployment_ops
 from ppmobilenet.machine import usable_cores
 from ppmobilenet.models.family import family_of
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.paper.cost import cost_of
 from ppmobilenet.photos.pictures import pictures
 from ppmobilenet.registry import MODELS
@@ -28,7 +29,9 @@ from ppmobilenet.report import cam, figures
 from ppmobilenet.report import page as report
 from ppmobilenet.report.advice import advise
 from ppmobilenet.report.predictions import FILE_NAME, LINEAR, SUSPECTS, Predictions
+from ppmobilenet.telling import duration
 from ppmobilenet.weights.loading import load_weights
+from ppmobilenet.zoo import create_model
 
 LOOKED_AT = 6
 
@@ -100,8 +103,8 @@ def from_run(
         UserError: there is nothing of all that.
     """
     config_file = effective_config(folder)
-    steps = _csv(folder / "steps.csv")
-    curves = [{**row, **_speed(steps, row["epoch"])} for row in _csv(folder / "metrics.csv")]
+    steps = read_curves(folder / "steps.csv")
+    curves = [{**row, **_speed(steps, row["epoch"])} for row in read_curves(folder / "metrics.csv")]
     if table is None and (folder / FILE_NAME).is_file():
         table = Predictions.load(folder / FILE_NAME)
     if not curves and table is None:
@@ -232,14 +235,14 @@ def run_times(curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predic
     facts = []
     seconds = [row["seconds"] for row in curves if "seconds" in row]
     if seconds:
-        facts += [("epochs", str(len(curves))), ("training", _duration(sum(seconds)))]
-        facts.append(("an epoch", _duration(statistics.median(seconds))))
+        facts += [("epochs", str(len(curves))), ("training", duration(sum(seconds)))]
+        facts.append(("an epoch", duration(statistics.median(seconds))))
     rates = [row["images_per_second"] for row in steps if "images_per_second" in row]
     if rates:
         facts.append(("training, images a second", f"{statistics.median(rates):.1f}"))
     if table is not None and table.about.get("seconds"):
         spent = float(table.about["seconds"])
-        facts += [("evaluation", _duration(spent)), ("evaluation, images a second", f"{len(table) / spent:.1f}")]
+        facts += [("evaluation", duration(spent)), ("evaluation, images a second", f"{len(table) / spent:.1f}")]
     return facts
 
 
@@ -290,10 +293,14 @@ def _speed(steps: Sequence[Mapping], epoch: float) -> dict[str, float]:
     return {"images_per_second": statistics.median(rates)} if rates else {}
 
 
-def _csv(path: Path) -> list[dict[str, float]]:
-    return report.read_curves(path) if path.is_file() else []
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(int(round(seconds)), 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a metrics CSV, cells that are no numbers left out; none where there is no file."""
+    rows = []
+    if path.is_file():
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                rows.append({})
+                for key, text in row.items():
+                    with contextlib.suppress(TypeError, ValueError):
+                        rows[-1][key] = float(text)
+    return rows

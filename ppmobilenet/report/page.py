@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import json
 from collections.abc import Mapping, Sequence
@@ -86,8 +85,8 @@ def numbers(content: Content) -> dict:
         found["per_class"] = figures.per_class(table)
         found["confusion"] = [list(cell) for cell in figures.confusion(table)]
         found["calibration"] = figures.calibration(table)
-        found["most_wrong"] = [sections.row_of(table, i) for i in figures.most_wrong(table, sections.PHOTOS)]
-        found["least_certain"] = [sections.row_of(table, i) for i in figures.least_certain(table, sections.PHOTOS)]
+        found["most_wrong"] = [sections.photo_row(table, i) for i in figures.most_wrong(table, sections.PHOTOS)]
+        found["least_certain"] = [sections.photo_row(table, i) for i in figures.least_certain(table, sections.PHOTOS)]
     if content.linear is not None:
         found["linear"] = figures.accuracy(content.linear)
     if content.advice:
@@ -126,7 +125,7 @@ def render(content: Content, picture: sections.Picture) -> str:
         "version": __version__,
         "date": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         "night": plots.night_colours(),
-        "data": _script_data(content.predictions),
+        "data": sections.script_data(content.predictions),
     }
     page = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
     pieces = page.split("@@")
@@ -218,32 +217,3 @@ def _package_result(content: Content) -> str:
         best = min(content.latencies, key=lambda row: row["median_ms"])
         said.append(f"quickest here: {escape(best['backend'])}, <strong>{best['median_ms']:.2f} ms</strong> a photo")
     return "; ".join(said) + "."
-
-
-def read_curves(path: str | Path) -> list[dict[str, float]]:
-    """Return the rows of a metrics CSV, cells that are no numbers left out."""
-    rows = []
-    with open(path, newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            values = {}
-            for key, text in row.items():
-                try:
-                    values[key] = float(text)
-                except (TypeError, ValueError):
-                    continue
-            rows.append(values)
-    return rows
-
-
-def _script_data(table: Predictions | None) -> str:
-    if table is None or len(table.names) <= sections.READABLE:
-        return "{}"
-    rows = figures.per_class(table)
-    data = {
-        "names": table.names,
-        "cells": figures.confusion(table),
-        "support": [row["support"] for row in rows],
-        "by_error": sections.by_error(rows),
-    }
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
@@ -47,7 +48,19 @@ def jpeg(photo: np.ndarray) -> bytes:
 
 
 def percent(share: float) -> str:
+    """``0.913`` -> ``"91.3 %"``."""
     return f"{100 * share:.1f} %"
+
+
+def photo_row(table: Predictions, i: int) -> dict:
+    """What the page and the JSON say of one photo."""
+    return {
+        "path": table.paths[i],
+        "true": table.names[table.labels[i]],
+        "predicted": table.names[table.classes[i, 0]],
+        "score": float(table.scores[i, 0]),
+        "true_score": float(table.true_scores[i]),
+    }
 
 
 def between(found: Mapping) -> str:
@@ -71,17 +84,6 @@ def scales(rows: Sequence[tuple[str, Mapping]]) -> str:
             f'<span class="scale" aria-hidden="true">{band}</span></dd></div>'
         )
     return f'<dl class="scales">{"".join(lines)}</dl>'
-
-
-def row_of(table: Predictions, i: int) -> dict:
-    """Return one answer as plain values."""
-    return {
-        "path": table.paths[i],
-        "true": table.names[table.labels[i]],
-        "predicted": table.names[table.classes[i, 0]],
-        "score": float(table.scores[i, 0]),
-        "true_score": float(table.true_scores[i]),
-    }
 
 
 def advice(rows: Sequence[tuple[str, str | None]]) -> str:
@@ -112,9 +114,9 @@ def suspects(rows: Sequence[Mapping], picture: Picture) -> str:
     return f'{said}<ul class="photos">{"".join(tiles)}</ul>{more}'
 
 
-def facts(rows: Sequence[tuple[str, str]]) -> str:
-    """Return (what, how much) as a list of figures."""
-    cells = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(str(v))}</dd></div>" for k, v in rows)
+def facts(pairs: Sequence[tuple[str, str]]) -> str:
+    """What and how much, side by side."""
+    cells = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(str(v))}</dd></div>" for k, v in pairs)
     return f'<dl class="numbers">{cells}</dl>'
 
 
@@ -141,7 +143,7 @@ def curves(rows: Sequence[Mapping[str, float]], classes: int | None = None) -> s
                 points = [(row.get("epoch", i + 1), factor * row[name]) for i, row in enumerate(rows) if name in row]
                 lines.append(plots.Line(_column(name), points))
         if any(line.points for line in lines):
-            charts.append(plots.chart(lines, title, plots.Axis("epoch", whole=True), plots.Axis(unit)))
+            charts.append(plots.chart(lines, title, plots.Axis("epoch", counts=True), plots.Axis(unit)))
     return f'<div class="grid">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>'
 
 
@@ -161,15 +163,15 @@ def _column(name: str) -> str:
     return f"{said}, among the best {best}" if best > 1 else said
 
 
-def by_error(rows: Sequence[Mapping]) -> list[int]:
+def _by_error(rows: Sequence[Mapping]) -> list[int]:
     """Classes, those with the lowest recall first; without photos last."""
     return [row["class"] for row in sorted(rows, key=lambda r: (not r["support"], r["recall"], -r["support"]))]
 
 
 def confusion(table: Predictions) -> str:
-    """Return which classes are taken for which."""
+    """The confusion matrix, and the most frequent mistakes."""
     rows, cells, names = figures.per_class(table), figures.confusion(table), table.names
-    order = by_error(rows)
+    order = _by_error(rows)
     if len(names) <= READABLE:
         count = {(t, p): n for t, p, n in cells}
         head = "".join(f'<th scope="col"><span>{escape(names[p])}</span></th>' for p in order)
@@ -228,7 +230,7 @@ def classes(table: Predictions) -> str:
     """Return the table of classes, the weakest first."""
     rows = figures.per_class(table)
     lines = []
-    for c in by_error(rows):
+    for c in _by_error(rows):
         row = rows[c]
         shares = "".join(
             f'<td data-value="{row[key]:.4f}">{percent(row[key])}</td>' for key in ("precision", "recall", "f1")
@@ -283,7 +285,7 @@ def _tile(data: bytes | None, alt: str, text: str) -> str:
 
 
 def photos(table: Predictions, picture: Picture) -> str:
-    """Return the photos that were answered worst."""
+    """The photos it was most wrong and least certain about."""
     parts = []
     for heading, rows in (
         ("Most wrong", figures.most_wrong(table, PHOTOS)),
@@ -291,7 +293,7 @@ def photos(table: Predictions, picture: Picture) -> str:
     ):
         tiles = []
         for i in rows:
-            row = row_of(table, i)
+            row = photo_row(table, i)
             kind = "right" if table.correct[i] else "wrong"
             text = (
                 f'<span class="{kind}">{escape(row["predicted"])} {percent(row["score"])}</span><br>'
@@ -306,7 +308,7 @@ def photos(table: Predictions, picture: Picture) -> str:
 
 
 def activations(rows: Sequence[Mapping]) -> str:
-    """Return class activation maps."""
+    """Class activation maps laid over their photos."""
     tiles = [
         _tile(
             jpeg(row["overlay"]),
@@ -320,38 +322,38 @@ def activations(rows: Sequence[Mapping]) -> str:
 
 
 def data(table: Predictions) -> list[tuple[str, str]]:
-    """Return (what, how much) of the photos that judged."""
+    """(what, how much) about the evaluated photos."""
     support = np.bincount(table.labels, minlength=len(table.names))
-    rows = [("evaluated photos", f"{len(table):,}"), ("classes", f"{len(table.names):,}")]
-    rows.append(("photos a class", f"{support.min()} to {support.max()}"))
+    pairs = [("evaluated photos", f"{len(table):,}"), ("classes", f"{len(table.names):,}")]
+    pairs.append(("photos a class", f"{support.min()} to {support.max()}"))
     if (support == 0).any():
-        rows.append(("classes without photos", str(int((support == 0).sum()))))
-    return rows
+        pairs.append(("classes without photos", str(int((support == 0).sum()))))
+    return pairs
 
 
-def cost(found: Mapping) -> str:
-    """Return what a network costs."""
-    height, width = found["resolution"]
-    rows = [
-        ("network", str(found.get("model", ""))),
-        *((("published", found["paper"]),) if found.get("paper") else ()),
+def cost(counted: Mapping) -> str:
+    """Parameters, multiply-adds and memory."""
+    height, width = counted["resolution"]
+    pairs = [
+        ("network", str(counted.get("model", ""))),
+        *((("published", counted["paper"]),) if counted.get("paper") else ()),
         ("image", f"{height}x{width}"),
-        ("parameters", amount(found["parameters"])),
-        ("multiply-adds", amount(found["madds"])),
-        ("weights", amount(found["model_bytes"], "B")),
+        ("parameters", amount(counted["parameters"])),
+        ("multiply-adds", amount(counted["madds"])),
+        ("weights", amount(counted["model_bytes"], "B")),
     ]
-    if found["peak_activation_bytes"] is not None:
-        rows.append(("peak activations", amount(found["peak_activation_bytes"], "B")))
+    if counted["peak_activation_bytes"] is not None:
+        pairs.append(("peak activations", amount(counted["peak_activation_bytes"], "B")))
     bars = plots.bars(
-        [(row["kind"], round(row["madds_percent"], 2)) for row in found["by_kind"]],
+        [(row["kind"], round(row["madds_percent"], 2)) for row in counted["by_kind"]],
         "Multiply-adds by kind of layer",
         "%",
     )
-    return facts(rows) + bars
+    return facts(pairs) + bars
 
 
 def package(forms: Sequence[Mapping], latencies: Sequence[Mapping]) -> str:
-    """Return the forms of a package and their speed here."""
+    """The exported forms and their latencies."""
     lines = []
     for form in forms:
         difference = form.get("max_difference")
@@ -368,3 +370,18 @@ def package(forms: Sequence[Mapping], latencies: Sequence[Mapping]) -> str:
         bars = [(f"{row['backend']}, {row['threads']} threads", round(row["median_ms"], 2)) for row in latencies]
         text += plots.bars(bars, "Latency on this machine, batch 1, median", "ms")
     return text
+
+
+def script_data(table: Predictions | None) -> str:
+    """What the page's script draws a large confusion matrix from, safe inside of a page."""
+    if table is None or len(table.names) <= READABLE:
+        return "{}"
+    rows = figures.per_class(table)
+    data = {
+        "names": table.names,
+        "cells": figures.confusion(table),
+        "support": [row["support"] for row in rows],
+        "by_error": _by_error(rows),
+    }
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +17,13 @@ from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.errors import NumericsError
 from ppmobilenet.kernels import accelerate
+from ppmobilenet.telling import aloud, log
 from ppmobilenet.training.device import Precision, set_device, start_processes, sum_over_processes
 from ppmobilenet.training.inputs import check_images
 from ppmobilenet.training.losses import Loss, build_loss
 from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
-from ppmobilenet.training.runfolder import Progress, logged
+from ppmobilenet.training.runfolder import Progress
 from ppmobilenet.training.start import Start, network_for_answers, require_start
-
-log = logging.getLogger("ppmobilenet")
 
 # receives probabilities [n, classes], labels [n] and places in the list [n] of each batch
 Collect = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
@@ -120,14 +118,14 @@ class Ready:
         start: the weights it began with; None: random ones.
         lists: of :func:`ppmobilenet.data.build.lists_of`.
         evaluator: None where there is no validation list.
-        whole: all of the network, where ``network`` takes features in place of photos.
+        model: all of it, where ``network`` takes features in place of photos.
     """
 
     network: nn.Layer
     start: Start | None
     lists: Mapping[str, Listed]
     evaluator: Evaluator | None
-    whole: nn.Layer
+    model: nn.Layer
 
 
 def line(result: Mapping[str, float]) -> str:
@@ -145,7 +143,7 @@ def ready(config: Config, random_init: bool = False) -> Iterator[Ready]:
     """
     device = set_device(config.run.device)
     rank, world = start_processes()
-    with logged(None, rank):
+    with aloud(show=rank == 0):
         start = require_start(config.weights, random_init)
         network = network_for_answers(config.arch, start)
         if device == "cpu":

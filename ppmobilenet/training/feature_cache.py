@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -23,10 +22,9 @@ from ppmobilenet.data.samplers import DistributedBatchSampler, Share
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import UserError
 from ppmobilenet.kernels import run_units
+from ppmobilenet.telling import log
 from ppmobilenet.training.device import sum_over_processes
 from ppmobilenet.training.runfolder import Progress
-
-log = logging.getLogger("ppmobilenet")
 
 LARGE = 8 << 30  # bytes of features that are worth a word
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -10,8 +9,7 @@ import numpy as np
 from ppmobilenet.config.fields import Term
 from ppmobilenet.errors import UserError
 from ppmobilenet.registry import METRICS
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 
 @METRICS.register()

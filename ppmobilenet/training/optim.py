@@ -6,7 +6,6 @@ schedulers as PaddleClas combines them: linear warm-up first, and what follows c
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -20,8 +19,7 @@ from ppmobilenet.config import parts
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.models.family import classifier_of
 from ppmobilenet.registry import OPTIMIZERS, SCHEDULES
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 Rate = Callable[[int], float]
 
@@ -59,8 +57,8 @@ def Linear(
         return ConstLR(learning_rate, epochs, steps_per_epoch)
 
     def rate(p: int) -> float:
-        whole = length * max(1, math.ceil(p / length)) if cycle else length
-        return end_lr + (learning_rate - end_lr) * (1 - min(p, whole) / whole) ** power
+        end = length * max(1, math.ceil(p / length)) if cycle else length
+        return end_lr + (learning_rate - end_lr) * (1 - min(p, end) / end) ** power
 
     return rate
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +20,7 @@ from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.errors import UserError
 from ppmobilenet.kernels import accelerate
-from ppmobilenet.models.zoo import create_model
+from ppmobilenet.telling import log
 from ppmobilenet.training.device import Precision, sum_over_processes
 from ppmobilenet.training.ema import ModelEma
 from ppmobilenet.training.evaluator import Evaluator, build_evaluator
@@ -35,8 +34,7 @@ from ppmobilenet.training.scalars import HYPERPARAMETERS
 from ppmobilenet.training.solved_head import solve_head
 from ppmobilenet.training.start import Start, load_start
 from ppmobilenet.training.state import TrainState
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.zoo import create_model
 
 LOWER_RATE = (
     "a lower Optimizer.lr.learning_rate, a longer warmup_epoch, or Global.on_nan=rollback; "

@@ -5,7 +5,6 @@ The problem is convex. It has one solution, which needs neither a learning rate 
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,9 +16,8 @@ from paddle import nn
 
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.models.family import classifier_of
+from ppmobilenet.telling import log
 from ppmobilenet.training.feature_cache import features_of
-
-log = logging.getLogger("ppmobilenet")
 
 BATCH = 256
 UNSEEN = -20.0  # logit of a class without a photo, below those of the others

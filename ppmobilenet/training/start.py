@@ -8,7 +8,6 @@ a run's own checkpoint began with the other weights.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +16,12 @@ from paddle import nn
 from ppmobilenet.config import Config
 from ppmobilenet.config.parts import Arch, Weights
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import checkpoint
 from ppmobilenet.training.device import set_device
 from ppmobilenet.weights.download import published_file
 from ppmobilenet.weights.files import resolve
 from ppmobilenet.weights.loading import load_weights
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.zoo import create_model
 
 
 @dataclass(frozen=True)

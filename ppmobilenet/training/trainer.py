@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from ppmobilenet.data.build import lists_of
 from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import NumericsError
+from ppmobilenet.telling import aloud, duration, log
 from ppmobilenet.training import checkpoint
 from ppmobilenet.training.device import images_of, set_device, share_statistics, start_processes, sum_over_processes
 from ppmobilenet.training.evaluator import Ready, build_evaluator, line
@@ -26,14 +26,12 @@ from ppmobilenet.training.inputs import check_images
 from ppmobilenet.training.keeping import Keeper, RunKeeper
 from ppmobilenet.training.metrics import TopkAcc, Totals
 from ppmobilenet.training.optim import build_optimizer
-from ppmobilenet.training.runfolder import Progress, Record, duration, logged, owned, timed
+from ppmobilenet.training.runfolder import Progress, Record, owned, timed
 from ppmobilenet.training.scalars import Scalars
 from ppmobilenet.training.setting import Setting, prepare, require_what_is_kept
 from ppmobilenet.training.start import Start, find_start, load_start
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.stopping import Stop, listening
-
-log = logging.getLogger("ppmobilenet")
 
 
 def train(
@@ -57,7 +55,8 @@ def train(
     device = set_device(config.run.device)
     rank, world = start_processes()
     folder = Path(config.run.output_dir)
-    with owned(folder) if rank == 0 else nullcontext(), logged(folder, rank):
+    first = rank == 0
+    with owned(folder) if first else nullcontext(), aloud(file=folder / "train.log" if first else None, show=first):
         log.info("training on %s, %d process%s, into %s", device, world, "es" * (world > 1), folder)
         lists, loaders = lists_of(config.train, config.eval), []
         try:
@@ -67,11 +66,11 @@ def train(
                 state, setting = prepare(config, start, lists, device, rank, world)
                 loaders = [setting.loader, *([setting.evaluator.loader] if setting.evaluator else [])]
                 resumed = _resume(state, setting, start.checkpoint if start else None)
-                if rank == 0:
+                if first:
                     config.dump(folder / "config.yaml")  # not before: what cannot start leaves an earlier run's be
                 with checkpoint.Writer(folder, config.run.keep_checkpoints) as writer:
                     result = _with_rollback(state, setting, writer, stop, resumed)
-            if then is not None and rank == 0:
+            if then is not None and first:
                 then(partial(_best_of, config, state, setting, lists))
         finally:
             for loader in loaders:

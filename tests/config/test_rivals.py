@@ -120,7 +120,7 @@ def test_names_of_the_classes_lie_beside_the_list(load, tmp_path):
 
 
 def test_paddlexs_names_are_what_they_are(load):
-    from ppmobilenet.models.zoo import create_model, list_models
+    from ppmobilenet.zoo import create_model, list_models
 
     config = load("Arch.name=MobileNetV2_x1_0", "DataLoader.Train.dataset.name=ClsDataset")
     assert config.get("Arch.name") == "MobileNetV2"

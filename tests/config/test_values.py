@@ -300,7 +300,7 @@ def test_every_shipped_configuration(repo, config, tmp_path):
 
 
 def test_recipes_hold_the_published_models(repo):
-    from ppmobilenet.models.zoo import list_models
+    from ppmobilenet.zoo import list_models
 
     recipes = {f.stem: load_config(f) for f in (repo / "configs" / "ImageNet").rglob("*.yaml")}
     assert set(recipes) == {*list_models()} - {"MobileNetV3_small", "MobileNetV3_large"}

@@ -9,7 +9,7 @@ import pytest
 from ppmobilenet.errors import UserError
 from ppmobilenet.kernels import accelerate, build
 from ppmobilenet.kernels.run import POOL
-from ppmobilenet.models.zoo import create_model
+from ppmobilenet.zoo import create_model
 
 
 @pytest.fixture(autouse=True)

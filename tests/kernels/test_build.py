@@ -12,7 +12,7 @@ PROGRAM = """
 import sys
 import paddle
 from ppmobilenet.kernels import accelerate
-from ppmobilenet.models.zoo import create_model
+from ppmobilenet.zoo import create_model
 model = create_model("MobileNetV1_x0_25", class_num=3)
 report = accelerate(model, sys.argv[1])
 print("REPORT", report.accelerated, report.message)

@@ -7,8 +7,8 @@ import pytest
 
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import feature_cache, trainer
+from ppmobilenet.zoo import create_model
 
 CONFIG = """
 Global: {{output_dir: "{out}", device: cpu, epochs: 3, seed: 5, print_batch_step: 100, cpu_kernels: {kernels}}}

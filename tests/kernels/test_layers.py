@@ -8,7 +8,7 @@ from ppmobilenet.kernels import accelerate
 from ppmobilenet.kernels.build import INSTRUCTION_SETS, Unavailable, load_library
 from ppmobilenet.kernels.plan import plan
 from ppmobilenet.models import mobilenet_v1, mobilenet_v2
-from ppmobilenet.models.zoo import create_model
+from ppmobilenet.zoo import create_model
 
 try:
     BEST = load_library().ppm_instruction_set()

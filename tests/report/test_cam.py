@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.report import cam
+from ppmobilenet.zoo import create_model
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 

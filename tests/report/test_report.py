@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ppmobilenet import plots
-from ppmobilenet.report import figures, sections
+from ppmobilenet.report import figures, gather, sections
 from ppmobilenet.report import page as report
 from ppmobilenet.report.advice import advise
 from ppmobilenet.report.predictions import Predictions
@@ -166,14 +166,16 @@ def test_1000_classes_and_50000_photos_stay_under_5_megabytes(big):
 def test_curves_are_read_from_csv(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_text("epoch,train_loss,eval_top1,note\n1,2.5,,started\n2,1.25,0.5,\n")
-    assert report.read_curves(path) == [
+    assert gather.read_curves(path) == [
         {"epoch": 1, "train_loss": 2.5},
         {"epoch": 2, "train_loss": 1.25, "eval_top1": 0.5},
     ]
 
 
 def test_axes_end_where_the_data_does():
-    svg = plots.chart([plots.Line("a", [(1, 81.2), (12, 86.4)])], "t", plots.Axis("epoch", whole=True), plots.Axis("%"))
+    svg = plots.chart(
+        [plots.Line("a", [(1, 81.2), (12, 86.4)])], "t", plots.Axis("epoch", counts=True), plots.Axis("%")
+    )
     left, right = (float(x) for x in re.findall(r'cx="([\d.]+)"', svg))
     frame = re.search(r'd="M(\d+) (\d+)V([\d.]+)H([\d.]+)"', svg)
     assert (left, right) == (float(frame[1]), float(frame[4]))

@@ -11,8 +11,8 @@ from paddle.optimizer import lr
 
 from ppmobilenet.config.parts import Optimizer, Schedule
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training.optim import build_optimizer, build_schedule
+from ppmobilenet.zoo import create_model
 
 EPOCHS, STEPS = 6, 5
 

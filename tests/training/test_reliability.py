@@ -21,12 +21,12 @@ from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import checkpoint, disk, trainer
 from ppmobilenet.training.device import Precision, keep_freed_memory
 from ppmobilenet.training.ema import ModelEma
 from ppmobilenet.training.optim import build_optimizer, build_schedule
 from ppmobilenet.training.state import TrainState
+from ppmobilenet.zoo import create_model
 
 REPO = Path(__file__).resolve().parents[2]
 

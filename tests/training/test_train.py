@@ -21,11 +21,11 @@ from training_helpers import VAL
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import DataError, NumericsError, UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import checkpoint, trainer
 from ppmobilenet.training.evaluator import Evaluator, evaluate
 from ppmobilenet.training.runfolder import owned
 from ppmobilenet.weights.files import read_pickle, read_weights
+from ppmobilenet.zoo import create_model
 
 
 def rows(folder, name="metrics.csv"):

@@ -18,8 +18,8 @@ def batch_norm_values(model, cost) -> int:
 
 @pytest.mark.parametrize("model", sorted({row.model for row in ROWS}))
 def test_exact_and_published_figures(model):
-    from ppmobilenet.models.zoo import create_model
     from ppmobilenet.paper.cost import cost_of
+    from ppmobilenet.zoo import create_model
 
     network = create_model(model)
     cost = cost_of(network, 224)
@@ -40,7 +40,7 @@ def test_exact_and_published_figures(model):
 
 
 def test_rows_cover_every_published_model_and_point_to_files():
-    from ppmobilenet.models.zoo import list_models
+    from ppmobilenet.zoo import list_models
 
     open_names = {"MobileNetV3_small", "MobileNetV3_large"}
     assert [row.model for row in ROWS if not row.ssld] == [name for name in list_models() if name not in open_names]

@@ -9,8 +9,8 @@ import paddle
 import pytest
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.weights.optimizer_names import automatic_names, from_automatic, to_automatic
+from ppmobilenet.zoo import create_model
 
 OPTIMIZERS = {
     "momentum": lambda ps: paddle.optimizer.Momentum(paddle.optimizer.lr.CosineAnnealingDecay(0.1, 9), parameters=ps),

@@ -19,7 +19,7 @@ from ppmobilenet.weights.writing import write_weights
 
 paddle = pytest.importorskip("paddle")
 cv2 = pytest.importorskip("cv2")
-from ppmobilenet.models.zoo import build_model, create_model  # noqa: E402
+from ppmobilenet.zoo import create_model  # noqa: E402
 
 IMAGES = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype("float32"))
 HEAD = ["last_conv.weight", "fc.weight", "fc.bias"]
@@ -53,7 +53,7 @@ def torch_ends(key: str) -> str:
 def assert_loads(path, arch: dict, scheme: str, expected, **kwargs) -> str:
     """The file tells its network; loaded strictly it gives what its own network gave. Returns the report."""
     assert architecture_of(path) == arch
-    model = build_model({**arch, **kwargs})
+    model = create_model(**arch, **kwargs)
     report = load_weights(model, path, class_num_may_differ=False)
     assert report.scheme == scheme and report.loaded == report.total
     model.eval()
@@ -233,7 +233,7 @@ def test_paddleocr_trunks(shared, file, name, options, loaded, ignored):
     path = shared / "weights" / file
     arch = {"name": name, **options, "class_expand": 0, "class_num": 0}
     assert architecture_of(path) == arch
-    report = load_weights(build_model(arch), path)
+    report = load_weights(create_model(**arch), path)
     assert report.loaded == report.total == int(loaded.split()[0]) and len(report.ignored) == ignored
     with pytest.raises(UserError, match=r"missing in the file \(3\): last_conv.weight"):
         load_weights(create_model(name, **options), path)
@@ -257,7 +257,7 @@ def test_paddleocr_s_orientation_classifier_equals_its_program(shared, tmp_path,
     folder = shared / "weights" / "PaddleOCR_cls_MobileNetV3_small_x0_35"
     arch = architecture_of(folder)
     assert arch == {"name": "MobileNetV3_small_x0_35", "class_expand": 0, "class_num": 2}
-    model = build_model({**arch, "strides": [[2, 1]] * 4, "max_pool": True, "dropout_prob": None})
+    model = create_model(**arch, strides=[[2, 1]] * 4, max_pool=True, dropout_prob=None)
     report = load_weights(model, folder, class_num_may_differ=False)
     assert (report.scheme, report.loaded, report.total) == ("paddle-automatic", 213, 213)
     model.eval()
@@ -280,7 +280,7 @@ def test_google_s_small_knows_the_photos_with_its_own_padding(shared):
     labels = (shared / "reference" / "imagenet1k_label_list.txt").read_text(encoding="utf-8").splitlines()
     sure = {}
     for same_padding in (True, False):
-        model = build_model({**arch, "same_padding": same_padding})
+        model = create_model(**arch, same_padding=same_padding)
         assert load_weights(model, path, class_num_may_differ=False).bn_folded
         model.eval()
         found = {}

@@ -82,7 +82,7 @@ def test_export_says_labels_of_another_model(place, capsys):
 def test_the_package_carries_the_accuracy_that_training_measured(place, tmp_path):
     import paddle
 
-    from ppmobilenet.models.zoo import create_model
+    from ppmobilenet.zoo import create_model
 
     paddle.save(create_model("MobileNetV1_x0_25", class_num=3).state_dict(), str(tmp_path / "best_model.pdparams"))
     paddle.save({"metric": 0.8125, "epoch": 4}, str(tmp_path / "best_model.pdstates"))
@@ -189,7 +189,7 @@ def test_verify_fails_where_another_model_is_the_reference(place, capsys, tmp_pa
     """Weights that are not those of the package: the reference itself departs from the golden record."""
     import paddle
 
-    from ppmobilenet.models.zoo import create_model
+    from ppmobilenet.zoo import create_model
 
     other = create_model("MobileNetV1_x0_25", class_num=3)
     other.fc.bias.set_value(paddle.to_tensor([3.0, 0.0, -3.0]))
@@ -205,7 +205,7 @@ def test_verify_names_preprocessing_that_differs_from_evaluation(place, capsys):
     words = ["verify", str(place / "inference"), "-c", str(place / "config.yaml"), "-o", "Arch.pretrained=False"]
     words += ["-o", "DataLoader.Eval.dataset.transform_ops.1.ResizeImage.resize_short=40"]
     words += ["-o", f"Global.pretrained_model={place / 'any'}"]
-    from ppmobilenet.models.zoo import create_model
+    from ppmobilenet.zoo import create_model
 
     model = create_model("MobileNetV1_x0_25", class_num=3)
     np.savez(place / "any.npz", **{key: value.numpy() for key, value in model.state_dict().items()})

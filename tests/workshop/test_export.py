@@ -18,10 +18,10 @@ from ppmobilenet.errors import DamagedFileError, DataError, NumericsError, UserE
 from ppmobilenet.field.package import dump_json, open_package
 from ppmobilenet.field.predictor import Failure, Predictor, softmax
 from ppmobilenet.field.verify import verify
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.workshop import golden_record
 from ppmobilenet.workshop.forms import parse_forms
 from ppmobilenet.workshop.making import PackageSpec, make_package
+from ppmobilenet.zoo import create_model
 
 
 def ops_for(size: int) -> list[dict]:
@@ -276,7 +276,7 @@ def test_a_disk_that_fills_up_is_said_and_leaves_the_old_export(exported, tmp_pa
         import resource, signal, sys
         from ppmobilenet.workshop.making import PackageSpec, make_package
         from ppmobilenet.errors import UserError
-        from ppmobilenet.models.zoo import create_model
+        from ppmobilenet.zoo import create_model
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         model = create_model("MobileNetV1_x0_25", class_num=2)
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))

@@ -131,8 +131,8 @@ def test_nb_headers(tmp_path):
 
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory, lite_python):
-    from ppmobilenet.models.zoo import create_model
     from ppmobilenet.workshop.making import PackageSpec, make_package
+    from ppmobilenet.zoo import create_model
 
     folder = tmp_path_factory.mktemp("lite") / "package"
     ops = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]

@@ -18,13 +18,13 @@ from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
 from ppmobilenet.field.package import open_package
 from ppmobilenet.field.predictor import Predictor
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.workshop.int8_accuracy import Int8Report, form_accuracies
 from ppmobilenet.workshop.int8_arithmetic import Int8Program
 from ppmobilenet.workshop.int8_plan import Int8Settings, layer_errors, plan_layers, quantizable_layers
 from ppmobilenet.workshop.making import PackageSpec, make_package
 from ppmobilenet.workshop.qat import fine_tune
 from ppmobilenet.workshop.quantizers import count_quantized
+from ppmobilenet.zoo import create_model
 
 pytestmark = pytest.mark.skipif(paddle.__version__.startswith("2."), reason="int8 needs Paddle 3")
 OPS = [
