@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ppmobilenet.commands._common import Outcome, above_zero, whole
+from ppmobilenet.commands._common import Outcome, above_zero, integer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", metavar="FILE", help="weights to begin with (default: the published ones)")
     parser.add_argument("--output", metavar="DIR", help="where everything goes (default: output/NAME of the folder)")
-    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of every random choice (default: 0)")
+    parser.add_argument("--seed", type=integer(0), default=0, metavar="N", help="of every random choice (default: 0)")
     parser.add_argument(
         "--from",
         dest="earlier",
