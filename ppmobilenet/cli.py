@@ -69,6 +69,7 @@ COMMANDS = {
         "an int8 package, and what it costs in accuracy",
         "-c CONFIG -o Global.pretrained_model=...",
     ),
+    "serve": ("serve", "a package behind HTTP: a page for photos and a camera, and POST /predict", "inference/"),
     "verify": ("verify", "does a package still answer as its model did, and where not", "inference/ --images photos/"),
 }
 
@@ -79,7 +80,7 @@ CHAPTERS = {
     "choose": ("choose", "cost"),
     "data": ("split-dataset", "check-dataset"),
     "train": ("configs", "convert-weights", "train", "eval", "report", "benchmark"),
-    "deploy": ("export", "quantize", "verify", "infer"),
+    "deploy": ("export", "quantize", "verify", "infer", "serve"),
 }
 
 

@@ -29,6 +29,9 @@ EXTRAS = {
     "paddlelite": "lite",
     "sklearn": "fit",
     "cleanlab": "fit",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
 }
 
 

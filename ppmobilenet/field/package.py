@@ -25,6 +25,11 @@ integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads 
 * ``input``: ``name``, ``dtype`` (``"float32"``; ``"uint8"`` with embedded preprocessing), ``layout``
   (``"NCHW"``/``"NHWC"``), ``shape`` (first entry -1: the batch).
 * ``output``: ``kind`` (``"probabilities"`` or ``"logits"``), ``class_num``.
+* ``decision`` (optional): ``temperature`` (the logits are divided by it; of a form that gives probabilities these are
+  softmax(log(p) / temperature)), ``unsure_below`` (a best answer whose probability, after the temperature, is below
+  it, is ``unsure``), and how they were measured, which nobody has to read: ``photos``, ``ece_before``, ``ece_after``,
+  ``false_accept`` (the rate that was asked for), ``judged_by`` (``"wrong answers"`` or ``"none of these"``),
+  ``judged_photos``, ``judged_accepted``, ``right_kept``, ``sure_wrong``.
 * ``preprocess``: ``decoder`` (``"opencv"``), ``exif`` (``"rotate"``: the EXIF orientation is applied, which
   ``cv::imread(IMREAD_COLOR)`` does), ``rounding`` (``"half-even"``: how resized lengths are rounded,
   ``std::nearbyint``) and ``ops``, a list to be applied in order. Each has ``op`` and its parameters, all written out:
@@ -50,7 +55,8 @@ integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads 
   a stage that the preprocessing does not have is left out; they show true colours, so ``cv::imread`` gives BGR, to be
   reversed to RGB when ``to_rgb`` is true), the input of a stage being the recorded output of the one before it,
   ``tensor`` (the model's input, raw little-endian values of ``input.dtype``), ``tensor_shape`` (with batch 1),
-  ``logits`` and ``output`` (raw little-endian float32, ``class_num`` values; ``output`` is what the forms give).
+  ``logits`` and ``output`` (raw little-endian float32, ``class_num`` values; ``output`` is what the forms give),
+  and where there is a ``decision``, what it makes of ``output``: ``answer`` (``class_id``, ``score``, ``unsure``).
 * ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show.
 * ``versions``: of the software that wrote it, and ``lite_runtime`` (the Paddle Lite version that an ``.nb`` needs).
 * ``sha256``: of everything else in package.json, its keys sorted and without spaces.

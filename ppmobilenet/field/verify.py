@@ -22,6 +22,7 @@ from ppmobilenet.errors import UserError
 from ppmobilenet.field import golden, inference_yml
 from ppmobilenet.field.answers import softmax
 from ppmobilenet.field.backends import BACKENDS, Run, open_backend, why_not
+from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.engines.lite_file import read_version
 from ppmobilenet.field.package import BOUNDS, Package, open_package
 from ppmobilenet.field.preprocessing import Ops, as_transform_ops
@@ -31,7 +32,7 @@ from ppmobilenet.photos.operators import build
 from ppmobilenet.telling import bar
 
 # the order of a photo's way: the first of these that departs is the one to look at
-STAGES = ("files", "decode", "resize", "crop", "normalise", "logits", "probabilities", "top-1")
+STAGES = ("files", "decode", "resize", "crop", "normalise", "logits", "probabilities", "top-1", "answer")
 # pixels: JPEG decoders may round differently by one level; what follows is computed from recorded pixels, exactly
 PREPROCESS_BOUNDS = {"decode": 1.0, "resize": 1.0, "crop": 0.0, "normalise": 1e-5}
 # what a lower precision may change: reported as agreement, and bounded only where the classes change often
@@ -154,6 +155,7 @@ def verify(
     if ops is not None:
         report.rows += _evaluation_stages(opened, ops, photos)
     report.rows += _forms(opened, photos, model)
+    report.rows += _golden_answer(opened)
     return report
 
 
@@ -207,6 +209,19 @@ def _golden_stages(opened: Package) -> list[Row]:
     return rows
 
 
+def _golden_answer(opened: Package) -> list[Row]:
+    """What the decision makes of the recorded output, against what was recorded of it."""
+    recorded = opened.meta.get("golden", {}).get("answer")
+    if recorded is None:
+        return []
+    here = golden.answer_of(Decision.of(opened.meta), opened.golden("output"))
+    difference = abs(here["score"] - recorded["score"])
+    same = (here["class_id"], here["unsure"]) == (recorded["class_id"], recorded["unsure"])
+    bound = BOUNDS["probabilities"]
+    note = f"class {here['class_id']}, {'unsure' if here['unsure'] else 'sure'}"
+    return [Row("answer", "golden, this machine", difference, float(same), bound, same and difference <= bound, note)]
+
+
 def _inference_yml(opened: Package, photos: Sequence[bytes]) -> list[Row]:
     """What other predictors do by inference.yml, against package.json."""
     path = opened.folder / "inference.yml"
@@ -243,7 +258,8 @@ def _preprocess_rows(opened: Package, theirs, photos: Sequence[bytes], subject: 
 
 def _forms(opened: Package, photos: Sequence[bytes], model: Model | None) -> list[Row]:
     """Every backend on every form it can run here."""
-    kind = opened.meta["output"]["kind"]
+    decision = Decision.of(opened.meta)
+    kind = decision.output
     transform = build(opened.ops)
     tensors = [np.ascontiguousarray(transform(photo)) for photo in photos]
     recorded = "golden" in opened.meta
@@ -279,9 +295,9 @@ def _forms(opened: Package, photos: Sequence[bytes], model: Model | None) -> lis
             shown = bar(tensors, subject)
             got = np.concatenate([run(tensor[None]) for tensor in shown])
             if recorded and expected is None:
-                rows += _form_rows(subject + ", golden", form, kind, got[:1], opened.golden("output")[None])
+                rows += _form_rows(subject + ", golden", form, decision, got[:1], opened.golden("output")[None])
             if expected is not None:
-                rows += _form_rows(subject + (", eager" if model else ""), form, kind, got, expected)
+                rows += _form_rows(subject + (", eager" if model else ""), form, decision, got, expected)
             elif form["precision"] == "fp32":
                 expected = got  # photos that were not recorded: the first float form is what the others are held to
     if not any(row.stage in ("logits", "probabilities") for row in rows):
@@ -299,15 +315,26 @@ def _nb_version(opened: Package, form: Mapping) -> Row:
     return Row("files", subject, agreement=1.0, passed=True, note=version)
 
 
-def _form_rows(subject: str, form: Mapping, kind: str, got: np.ndarray, expected: np.ndarray) -> list[Row]:
+def _form_rows(subject: str, form: Mapping, decision: Decision, got: np.ndarray, expected: np.ndarray) -> list[Row]:
     same = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    stage = "probabilities" if kind != "logits" else "logits"
+    stage = "logits" if decision.output == "logits" else "probabilities"
+    sure = _sure_rows(subject, decision, got, expected)
     if form["precision"] == "fp32":
         numbers = _compare(stage, subject, got, expected, BOUNDS[stage])
-        return [numbers, Row("top-1", subject, None, same, 1.0, same == 1.0)]
+        return [numbers, Row("top-1", subject, None, same, 1.0, same == 1.0), *sure]
     numbers = _compare(stage, subject, got, expected, float("inf"))
     numbers.bound, numbers.note = None, f"{form['precision']}: reported, top-1 decides"
     numbers.agreement = None
     needed = LOW_PRECISION_AGREEMENT[form["precision"]] if len(got) >= ENOUGH else None
     note = f"{len(got)} photos" + ("" if needed else f", judged from {ENOUGH} on (--images)")
-    return [numbers, Row("top-1", subject, None, same, needed, not needed or same >= needed, note)]
+    return [numbers, Row("top-1", subject, None, same, needed, not needed or same >= needed, note), *sure]
+
+
+def _sure_rows(subject: str, decision: Decision, got: np.ndarray, expected: np.ndarray) -> list[Row]:
+    """How many photos two outputs agree to be sure or unsure of, where the package asks that: reported, not judged."""
+    if decision.unsure_below is None:
+        return []
+    flags = [[decision.is_unsure(row) for row in decision.probabilities(output)] for output in (got, expected)]
+    same = float(np.mean(np.equal(*flags)))
+    note = f"{sum(flags[0])} of {len(got)} photos unsure"
+    return [Row("answer", subject, None, same, None, True, note)]

@@ -7,8 +7,7 @@ from math import sqrt
 import numpy as np
 
 from ppmobilenet.report.predictions import Predictions
-
-BINS = 15
+from ppmobilenet.training.metrics import BINS, reliability
 
 
 def interval(right: int, photos: int) -> tuple[float, float]:
@@ -79,22 +78,9 @@ def confusion(table: Predictions) -> list[tuple[int, int, int]]:
 
 
 def calibration(table: Predictions, bins: int = BINS) -> dict:
-    """Return the expected calibration error and the bins of the reliability diagram.
-
-    ECE (Guo et al. 2017): bins of equal width over the confidence of the best answer, the mean distance of accuracy
-    and confidence, weighted by photos.
-    """
-    confidence, correct = table.scores[:, 0].astype(float), table.correct
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    rows, error = [], 0.0
-    for b in range(bins):
-        mine = which == b
-        row = {"low": b / bins, "high": (b + 1) / bins, "photos": int(mine.sum()), "confidence": None, "accuracy": None}
-        if mine.any():
-            row["confidence"], row["accuracy"] = float(confidence[mine].mean()), float(correct[mine].mean())
-            error += row["photos"] / len(table) * abs(row["accuracy"] - row["confidence"])
-        rows.append(row)
-    return {"ece": float(error), "bins": rows}
+    """Return the expected calibration error and the bins of the reliability diagram, see :func:`.reliability`."""
+    error, rows = reliability(table.scores[:, 0], table.correct, bins)
+    return {"ece": error, "bins": rows}
 
 
 def most_wrong(table: Predictions, count: int) -> list[int]:

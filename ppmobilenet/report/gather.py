@@ -84,7 +84,7 @@ def _add_package(content: report.Content, folder: Path, config: Config | None, t
     package = package_of(folder, config.run.save_inference_dir, config.arch) if config else None
     _advise(content, folder, package)
     if package is not None:
-        content.forms = forms(package)
+        content.forms, content.certainty = forms(package), certainty(package.meta)
         content.latencies = _part(content, "latency", lambda: package_latencies(package)) if timed else []
 
 
@@ -175,6 +175,7 @@ def from_package(folder: Path, *, timed: bool = True) -> report.Content:
         facts.append((f"top-1 of {row['form']}{where}", f"{100 * row['top1']:.2f} %{of}{same}"))
     facts += [(f"written by {name}", str(version)) for name, version in meta.get("versions", {}).items()]
     content = report.Content(f"{meta['name']}, package", forms=forms(package), data=facts)
+    content.certainty = certainty(meta)
     if meta["name"] in MODELS:
         network = create_model(meta["name"], class_num=meta["class_num"])
         content.cost = _part(content, "cost", lambda: model_cost(meta["name"], network, (height, width)))
@@ -194,6 +195,26 @@ def forms(package: Package) -> list[dict]:
         }
         for form in package.meta["forms"]
     ]
+
+
+def certainty(meta: Mapping) -> list[tuple[str, str]]:
+    """Return what a package knows of its own certainty, as facts; empty where it knows nothing."""
+    found = meta.get("decision", {})
+    facts = []
+    if "ece_before" in found:
+        change = f"{100 * found['ece_before']:.1f} % -> {100 * found['ece_after']:.1f} %"
+        facts = [
+            ("temperature", f"{found['temperature']:.3f}"),
+            ("calibration error", f"{change} of {found['photos']:,} validation photos"),
+        ]
+    if "judged_photos" in found:
+        facts += [
+            ("unsure below", f"{100 * found['unsure_below']:.1f} %"),
+            ("false accepts", f"{found['judged_accepted']} of {found['judged_photos']:,} ({found['judged_by']})"),
+            ("right answers that stay sure", f"{100 * found['right_kept']:.1f} %"),
+            ("sure answers that are wrong", f"{100 * found['sure_wrong']:.1f} %"),
+        ]
+    return facts
 
 
 def package_of(folder: Path, place: str, arch: Arch) -> Package | None:

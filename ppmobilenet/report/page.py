@@ -32,6 +32,7 @@ class Content:
         forms: exported forms: ``name``, ``precision``, ``bytes``, ``max_difference``.
         latencies: rows ``backend``, ``threads``, ``median_ms``.
         activations: class activation maps: ``path``, ``overlay`` (RGB picture), ``text``.
+        certainty: (what, how much) about a package's temperature and threshold.
         left_out: what could not be computed for this network -> why.
     """
 
@@ -48,6 +49,7 @@ class Content:
     forms: Sequence[Mapping] = ()
     latencies: Sequence[Mapping] = ()
     activations: Sequence[Mapping] = field(default_factory=tuple)
+    certainty: Sequence[tuple[str, str]] = ()
     left_out: dict[str, str] = field(default_factory=dict)
 
 
@@ -94,7 +96,7 @@ def numbers(content: Content) -> dict:
     for name in ("suspects", "curves", "forms", "latencies"):
         if getattr(content, name):
             found[name] = [dict(row) for row in getattr(content, name)]
-    for name in ("data", "times"):
+    for name in ("data", "times", "certainty"):
         if getattr(content, name):
             found[name] = dict(getattr(content, name))
     if content.left_out:
@@ -179,6 +181,8 @@ def _for_engineers(content: Content) -> list[tuple[str, str, str]]:
         found.append(("cost", "Cost", sections.cost(content.cost)))
     if content.forms:
         found.append(("package", "Package", sections.package(content.forms, content.latencies)))
+    if content.certainty:
+        found.append(("certainty", "Sure or unsure", sections.facts(content.certainty)))
     left_out = {**content.left_out, **(content.cost or {}).get("left_out", {})}
     if left_out:
         found.append(("left-out", "Left out", sections.facts(list(left_out.items()))))

@@ -11,6 +11,8 @@ from ppmobilenet.errors import UserError
 from ppmobilenet.registry import METRICS
 from ppmobilenet.telling import log
 
+BINS = 15  # of the calibration error
+
 
 @METRICS.register()
 class TopkAcc:
@@ -68,6 +70,30 @@ def build_metrics(terms: Iterable[Term], class_num: int) -> TopkAcc:
             hint="say how many classes the photos have: -o Arch.class_num=10",
         )
     return TopkAcc(list(dict.fromkeys(ks))).limited(class_num)
+
+
+def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> tuple[float, list[dict]]:
+    """Return the expected calibration error and the bins of the reliability diagram.
+
+    ECE (Guo et al. 2017): bins of equal width over the confidence of the best answer, the mean distance of accuracy
+    and confidence, weighted by photos.
+
+    Args:
+        confidence: [N] the best answers' probabilities.
+        correct: [N] whether they are right.
+        bins: how many.
+    """
+    which = np.clip(np.ceil(confidence.astype(float) * bins).astype(int) - 1, 0, bins - 1)
+    rows, error = [], 0.0
+    for b in range(bins):
+        mine = which == b
+        row = {"low": b / bins, "high": (b + 1) / bins, "photos": int(mine.sum()), "confidence": None, "accuracy": None}
+        if mine.any():
+            row["confidence"] = float(confidence[mine].astype(float).mean())
+            row["accuracy"] = float(correct[mine].mean())
+            error += row["photos"] / len(confidence) * abs(row["accuracy"] - row["confidence"])
+        rows.append(row)
+    return float(error), rows
 
 
 class Totals:

@@ -28,9 +28,13 @@ from ppmobilenet.photos.operators import build
 from ppmobilenet.telling import bar, tell
 from ppmobilenet.training.start import find_start, model_with_weights
 from ppmobilenet.weights.files import read_pickle
+from ppmobilenet.workshop import certainty
+from ppmobilenet.workshop.certainty import Certainty
 from ppmobilenet.workshop.golden_record import synthetic_photo
 from ppmobilenet.workshop.making import PackageSpec
 from ppmobilenet.workshop.program import Deployed
+
+BATCH = 16  # photos that go through a network at once
 
 
 def package_spec(config: Config, to: str | Sequence[str], with_board: bool = False) -> PackageSpec:
@@ -91,7 +95,7 @@ def infer_job(
         raise UserError(
             "which photos?", where="Infer.infer_imgs", hint="-o Infer.infer_imgs=photo.jpg, or -i photo.jpg"
         )
-    photos = list_photos(source, infer_list or given.infer_list)
+    photos, film = infer.what_is_there(source, infer_list or given.infer_list)
     ops = evaluation_ops(config)
     if given.transforms and spell_out(deployment_ops(given.transforms)) != spell_out(ops):
         tell("note: Infer.transforms differ from those of DataLoader.Eval; the latter are used, as in evaluation")
@@ -100,7 +104,7 @@ def infer_job(
     save = given.save_dir
     if save and Path(save).suffix not in infer.SAVED_AS:
         save = save.rstrip("/") + ".json"  # PaddleClas takes save_dir for a file's name
-    return infer.Job(classifier, photos, given.batch_size, save)
+    return infer.Job(classifier, photos, given.batch_size, save, watch=film)
 
 
 def trained_accuracy(config: Config) -> list[dict]:
@@ -130,7 +134,7 @@ def listed_photos(source: Source) -> Sequence[tuple[str, int]]:
         raise DataError(
             f"the list {listed!r} does not exist",
             where=f"{source.at}.dataset.cls_label_path",
-            hint="int8 needs photos: set the data set's paths with -o"
+            hint="photos are measured here: set the data set's paths with -o"
             + (", or give --images DIR to calibrate on" if source.mode == "Train" else ""),
         )
     return read_list(listed, dataset.image_root or "", delimiter=dataset.delimiter, check_files=False)
@@ -147,6 +151,27 @@ def calibration_tensors(config: Config, count: int = 64, images: str | None = No
     with ThreadPoolExecutor(usable_cores()) as pool:
         made = pool.map(lambda path: np.ascontiguousarray(transform(Path(path))), chosen)
         return np.stack(list(bar(made, "calibration photos", len(chosen))))
+
+
+def measured_decision(config: Config, network: nn.Layer, wanted: Certainty) -> dict:
+    """Return what package.json says as ``decision``, measured on the evaluation's list with a trained network."""
+    samples = listed_photos(config.eval)
+    strangers = list_photos(wanted.none_of_these) if wanted.none_of_these else None
+    logits = _logits_of(config, network, [path for path, _ in samples], "validation photos")
+    others = None if strangers is None else _logits_of(config, network, strangers, "none of these")
+    return certainty.decide(logits, np.array([label for _, label in samples]), wanted, others)
+
+
+def _logits_of(config: Config, network: nn.Layer, paths: Sequence[str], what: str) -> np.ndarray:
+    """Return a network's logits of photos, which go through the evaluation transforms."""
+    transform, run = build(evaluation_ops(config)), _as_function(network)
+    with ThreadPoolExecutor(usable_cores()) as pool:
+
+        def batch_of(some: Sequence[str]) -> np.ndarray:
+            return np.stack(list(pool.map(lambda path: np.ascontiguousarray(transform(Path(path))), some)))
+
+        batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
+        return np.concatenate([run(batch_of(some)) for some in bar(batches, what)])
 
 
 def example_photos(config: Config, count: int = 4) -> list[bytes]:

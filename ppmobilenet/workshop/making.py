@@ -16,7 +16,9 @@ from ppmobilenet import __version__
 from ppmobilenet.errors import NumericsError, UserError
 from ppmobilenet.field import inference_yml, package
 from ppmobilenet.field.answers import softmax
+from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.engines.lite_env import LITE_VERSION
+from ppmobilenet.field.golden import answer_of
 from ppmobilenet.field.preprocessing import Ops, as_transform_ops, deployment_ops, spell_out
 from ppmobilenet.field.verify import Model, verify
 from ppmobilenet.photos.operators import build
@@ -46,6 +48,7 @@ class PackageSpec:
         topk: answers a predictor shows.
         int8: write int8 forms too, as planned.
         with_board: put the board program's sources into the package too, as ``board``.
+        decision: package.json's: a temperature, when to be unsure, how that was measured.
 
     Raises:
         UserError: an unknown form; a board program without a form that it runs.
@@ -61,6 +64,7 @@ class PackageSpec:
     topk: int = 5
     int8: Plan | None = None
     with_board: bool = False
+    decision: Mapping | None = None
 
     def __post_init__(self):
         self.to = parse_forms(self.to, self.with_board)
@@ -165,6 +169,11 @@ def _describe(spec: PackageSpec, made: _Prepared, folder: Path) -> dict:
     """Return the keys of package.json besides its forms; writes the golden record on the way."""
     expected = softmax(made.logits) if spec.softmax_inside else made.logits
     classes = len(spec.labels)
+    output = {"kind": "probabilities" if spec.softmax_inside else "logits", "class_num": classes}
+    record = golden_record.write_golden(folder, made.ops, made.photos[0], made.logits[0], expected[0])
+    decided = {} if spec.decision is None else {"decision": dict(spec.decision)}
+    if decided:
+        record = {**record, "answer": answer_of(Decision.of({"output": output, **decided}), expected[0])}
     return {
         "name": spec.name,
         "class_num": classes,
@@ -175,8 +184,9 @@ def _describe(spec: PackageSpec, made: _Prepared, folder: Path) -> dict:
             "layout": spec.embed_preprocess or "NCHW",
             "shape": [-1, *map(int, made.batch.shape[1:])],
         },
-        "output": {"kind": "probabilities" if spec.softmax_inside else "logits", "class_num": classes},
-        "golden": golden_record.write_golden(folder, made.ops, made.photos[0], made.logits[0], expected[0]),
+        "output": output,
+        **decided,
+        "golden": record,
         "versions": {
             "ppmobilenet": __version__,
             "paddle": paddle.__version__,

@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from ppmobilenet.errors import DamagedFileError, DataError, NumericsError, UserError
+from ppmobilenet.field.answers import Failure, softmax
 from ppmobilenet.field.package import dump_json, open_package
-from ppmobilenet.field.predictor import Failure, Predictor, softmax
+from ppmobilenet.field.predictor import Predictor
 from ppmobilenet.field.verify import verify
 from ppmobilenet.workshop import golden_record
 from ppmobilenet.workshop.forms import parse_forms

@@ -222,6 +222,18 @@ Package open_package(const std::string& folder) {
   for (const std::string key : {"image", "decode", "resize", "crop", "tensor", "logits", "output"}) {
     if (!golden[key].empty()) package.golden[key] = golden[key].string();
   }
+  const cv::FileNode answer = golden["answer"];
+  if (!answer.empty()) {
+    package.recorded_answer = true;
+    package.answer_class = static_cast<int>(need(answer, "class_id", file + " golden.answer"));
+    package.answer_score = static_cast<double>(need(answer, "score", file + " golden.answer"));
+    package.answer_unsure = static_cast<int>(need(answer, "unsure", file + " golden.answer")) != 0;
+  }
+  const cv::FileNode decision = root["decision"];
+  if (!decision["temperature"].empty()) package.temperature = static_cast<double>(decision["temperature"]);
+  if (!(package.temperature > 0)) throw Failure(kDamaged, file + ": decision.temperature must be above 0");
+  package.asks_sure = !decision["unsure_below"].empty();
+  if (package.asks_sure) package.unsure_below = static_cast<double>(decision["unsure_below"]);
   if (!root["versions"]["lite_runtime"].empty()) package.lite_runtime = root["versions"]["lite_runtime"].string();
   if (!root["bounds"]["logits"].empty()) package.bound_logits = root["bounds"]["logits"];
   if (!root["bounds"]["probabilities"].empty()) package.bound_probabilities = root["bounds"]["probabilities"];
