@@ -106,7 +106,7 @@ def suspects(rows: Sequence[Mapping], picture: Picture) -> str:
             f"<b>{escape(row['likely'])}</b> ({percent(row['likely_score'])})<br>"
             f'<span class="soft">{escape(name)}</span>'
         )
-        tiles.append(tile_of(picture(row["path"]), f"{name}: called {row['given']}", text))
+        tiles.append(tile(picture(row["path"]), f"{name}: called {row['given']}", text))
     more = f"<p>and {len(rows) - SUSPECTS} more, in suspects.json</p>" if len(rows) > SUSPECTS else ""
     said = (
         '<p class="soft">Training photos that a linear classifier, which had not seen them, would give another name. '
