@@ -72,7 +72,7 @@ def benchmark(parser: argparse.ArgumentParser) -> None:
         help="images/s of a full training step: stock, accelerated, PyTorch",
         epilog="example: ppmobilenet benchmark train --models v2 --batches 8 --threads 2",
     )
-    train.add_argument("--models", nargs="+", default=["v2", "v1"], help="v1, v2, or names of `cost --list`")
+    train.add_argument("--models", nargs="+", default=["v2", "v1"], help="v1 to v4, or names of `cost --list`")
     train.add_argument("--batches", nargs="+", type=_integer(1), default=[8, 32], help="images a step")
     train.add_argument("--threads", nargs="+", type=_integer(1), default=[1, 2])
     train.add_argument(
@@ -110,7 +110,16 @@ def check_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--class-num", type=_integer(1), metavar="N", help="labels are 0 to N - 1")
     parser.add_argument("--delimiter", help="between path and label; default a space or a tab")
     parser.add_argument("--lists-only", action="store_true", help="do not open the photos")
-    parser.add_argument("--fix", metavar="OUT", help="write the lists without bad and repeated lines into this folder")
+    parser.add_argument(
+        "--labels", action="store_true", help="look for wrong labels too, by what the photos look like (needs weights)"
+    )
+    parser.add_argument("--model", default="auto", metavar="NAME", help="for --labels: the network that looks")
+    parser.add_argument("--weights", metavar="FILE", help="for --labels: its weights (default: the published ones)")
+    parser.add_argument(
+        "--fix",
+        metavar="OUT",
+        help="write the lists without bad and repeated lines, and without suspects of --labels, into this folder",
+    )
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
     parser.add_argument("--html", metavar="FILE", help="write a page with the photos to look at")
     parser.add_argument("--workers", type=_integer(1), metavar="N", help="threads that decode; default one a core")
@@ -233,6 +242,30 @@ def export_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random-init", action="store_true", help="export without trained weights")
 
 
+def fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "photos", metavar="PHOTOS", help="one folder per class; or train/ and val/ with these; or lists"
+    )
+    parser.add_argument(
+        "--to", default="inference", metavar="FORMS", help="forms of the package, as for export (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--model", default="auto", metavar="NAME", help="the network (default: the best that is at hand)"
+    )
+    parser.add_argument(
+        "--minutes", type=_above_zero, default=10.0, metavar="N", help="time that it may take (default: 10)"
+    )
+    parser.add_argument("--weights", metavar="FILE", help="weights to begin with (default: the published ones)")
+    parser.add_argument("--output", metavar="DIR", help="where everything goes (default: output/NAME of the folder)")
+    parser.add_argument("--seed", type=_integer(0), default=0, metavar="N", help="of every random choice (default: 0)")
+    parser.add_argument(
+        "--from",
+        dest="earlier",
+        metavar="DIR",
+        help="go on from an earlier fit: what was learned, the numbers of its classes, what was held out",
+    )
+
+
 def infer(parser: argparse.ArgumentParser) -> None:
     _config(parser, required=False)
     parser.add_argument("-m", "--model", metavar="DIR", help="an exported package; then no config is needed")
@@ -266,7 +299,11 @@ def quantize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=_integer(1), default=64, help="photos to calibrate on (default: %(default)s)")
     parser.add_argument("--images", metavar="DIR", help="calibrate on this folder instead of the training list")
     parser.add_argument(
-        "--keep-float", action="append", default=[], metavar="PATTERN", help="layers that stay float, by name or weight"
+        "--keep-float",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="layers that stay float, by name or weight; gates: those of squeeze-excitation",
     )
     parser.add_argument("--max-layer-error", type=_above_zero, help="layers with a larger relative error stay float")
     parser.add_argument("--epochs", type=_integer(1), default=2, help="of quantization-aware fine-tuning")
@@ -302,12 +339,14 @@ def serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=_above_zero, default=10.0, metavar="SECONDS", help="for a request (default: %(default)s)"
     )
-    parser.add_argument("--at-once", type=_integer(1), help="photos in work at a time (default: one a processor)")
+    parser.add_argument(
+        "--at-once", type=_integer(1), help="photos in work at the same time (default: one a processor)"
+    )
     parser.add_argument(
         "--waiting",
         type=_integer(0),
         default=64,
-        help="photos in line beside these; more get 503 (default: %(default)s)",
+        help="photos in line beside; more get 503 (default: %(default)s)",
     )
     parser.add_argument("--topk", type=_integer(1), help="answers a photo (default: the package's)")
     parser.add_argument("--backend", default="auto", help="auto, openvino, paddle, onnxruntime or lite")

@@ -56,8 +56,11 @@ INSIDE = {
     **dict.fromkeys(("cli.py", "telling.py"), "--help and an answer wait for nothing that they do not use"),
     **dict.fromkeys(("commands/benchmark.py", "commands/infer.py", "commands/verify.py"), "a board has no Paddle"),
     **dict.fromkeys(("commands/convert_weights.py", "commands/verify_zoo.py"), "to look at a file needs no Paddle"),
+    "commands/check_dataset.py": "to look at lists and photos needs no Paddle",
     **dict.fromkeys(("data/digits.py", "training/scalars.py"), "packages that few have"),
     **dict.fromkeys(("workshop/onnx.py", "workshop/quantizers.py"), "packages that few have"),
+    **dict.fromkeys(("fit/suspects.py", "training/solved_head.py"), "packages that few have"),
+    "benchmarks/training.py": "PyTorch is not needed",
     "field/engines/lite_worker.py": "runs in an interpreter of its own",
 }
 
@@ -78,6 +81,8 @@ NAMING = {
     "__init__.py": "public names",
     "options.py": "what is measured by default",
     "benchmarks/training.py": "what is measured by default",
+    "config/foreign.py": "the network that is shown where a file names an unknown one",
+    "fit/network.py": "what is downloaded by default",
     "benchmarks/torch_peers.py": "networks of our own in PyTorch",
     "field/inference_yml.py": "what PaddleX has registered",
 }

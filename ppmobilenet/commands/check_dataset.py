@@ -35,15 +35,24 @@ def run(args: argparse.Namespace) -> Outcome:
     if args.class_num:
         asked["class_num"] = args.class_num
     diagnosis = doctor.examine(**asked, photos=not args.lists_only, workers=args.workers)
+    troubles: list[UserError] = []  # what was found is shown all the same
+    if args.labels:
+        from ppmobilenet.fit.labels import doubt_labels
+        from ppmobilenet.fit.network import candidates
+
+        try:
+            doubt_labels(diagnosis, asked["lists"], candidates(args.model, args.weights)[0])
+        except UserError as error:
+            troubles.append(error)
     lines = [doctor_text.text(diagnosis)]
-    failed = 0
     try:
         if args.html:
             doctor_text.write_page(diagnosis, args.html)
         if args.fix:
             lines += [f"written: {path}" for path in findings.write_fixed(diagnosis, args.fix)]
-    except UserError as error:  # what was found is shown all the same
-        lines.append(f"error: {error}")
-        failed = error.exit_code
+    except UserError as error:
+        troubles.append(error)
+    lines += [f"error: {error}" for error in troubles]
+    failed = troubles[0].exit_code if troubles else 0
     bad = diagnosis.errors or (args.strict and diagnosis.warnings)
     return Outcome(doctor_text.to_dict(diagnosis), "\n".join(lines), failed or (EXIT_DATA if bad else EXIT_OK))

@@ -48,13 +48,11 @@ IGNORED: dict[str, str] = {
 # PaddleClas's keys for other tasks: refused with a reason better than "unknown".
 UNSUPPORTED: dict[str, str] = {
     **{f"Arch.{key}": "recognition networks of several parts" for key in ("Backbone", "Neck", "Head", "is_rec")},
-    **{f"Arch.{key}": "distillation of several models" for key in ("models", "pretrained_list", "freeze_params_list")},
+    **{f"Arch.{key}": "networks of several parts" for key in ("models", "pretrained_list", "freeze_params_list")},
     **{f"Global.{key}": "recognition" for key in ("feature_normalize", "feature_binarize", "re_ranking")},
     "Global.retrieval_feature_from": "recognition",
     "Global.train_mode": "semi-supervised and metric training",
-    "Global.use_multilabel": "several labels a photo",
     "Global.iter_per_epoch": "semi-supervised training",
-    "DataLoader.UnLabelTrain": "semi-supervised training",
     "DataLoader.Eval.Query": "recognition",
     "DataLoader.Eval.Gallery": "recognition",
     "UnLabelLoss": "semi-supervised training",

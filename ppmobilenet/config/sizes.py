@@ -16,8 +16,10 @@ from ppmobilenet.config.reading import Document
 from ppmobilenet.errors import UserError
 
 TRAIN = ("DataLoader", "Train", "dataset", "transform_ops")
+UNLABELLED = ("DataLoader", "UnLabelTrain", "dataset", "transform_ops")
 EVAL = ("DataLoader", "Eval", "dataset", "transform_ops")
 INFER = ("Infer", "transforms")
+LISTS = (TRAIN, UNLABELLED, EVAL, INFER)
 
 # transforms whose `size` is the [width, height] of what they return, as PaddleClas orders it
 SIZED = ("CropImage", "RandCropImage", "RandCropImageV2", "RandomCropImage", "RandomResizedCrop", "ResizeImage")
@@ -27,11 +29,11 @@ SIZES = {"size": any_of(integer(1), list_of(integer(1), 2)), "resize_short": int
 
 def settle_sizes(document: Document) -> list[str]:
     """Apply ``Global.resolution`` to the tree, then refuse sizes that disagree. Returns notes for the log."""
-    for path in (TRAIN, EVAL, INFER):
+    for path in LISTS:
         _check_kinds(document, path)
     resolution = document.tree.get("Global", {}).get("resolution")
     if resolution is not None:
-        for path in (TRAIN, EVAL, INFER):
+        for path in LISTS:
             _resize_list(document, path, resolution)
         _set(document, ("Global", "image_shape"), [3, resolution, resolution])
     return _agree(document)

@@ -79,7 +79,8 @@ def export(
                 "int8 forms take normalised input", where="--embed-preprocess", hint="leave one of them out"
             )
         spec.int8 = plan_int8(config, network, Int8Settings())
-    spec.decision = certainty and measured_decision(config, network, certainty)
+    if certainty:
+        spec.decision = {**(spec.decision or {}), **measured_decision(config, network, certainty)}
     return make_package(network, spec, _folder(config, output), lambda _written: trained_accuracy(config))
 
 
@@ -113,7 +114,8 @@ def quantize(
     spec = package_spec(config, to, with_board=with_board)
     samples = list(islice(listed_photos(config.eval), limit))
     spec.int8 = plan_int8(config, network, settings)
-    spec.decision = certainty and measured_decision(config, network, certainty)
+    if certainty:
+        spec.decision = {**(spec.decision or {}), **measured_decision(config, network, certainty)}
     folder = make_package(network, spec, _folder(config, output), lambda written: form_accuracies(written, samples))
     rows = open_package(folder).meta["accuracy"]
     return Int8Report(folder, settings.method, rows, spec.int8.errors, spec.int8.kept)

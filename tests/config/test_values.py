@@ -167,8 +167,15 @@ def test_missing_section_is_a_user_error(load):
 
 PARTS = {
     "run": parts.Run, "amp": parts.Amp, "arch": parts.Arch, "optimizer": parts.Optimizer, "ema": parts.Ema,
-    "train": parts.TrainSource, "eval": parts.EvalSource, "infer": parts.Infer,
+    "train": parts.TrainSource, "eval": parts.EvalSource, "infer": parts.Infer, "teacher": parts.Teacher,
+    "unlabelled": parts.UnlabelledSource,
 }  # fmt: skip
+
+
+TEACHING = (
+    *("Teacher.name=MobileNetV1", "Teacher.pretrained=a.npz", "Teacher.views=3"),
+    *("DataLoader.UnLabelTrain.dataset={name: ImageNetDataset, image_root: x}", "DataLoader.UnLabelTrain.sampler={}"),
+)
 
 
 def test_parts_hold_what_the_mapping_says(load):
@@ -186,7 +193,7 @@ def test_parts_hold_what_the_mapping_says(load):
             else:
                 assert value == plain(config.get(place) or ()), place
 
-    for config in (load(), load("Global.epochs=7", "EMA.decay=0.5", "Arch.freeze=[conv1]", "AMP.level=O2")):
+    for config in (load(), load("Global.epochs=7", "EMA.decay=0.5", "Arch.freeze=[conv1]", "AMP.level=O2", *TEACHING)):
         for name, kind in PARTS.items():
             if part := getattr(config, name):
                 compare(part, kind.at)
