@@ -14,7 +14,7 @@ import socket
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ppmobilenet import telling
@@ -87,14 +87,21 @@ def training_speed(
                         f"{model} batch {batch:<3} threads {count}  {candidate:<14}"
                         f"{row['images_per_second']:8.1f} images/s  ({row['slowest']:.1f} to {row['fastest']:.1f})"
                     )
-                for over in ("stock", "torch", "accelerated"):
-                    for candidate in medians:
-                        if over in medians and candidate != over and candidate not in ("stock", "torch"):
-                            ratio = round(medians[candidate] / medians[over], 3)
-                            result[f"{model}.batch{batch}.threads{count}.{candidate}_over_{over}"] = ratio
-                            if batch == batches[0] and count == max(threads):
-                                result[f"{model}.{candidate}_over_{over}"] = ratio
+                for pair, ratio in _ratios(medians).items():
+                    result[f"{model}.batch{batch}.threads{count}.{pair}"] = ratio
+                    if batch == batches[0] and count == max(threads):
+                        result[f"{model}.{pair}"] = ratio
     return result
+
+
+def _ratios(speeds: Mapping[str, float]) -> dict[str, float]:
+    """Return how fast ours are over others and over each other: ``accelerated_over_stock``."""
+    return {
+        f"{candidate}_over_{over}": round(speeds[candidate] / speeds[over], 3)
+        for over in ("stock", "torch", "accelerated")
+        for candidate in speeds
+        if over in speeds and candidate != over and candidate not in ("stock", "torch")
+    }
 
 
 def _network(model: str) -> str:

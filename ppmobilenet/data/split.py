@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,13 +94,7 @@ def split_folder(
         UserError: a part outside 0 to 1, a list that is there already, or the lists cannot be written.
         DataError: there are no two class folders with photos, or validation has a class that training has not.
     """
-    if not 0 < val < 1:
-        raise UserError(f"part for validation {val}", allowed="above 0 and below 1")
-    if seed < 0:
-        raise UserError(f"--seed {seed}", allowed="0 and above")
-    root = Path(root)
-    if not root.is_dir():
-        raise DataError("this is no folder", where=root)
+    root = _checked(Path(root), val, seed)
     found = find_photos(root)
     sides = find_sides(found.names)
     lists = _new_lists(Path(out), sides)
@@ -126,15 +120,29 @@ def split_folder(
     if empty:
         notes.append(f"no class, as none of its photos can be used: {_some(empty)}")
     for name, file in lists.items():
-        mine = ((photo.name, label) for photo, label, there in zip(photos, labels, side) if there == name)
-        lines = enumerate(classes) if name == "label" else mine
-        text = "".join(f"{first} {second}\n" for first, second in lines)
-        files.write_bytes(file, text.encode("utf-8", "surrogateescape"))
+        mine = [(photo.name, label) for photo, label, there in zip(photos, labels, side) if there == name]
+        _write(file, enumerate(classes) if name == "label" else mine)
     counts = Counter(side.tolist())
     return Split(
         *(lists["train"], lists["val"], lists["label"], counts["train"], counts["val"]),
         *(left_out, grouped, classes, notes, lists.get("test"), counts["test"]),
     )
+
+
+def _checked(root: Path, val: float, seed: int) -> Path:
+    if not 0 < val < 1:
+        raise UserError(f"part for validation {val}", allowed="above 0 and below 1")
+    if seed < 0:
+        raise UserError(f"--seed {seed}", allowed="0 and above")
+    if not root.is_dir():
+        raise DataError("this is no folder", where=root)
+    return root
+
+
+def _write(file: Path, pairs: Iterable[tuple[object, object]]) -> None:
+    """Write a list file; a name that is not UTF-8 keeps its bytes."""
+    text = "".join(f"{first} {second}\n" for first, second in pairs)
+    files.write_bytes(file, text.encode("utf-8", "surrogateescape"))
 
 
 def _in_class_folders(root: Path, found: Found, sides: dict[str, str]) -> tuple[list[str], list[str]]:

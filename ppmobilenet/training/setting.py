@@ -127,11 +127,7 @@ def prepare(
     model, resting = _network(config, start)
     teacher = _teacher(config, device, random_init) if config.teacher else None
     if rank == 0:
-        check_labels(config.labels, lists, arch.class_num)
-        if run.check_data != "off":
-            examined = {name: lists[name] for name in lists if name == "train" or run.eval_during_train}
-            place = config.where("Arch.class_num")
-            check_before_training(examined, config.train, arch, full=run.check_data == "full", place=place)
+        _look_at_data(config, lists)
     share = {"rank": rank, "world_size": world, "seed": seed, "on_device": device != "cpu"}
     loader = build_loader(config.train, arch.class_num, lists.get("train"), **share)
     precision, evaluator = Precision(config.amp, device), None
@@ -148,10 +144,7 @@ def prepare(
     ema = ModelEma(model, config.ema.decay if config.ema else None)
     model, optimizer = precision.decorate(model, optimizer)
     network, loader, evaluator = _trained_part(model, config, loader, evaluator)
-    if run.to_static and device != "cpu":
-        network = paddle.jit.to_static(network)
-    elif run.to_static:
-        log.info("Global.to_static: a CPU gains nothing by it; computing eagerly")
+    network = _compiled(network, device) if run.to_static else network
     objective, loader = _objective(config, loader, network, teacher, share)
     setting = Setting(
         name=arch.name,
@@ -176,6 +169,23 @@ def prepare(
     )
     log.info("%d photos, %d steps an epoch, %d epochs; seed %d", len(loader.dataset), steps, run.epochs, seed)
     return TrainState(model, optimizer, ema, precision.scaler, seed), setting
+
+
+def _look_at_data(config: Config, lists: Mapping[str, Listed]) -> None:
+    """Say what is wrong with labels, lists and photos before the first step."""
+    run = config.run
+    check_labels(config.labels, lists, config.arch.class_num)
+    if run.check_data != "off":
+        examined = {name: lists[name] for name in lists if name == "train" or run.eval_during_train}
+        place = config.where("Arch.class_num")
+        check_before_training(examined, config.train, config.arch, full=run.check_data == "full", place=place)
+
+
+def _compiled(network: nn.Layer, device: str) -> nn.Layer:
+    if device != "cpu":
+        return paddle.jit.to_static(network)
+    log.info("Global.to_static: a CPU gains nothing by it; computing eagerly")
+    return network
 
 
 def _network(config: Config, start: Start | None) -> tuple[nn.Layer, tuple[nn.Layer, ...]]:
