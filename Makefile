@@ -40,7 +40,7 @@ $(VENV)/.demo: setup.py constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install -c constraints.txt -e '.[cpu,export,visualdl,tensorboard,dev]'
+	$(PIP) install -c constraints.txt -e '.[cpu,export,visualdl,tensorboard,serve,dev]'
 	$(PIP) install --no-deps $(PAPER_PEER)
 	@touch $@
 
@@ -53,7 +53,7 @@ $(OLD)/.ready: setup.py constraints-old.txt
 # no Paddle in it
 $(MIN)/.ready: setup.py constraints-min.txt
 	$(MIN_PYTHON) -m venv $(MIN)
-	$(MIN)/bin/python -m pip --disable-pip-version-check -q install -c constraints-min.txt -e '.[onnx]' pytest
+	$(MIN)/bin/python -m pip --disable-pip-version-check -q install -c constraints-min.txt -e '.[onnx,serve]' pytest
 	@touch $@
 
 # PaddleX's dependencies are not ours

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, above_zero, add_config_arguments, integer, load_config
+from ppmobilenet.commands._common import (
+    Outcome,
+    above_zero,
+    add_certainty_arguments,
+    add_config_arguments,
+    certainty,
+    integer,
+    load_config,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=integer(1), default=64, help="photos to calibrate on (default: %(default)s)")
     parser.add_argument("--images", metavar="DIR", help="calibrate on this folder instead of the training list")
     parser.add_argument(
-        "--keep-float", action="append", default=[], metavar="PATTERN", help="layers that stay float, by name or weight"
+        "--keep-float",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="layers that stay float, by name or weight; gates: those of squeeze-excitation",
     )
     parser.add_argument("--max-layer-error", type=above_zero, help="layers with a larger relative error stay float")
     parser.add_argument("--epochs", type=integer(1), default=2, help="of quantization-aware fine-tuning")
@@ -25,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="DIR", help="the folder to write (default: Global.save_inference_dir)")
     parser.add_argument("--limit", type=integer(1), help="validation photos at most")
+    add_certainty_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> Outcome:
@@ -41,5 +54,7 @@ def run(args: argparse.Namespace) -> Outcome:
         epochs=args.epochs,
         learning_rate=args.lr,
     )
-    report = quantize(load_config(args), settings, args.output, args.to, args.limit, args.with_board)
+    report = quantize(
+        load_config(args), settings, args.output, args.to, args.limit, args.with_board, certainty=certainty(args)
+    )
     return Outcome(report.to_dict(), report.table())

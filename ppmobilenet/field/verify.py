@@ -21,8 +21,8 @@ import numpy as np
 
 from ppmobilenet.errors import DamagedFileError, UserError
 from ppmobilenet.field import golden, inference_yml
-from ppmobilenet.field.answers import softmax
 from ppmobilenet.field.backends import BACKENDS, Run, open_backend, why_not
+from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.engines.lite_file import read_version
 from ppmobilenet.field.package import BOUNDS, Package, open_package
 from ppmobilenet.field.preprocessing import Ops, as_transform_ops
@@ -32,7 +32,7 @@ from ppmobilenet.photos.operators import build
 from ppmobilenet.telling import bar
 
 # the order of a photo's way: the first of these that departs is the one to look at
-STAGES = ("files", "decode", "resize", "crop", "normalise", "logits", "probabilities", "top-1")
+STAGES = ("files", "decode", "resize", "crop", "normalise", "logits", "probabilities", "top-1", "labels", "answer")
 # pixels: JPEG decoders may round differently by one level; what follows is computed from recorded pixels, exactly
 PREPROCESS_BOUNDS = {"decode": 1.0, "resize": 1.0, "crop": 0.0, "normalise": 1e-5}
 # what a lower precision may change: reported as agreement, and bounded only where the classes change often
@@ -155,6 +155,7 @@ def verify(
     if ops is not None:
         report.rows += _evaluation_stages(opened, ops, photos)
     report.rows += _forms(opened, photos, model)
+    report.rows += _golden_answer(opened)
     return report
 
 
@@ -208,6 +209,24 @@ def _golden_stages(opened: Package) -> list[Row]:
     return rows
 
 
+def _golden_answer(opened: Package) -> list[Row]:
+    """What the decision makes of the recorded output, against what was recorded of it."""
+    recorded = opened.meta.get("golden", {}).get("answer")
+    if recorded is None:
+        return []
+    here = golden.answer_of(Decision.of(opened.meta), opened.golden("output"))
+    several = "class_ids" in here
+    same = all(here[key] == recorded.get(key) for key in (("class_ids",) if several else ("class_id", "unsure")))
+    scores = [answer["scores"] if several else [answer["score"]] for answer in (here, recorded)] if same else [[], []]
+    difference = max((abs(a - b) for a, b in zip(*scores)), default=0.0)
+    bound = BOUNDS["probabilities"]
+    if several:
+        note = f"labels {', '.join(map(str, here['class_ids'])) or 'none'}"
+    else:
+        note = f"class {here['class_id']}, {'unsure' if here['unsure'] else 'sure'}"
+    return [Row("answer", "golden, this machine", difference, float(same), bound, same and difference <= bound, note)]
+
+
 def _inference_yml(opened: Package, photos: Sequence[bytes]) -> list[Row]:
     """What other predictors do by inference.yml, against package.json."""
     path = opened.folder / "inference.yml"
@@ -244,7 +263,7 @@ def _preprocess_rows(opened: Package, theirs, photos: Sequence[bytes], subject: 
 
 def _forms(opened: Package, photos: Sequence[bytes], model: Model | None) -> list[Row]:
     """Every backend on every form it can run here."""
-    kind = opened.meta["output"]["kind"]
+    decision = Decision.of(opened.meta)
     transform = build(opened.ops)
     tensors = [np.ascontiguousarray(transform(photo)) for photo in photos]
     recorded = "golden" in opened.meta
@@ -256,12 +275,12 @@ def _forms(opened: Package, photos: Sequence[bytes], model: Model | None) -> lis
     expected: np.ndarray | None = None
     if model is not None:
         logits = model(np.stack(tensors))
-        expected = logits if kind == "logits" else softmax(logits)
+        expected = decision.inside(logits)
         if recorded:
             rows.append(_compare("logits", "eager to golden", logits[0], opened.golden("logits"), BOUNDS["logits"]))
     for form in opened.meta["forms"]:
         if form["engine"] == "lite":
-            rows += _lite_rows(opened, form, kind)
+            rows += _lite_rows(opened, form, decision.output)
         for backend, got in _answers(opened, form, tensors):
             subject = f"{form['name']}, {backend}"
             if isinstance(got, Row):
@@ -333,17 +352,29 @@ def _nb_version(opened: Package, form: Mapping) -> Row:
 
 
 def _form_rows(opened: Package, subject: str, form: Mapping, got: np.ndarray, expected: np.ndarray) -> list[Row]:
-    same = float((got.argmax(axis=1) == expected.argmax(axis=1)).mean())
-    stage = "logits" if opened.meta["output"]["kind"] == "logits" else "probabilities"
+    decision = Decision.of(opened.meta)
+    same, what = decision.agreement(got, expected), "labels" if decision.several else "top-1"
+    stage = "logits" if decision.output == "logits" else "probabilities"
+    sure = _sure_rows(subject, decision, got, expected)
     if form["precision"] == "fp32":
         numbers = _compare(stage, subject, got, expected, BOUNDS[stage])
-        return [numbers, Row("top-1", subject, None, same, 1.0, same == 1.0)]
+        return [numbers, Row(what, subject, None, same, 1.0, same == 1.0), *sure]
     numbers = _compare(stage, subject, got, expected, float("inf"))
-    numbers.bound, numbers.note = None, f"{form['precision']}: reported, top-1 decides"
+    numbers.bound, numbers.note = None, f"{form['precision']}: reported, {what} decides"
     numbers.agreement = None
     needed = LOW_PRECISION_AGREEMENT[form["precision"]] if len(got) >= ENOUGH else None
     note = f"{len(got)} photos" + ("" if needed else f", judged from {ENOUGH} on (--images)")
     if form["name"] == "pdmodel-int8" and _int8_rows(opened.meta):
         # Paddle's x86 kernels round elsewhere than a board: what they answer is no verdict on the program
         needed, note = None, f"{len(got)} photos, of {platform.machine()}; the computed row decides"
-    return [numbers, Row("top-1", subject, None, same, needed, not needed or same >= needed, note)]
+    return [numbers, Row(what, subject, None, same, needed, not needed or same >= needed, note), *sure]
+
+
+def _sure_rows(subject: str, decision: Decision, got: np.ndarray, expected: np.ndarray) -> list[Row]:
+    """How many photos two outputs agree to be sure or unsure of, where the package asks that: reported, not judged."""
+    if decision.unsure_below is None:
+        return []
+    flags = [[decision.is_unsure(row) for row in decision.probabilities(output)] for output in (got, expected)]
+    same = float(np.mean(np.equal(*flags)))
+    note = f"{sum(flags[0])} of {len(got)} photos unsure"
+    return [Row("answer", subject, None, same, None, True, note)]

@@ -20,6 +20,9 @@ OWN_FILE = {
     "paddle": "field/engines/paddle_inference.py",
     "onnxruntime": "field/engines/onnx_runtime.py",
     "paddlelite": "field/engines/lite_worker.py",
+    "fastapi": "field/serving/app.py",
+    "starlette": "field/serving/app.py",
+    "uvicorn": "field/serving/run.py",
 }
 FILES = [path for room in ALLOWED for path in sorted((ROOT / room).rglob("*.py"))]
 

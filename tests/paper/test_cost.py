@@ -15,6 +15,7 @@ from ppmobilenet.cli import main
 from ppmobilenet.errors import UserError
 from ppmobilenet.models import mobilenet_v1, mobilenet_v2
 from ppmobilenet.paper import bottleneck, cost, published
+from ppmobilenet.paper.cost_text import cost_text
 from ppmobilenet.zoo import create_model, list_models
 
 V2_SCALES = {"MobileNetV2": 1.0, "MobileNetV2_x0_25": 0.25, "MobileNetV2_x1_5": 1.5}
@@ -53,6 +54,16 @@ def paddle_flops_rows(model, resolution: int, capsys) -> list[int]:
     paddle.flops(model, [1, 3, resolution, resolution], print_detail=True)
     table = capsys.readouterr().out
     return [int(row) for row in re.findall(r"^\|\s*(?:conv2d|linear)_\d+\s*\|.*\|\s*(\d+)\s*\|$", table, re.M)]
+
+
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_attention_says_what_it_multiplies(data_format):
+    """Scores and mixing, by hand: four rows of 4 heads of 64 at stride 16, their keys at 32, and four at stride 32."""
+    found = cost.cost_of(create_model("MobileNetV4_hybrid_medium", data_format=data_format), 96)
+    assert found.products == 4 * 2 * 4 * 64 * 36 * 9 + 4 * 2 * 4 * 64 * 9 * 9
+    rows = [row for row in found.to_dict()["by_kind"] if row["kind"] == "attention"]
+    assert [(row["layers"], row["madds"], row["weights"]) for row in rows] == [(8, found.products, 0)]
+    assert "829,440 of them attention's products" in cost_text({**found.to_dict(), "model": "a"})
 
 
 @pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # paddle.flops: int() of its own counts

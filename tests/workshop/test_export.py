@@ -15,8 +15,9 @@ import pytest
 import yaml
 
 from ppmobilenet.errors import DamagedFileError, DataError, NumericsError, UserError
+from ppmobilenet.field.answers import Failure, softmax
 from ppmobilenet.field.package import dump_json, open_package
-from ppmobilenet.field.predictor import Failure, Predictor, softmax
+from ppmobilenet.field.predictor import Predictor
 from ppmobilenet.field.verify import verify
 from ppmobilenet.workshop import golden_record
 from ppmobilenet.workshop.forms import parse_forms
@@ -54,7 +55,9 @@ def lively(name: str, **kwargs) -> paddle.nn.Layer:
             spread = (2 / np.prod(value.shape[1:])) ** 0.5
             value.set_value(rng.normal(0, spread, value.shape).astype("float32"))
         elif value.ndim == 2:
-            value.set_value(rng.normal(0, 0.04, value.shape).astype("float32"))
+            # layers behind the pooling leave less of the differences
+            spread = 0.04 if name.startswith(("MobileNetV1", "MobileNetV2")) else 0.4
+            value.set_value(rng.normal(0, spread, value.shape).astype("float32"))
     model.train()
     with paddle.no_grad():
         for _ in range(15):
@@ -101,10 +104,12 @@ def with_onnx(model, tmp_path_factory):
         ("MobileNetV1_x0_25", 64, False),
         ("MobileNetV2_x0_25", 32, False),
         ("MobileNetV2_x0_25", 64, True),
+        ("MobileNetV3_small_x0_35", 64, True),
+        ("MobileNetV4_conv_small", 64, True),
     ],
 )
 def test_exported_equals_eager(tmp_path, name, size, inside):
-    model = lively(name)
+    model = lively(name, **({"same_padding": True} if "V3" in name else {}))
     folder = make_package(
         model,
         PackageSpec(name=name, ops=ops_for(size), labels=LABELS, photos=[photo()], softmax_inside=inside),

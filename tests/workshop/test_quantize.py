@@ -21,7 +21,7 @@ from ppmobilenet.field.package import open_package
 from ppmobilenet.field.predictor import Predictor
 from ppmobilenet.workshop.int8_accuracy import Int8Report, form_accuracies
 from ppmobilenet.workshop.int8_arithmetic import Int8Program
-from ppmobilenet.workshop.int8_plan import Int8Settings, layer_errors, plan_layers, quantizable_layers
+from ppmobilenet.workshop.int8_plan import Int8Settings, layer_errors, layers_meant, plan_layers, quantizable_layers
 from ppmobilenet.workshop.making import PackageSpec, make_package
 from ppmobilenet.workshop.qat import fine_tune
 from ppmobilenet.workshop.quantizers import count_quantized
@@ -295,6 +295,14 @@ def test_bad_patterns_are_said(trained, pattern, message):
         planned(trained[0], tensors_of(trained[1][:1]), keep_float=[pattern])
 
 
+def test_gates_are_named_by_what_they_do():
+    """Squeeze-excitation's two layers in each block that has it; a network without any keeps nothing float so."""
+    network = create_model("MobileNetV3_small_x0_35", class_num=2)
+    kept = layers_meant(network, ["gates", "fc"])
+    assert len(kept) == 2 * 9 + 1 and kept[:2] == ["blocks.0.mid_se.conv1", "blocks.0.mid_se.conv2"]
+    assert layers_meant(create_model("MobileNetV1_x0_25", class_num=2), ["gates"]) == []
+
+
 class Thirds:
     """Batches of tensors, as a loader gives them; nobody knows their labels."""
 
@@ -323,7 +331,7 @@ def test_qat_learns_to_agree_and_exports(trained, tmp_path):
     plan = planned(student, tensors[:8], method="qat", keep_float=["conv.conv"])
 
     with heard() as said:
-        plan.trained = fine_tune(student, teacher, Thirds(tensors), epochs=2, keep_float=plan.kept)
+        plan.trained = fine_tune(student, teacher, Thirds(tensors), plan)
     told = [line for line in said if line.startswith("QAT")]  # the others are the trainer's steps
     assert len(told) == 2 and "agrees with float" in told[-1]
     folder = make_package(
