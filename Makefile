@@ -24,7 +24,7 @@ help:
 	@echo "make wheel-test builds a wheel, installs it in a fresh environment, trains, exports, compiles the board program"
 	@echo "make slow       the long tests: README's slow commands, campaigns"
 	@echo "make fuzz       an hour of made-up input for every reader"
-	@echo "make fuzz-kernels 10000 uses of fused networks against stock operators, under AddressSanitizer (hours)"
+	@echo "make fuzz-kernels 10000 uses of fused networks against stock operators, under AddressSanitizer (some twenty minutes)"
 	@echo "make chaos      200 kills and a fault at every system call of a save"
 	@echo "make verify-zoo download, load and (IMAGENET=dir) evaluate every published weight file"
 	@echo "make docs       the READMEs' model table, and the API reference into docs/api"

@@ -191,8 +191,8 @@ def _open(package: Package, backend: str, threads: int, precision: str) -> Engin
 def _lane_backend(package: Package, asked: str, wide: Engine, precision: str) -> str | None:
     """Return the engine that is opened several times, with one thread each; None if it would bring nothing.
 
-    The OpenVINO engine runs one call at a time in a process, so with ``"auto"`` ONNX Runtime takes that part where it
-    can: the second fastest on each of N processors is faster than the fastest that uses all N for one photo.
+    Paddle's engines run one call at a time in a process, so with ``"auto"`` ONNX Runtime takes that part where it can:
+    the second fastest on each of N processors is faster than the fastest that uses all N for one photo.
     """
     if asked == "auto" and wide.backend != "lite" and wide.threads > 1 and "onnxruntime" in usable(package, precision):
         return "onnxruntime"
@@ -277,8 +277,8 @@ class Predictor(Classifier):
         """Answer photo after photo, in order, each as soon as it is answered.
 
         With ``batch_size`` 1 every processor takes whole photos, from file to name, with an engine of one thread:
-        nothing waits for anything, which is the fastest way through a folder. Larger batches, and the OpenVINO engine,
-        are fed by decoding threads while the engine runs with all its threads.
+        nothing waits for anything, which is the fastest way through a folder. Larger batches, and Paddle's engines, are
+        fed by decoding threads while the engine runs with all its threads.
 
         Args:
             sources: as :meth:`preprocess` takes them; may be endless, and is read in a thread of its own.

@@ -159,6 +159,24 @@ def test_a_lone_caller_keeps_the_wide_engine_and_several_get_lanes():
     assert wide.calls + sum(lane.calls for lane in lanes) == 20 + 160
 
 
+def test_without_lanes_callers_that_meet_share_one_thread():
+    """Paddle's engines keep threads for each thread that calls them; eight sets of them spin in each other's way."""
+    callers: list[int] = []
+
+    def wide(batch):
+        callers.append(threading.get_ident())
+        time.sleep(0.002)
+        return batch
+
+    pool = EnginePool(wide, lambda: wide, None, limit=4)
+    assert [pool(number) for number in range(3)] == [0, 1, 2] and set(callers) == {threading.get_ident()}
+    callers.clear()
+    answers: dict[int, list] = {}
+    in_threads(8, lambda number: answers.update({number: [pool((number, i)) for i in range(20)]}))
+    assert answers == {number: [(number, i) for i in range(20)] for number in range(8)}
+    assert len(callers) == 160 and max(map(callers.count, set(callers))) > 150, "the first may come before they meet"
+
+
 def test_a_predictor_goes_with_its_last_reference(package):
     predictor = Predictor(package, "onnxruntime")
     engine = weakref.ref(predictor.engines.wide)

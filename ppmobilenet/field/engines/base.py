@@ -73,7 +73,10 @@ class Engine:
         raise NotImplementedError
 
     def another(self) -> Engine:
-        """Return an engine that may run at the same time as this one, sharing weights where the library can."""
+        """Return an engine that may run at the same time as this one, sharing weights where the library can.
+
+        Never asked of one that is ``alone``.
+        """
         raise NotImplementedError
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:

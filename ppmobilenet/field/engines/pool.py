@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 
@@ -24,7 +25,9 @@ class EnginePool:
     """A caller that is alone gets the wide engine, which uses several threads for one call.
 
     Callers that meet get lanes: engines of one thread each, opened one by one as they are needed, up to ``limit``; who
-    finds none free waits for the next. A process that is forked opens its engines anew at its first call.
+    finds none free waits for the next. Without lanes they are answered by the wide engine in one thread: its library
+    keeps threads for each thread that calls it, which would go on spinning in each other's way. A process that is
+    forked opens its engines anew at its first call.
 
     Args:
         wide: the engine of a caller that is alone.
@@ -48,6 +51,7 @@ class EnginePool:
         self._free: list[Engine] = []
         self._limit = self._wanted if self._open_lane else 0
         self._inside, self._met = 0, -MEETING
+        self._one_thread: ThreadPoolExecutor | None = None
 
     @property
     def wide(self) -> Engine:
@@ -66,6 +70,8 @@ class EnginePool:
         """Run an engine on a batch; ``lane``: the caller is one of several."""
         engine, is_wide = self._take(lane)
         try:
+            if self._limit == 0 and time.monotonic() - self._met < MEETING:
+                return self._in_one_thread(engine, batch)
             return engine(batch)
         finally:
             with self._changed:
@@ -75,6 +81,15 @@ class EnginePool:
                 else:
                     self._free.append(engine)
                 self._changed.notify_all()
+
+    def _in_one_thread(self, engine: Engine, batch: np.ndarray) -> np.ndarray:
+        if self._one_thread is None:  # who is here holds the engine, so nobody else is
+            self._one_thread = ThreadPoolExecutor(1)
+        answer = self._one_thread.submit(engine, batch)
+        try:
+            return answer.result()
+        finally:
+            wait([answer])  # who is interrupted gives the engine back only when it stands still
 
     def _take(self, lane: bool) -> tuple[Engine, bool]:
         """Return an engine for one call, and whether it is the wide one."""
