@@ -25,6 +25,7 @@ from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_y
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
 COMMANDS = {
+    "fit": ("fit", "a folder of photos -> a trained network, its report and a proven package", "photos/"),
     "split-dataset": ("split_dataset", "class folders -> training and validation lists", "photos/ --val 0.2"),
     "check-dataset": (
         "check_dataset",
@@ -68,16 +69,18 @@ COMMANDS = {
         "an int8 package, and what it costs in accuracy",
         "-c CONFIG -o Global.pretrained_model=...",
     ),
+    "serve": ("serve", "a package behind HTTP: a page for photos and a camera, and POST /predict", "inference/"),
     "verify": ("verify", "does a package still answer as its model did, and where not", "inference/ --images photos/"),
 }
 
 
 # how `--help` groups them; a command of no chapter stands under "more"
 CHAPTERS = {
+    "start here": ("fit",),
     "choose": ("choose", "cost"),
     "data": ("split-dataset", "check-dataset"),
     "train": ("configs", "convert-weights", "train", "eval", "report", "benchmark"),
-    "deploy": ("export", "quantize", "verify", "infer"),
+    "deploy": ("export", "quantize", "verify", "infer", "serve"),
 }
 
 

@@ -27,7 +27,11 @@ EXTRAS = {
     "visualdl": "visualdl",
     "tensorboardX": "tensorboard",
     "paddlelite": "lite",
-    "sklearn": "demo",
+    "sklearn": "fit",
+    "cleanlab": "fit",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+    "python_multipart": "serve",
 }
 
 

@@ -22,6 +22,11 @@ from typing import IO
 from ppmobilenet.errors import UserError
 from ppmobilenet.machine import process_lives
 
+if os.name == "nt":
+    import msvcrt
+else:
+    import fcntl
+
 HINT = "nothing was changed there; free space or rights are needed, or another place"
 A_DAY = 24 * 3600
 # what a user can mend; anything else is a fault of ours
@@ -103,6 +108,30 @@ def settle(temporary: Path, target: Path) -> None:
     sync(temporary)
     os.replace(temporary, target)
     sync(target.parent)
+
+
+@contextmanager
+def locked(file: IO) -> Iterator[None]:
+    """Hold the lock of an open file inside the block; it ends with the process, whatever happens to it."""
+    if os.name != "nt":
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+        return
+    file.seek(0)
+    while True:
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+            break
+        except OSError:  # it gives up after ten seconds
+            continue
+    try:
+        yield
+    finally:
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import functools
-import logging
 import math
 import os
 import shutil
@@ -12,8 +11,7 @@ import tempfile
 from pathlib import Path
 
 from ppmobilenet.errors import UserError
-
-log = logging.getLogger(__name__)
+from ppmobilenet.telling import log
 
 
 def cache_folder(part: str = "") -> Path:

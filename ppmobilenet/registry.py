@@ -11,7 +11,6 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.models.family import VARIANTS
 
 
 class Registry(Mapping):
@@ -20,16 +19,13 @@ class Registry(Mapping):
     Args:
         kind: what the entries are, for messages: ``"transform"``.
         modules: modules that register entries when they are imported.
-        things: where entries are kept, if another place fills it too.
         also: an ending that other programs give to the name of an entry: ``_x1_0``.
     """
 
-    def __init__(
-        self, kind: str, modules: tuple[str, ...] = (), things: dict[str, Callable] | None = None, also: str = ""
-    ):
+    def __init__(self, kind: str, modules: tuple[str, ...] = (), also: str = ""):
         self.kind, self._also = kind, also
         self._modules = modules
-        self._things = {} if things is None else things
+        self._things: Mapping[str, Callable] = {}
         self._filled = not modules
 
     def register(self, name: str | None = None) -> Callable:
@@ -43,6 +39,10 @@ class Registry(Mapping):
             return thing
 
         return enter
+
+    def show(self, things: Mapping[str, Callable]) -> None:
+        """Be a view of a table that another place fills, also later."""
+        self._things = things
 
     def _fill(self) -> None:
         if not self._filled:
@@ -78,6 +78,16 @@ class Registry(Mapping):
             raise UserError(f"unknown {self.kind} {name!r}", where=where, hint=did_you_mean(name, self._things))
         return self._things[name]
 
+    def freer(self, name: str, key: str) -> str | None:
+        """Return the entry that takes any ``key`` and is else the same: MobileNetV2 for MobileNetV2_x0_5's scale."""
+        fixed = getattr(self[name], "keywords", {})
+        built = getattr(self[name], "func", self[name])
+        for other, thing in self.items():
+            given = getattr(thing, "keywords", {})
+            if getattr(thing, "func", thing) is built and key not in given and given.items() <= fixed.items():
+                return other
+        return None
+
     def parameters(self, name: str) -> Mapping[str, inspect.Parameter]:
         """Return the keyword parameters that a config may give to the entry.
 
@@ -87,15 +97,24 @@ class Registry(Mapping):
         return {k: p for k, p in inspect.signature(self[name]).parameters.items() if k not in fixed}
 
 
-MODELS = Registry("model", ("ppmobilenet.models.zoo",), VARIANTS, also="_x1_0")  # PaddleX's MobileNetV2_x1_0
+MODELS = Registry("model", ("ppmobilenet.zoo",), also="_x1_0")  # PaddleX's MobileNetV2_x1_0
+# a network that teaches: one of those, or `Exported`, whatever a package or an ONNX file computes
+TEACHERS = Registry("teacher", ("ppmobilenet.training.teacher",), also="_x1_0")
 DATASETS = Registry("dataset", ("ppmobilenet.data.dataset",))
 SAMPLERS = Registry("sampler", ("ppmobilenet.data.samplers",))
 TRANSFORMS = Registry(
     "transform", ("ppmobilenet.photos.operators", "ppmobilenet.data.transforms", "ppmobilenet.data.augment")
 )
 BATCH_TRANSFORMS = Registry("batch transform", ("ppmobilenet.data.batch_ops",))
-LOSSES = Registry("loss", ("ppmobilenet.training.losses",))
-METRICS = Registry("metric", ("ppmobilenet.training.metrics",))
+LOSSES = Registry("loss", ("ppmobilenet.training.losses", "ppmobilenet.training.distillation"))
+METRICS = Registry("metric", ("ppmobilenet.training.metrics", "ppmobilenet.training.label_metrics"))
 OPTIMIZERS = Registry("optimizer", ("ppmobilenet.training.optim",))
 SCHEDULES = Registry("learning rate schedule", ("ppmobilenet.training.optim",))
 POSTPROCESSES = Registry("post-process", ("ppmobilenet.field.answers",))
+
+PACKAGE = "package:"  # before the folder of an exported package, where a weight file could stand as well
+
+
+def is_exported(named: str) -> bool:
+    """Whether a text in the place of weights names a whole network: ``package:DIR``, or an ONNX file."""
+    return named.startswith(PACKAGE) or named.endswith(".onnx")

@@ -100,3 +100,9 @@ def bar(items: Iterable[Item] | None = None, what: str | None = None, total: int
     from tqdm import tqdm  # no command's --help waits for it
 
     return tqdm(items, what, total, **{"disable": None, "leave": False, "dynamic_ncols": True, **about})
+
+
+def duration(seconds: float) -> str:
+    """``75`` -> ``"1:15"``."""
+    hours, rest = divmod(int(round(seconds)), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

@@ -19,8 +19,8 @@ from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler
 from ppmobilenet.field import infer
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.workshop.making import PackageSpec, make_package
+from ppmobilenet.zoo import create_model
 
 REPO = Path(__file__).resolve().parents[1]
 NORMALIZE = {"scale": 1 / 255, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "order": ""}

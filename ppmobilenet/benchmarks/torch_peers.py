@@ -139,8 +139,9 @@ PEERS = {
 }
 
 
-def training_step(name, batch, size, class_num=1000):
+def training_step(candidate, name, batch, threads, size, class_num=1000):
     """A function that does one full training step in channels_last, on noise."""
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     model = PEERS[name](class_num=class_num)
     model = model.train().to(memory_format=torch.channels_last)

@@ -14,8 +14,7 @@ import socket
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ppmobilenet import telling
@@ -149,7 +148,7 @@ class _Candidate:
             words = [candidate, model, str(batch // world), own, str(size)]
             self._processes.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "ppmobilenet.benchmarks.training", *words],
+                    [sys.executable, "-m", "ppmobilenet.benchmarks.process", *words],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -201,88 +200,3 @@ def _free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
-
-
-def _paddle_step(candidate: str, name: str, batch: int, threads: int, size: int) -> Callable[[], float]:
-    import numpy as np
-    import paddle
-
-    from ppmobilenet import kernels
-    from ppmobilenet.models.zoo import create_model
-
-    paddle.set_device("cpu")
-    model = network = create_model(name)
-    if candidate != "stock":
-        kernels.accelerate(network, "on", threads=threads)
-    if candidate == "frozen_cached":
-        return _cached_step(network, batch)
-    if candidate == "two_processes":
-        paddle.distributed.init_parallel_env()
-        model = paddle.DataParallel(network)
-    model.train()
-    optimizer = paddle.optimizer.Momentum(0.01, 0.9, parameters=network.parameters(), weight_decay=4e-5)
-    rng = np.random.default_rng(0)
-    x = paddle.to_tensor(rng.normal(size=(batch, 3, size, size)).astype("float32"))
-    y = paddle.to_tensor(rng.integers(0, 1000, batch))
-
-    def step() -> float:
-        loss = paddle.nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        return float(loss)
-
-    return step
-
-
-def _cached_step(network, batch: int) -> Callable[[], float]:
-    import numpy as np
-    import paddle
-
-    from ppmobilenet.training.feature_cache import Rest
-    from ppmobilenet.training.freezing import freeze
-
-    freeze(network, "trunk")
-    rest, rng = Rest(network, len(network.units())), np.random.default_rng(0)
-    rest.train()
-    trained = [p for p in network.parameters() if not p.stop_gradient]
-    optimizer = paddle.optimizer.Momentum(0.01, 0.9, parameters=trained, weight_decay=4e-5)
-    width = [layer for layer in network.units()[-1].sublayers() if hasattr(layer, "_out_channels")][-1]._out_channels
-    features = rng.normal(size=(1000, width, 1, 1)).astype("float32")
-    labels = rng.integers(0, 1000, 1000)
-
-    def step() -> float:
-        chosen = rng.integers(0, len(features), batch)
-        loss = paddle.nn.functional.cross_entropy(
-            rest(paddle.to_tensor(features[chosen])), paddle.to_tensor(labels[chosen])
-        )
-        loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        return float(loss)
-
-    return step
-
-
-def _torch_step(name: str, batch: int, threads: int, size: int) -> Callable[[], float]:
-    import torch
-
-    from ppmobilenet.benchmarks import torch_peers
-
-    torch.set_num_threads(threads)
-    return torch_peers.training_step(name, batch, size)
-
-
-def _serve(candidate: str, name: str, batch: str, threads: str, size: str) -> None:
-    """A measured process: a line with a number comes in, that many steps are done, their seconds go out."""
-    words = (name, int(batch), int(threads), int(size))
-    step = _torch_step(*words) if candidate == "torch" else _paddle_step(candidate, *words)
-    for line in sys.stdin:
-        start = time.perf_counter()
-        for _ in range(int(line)):
-            step()
-        print("seconds", time.perf_counter() - start, flush=True)
-
-
-if __name__ == "__main__":
-    _serve(*sys.argv[1:])

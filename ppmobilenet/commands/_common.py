@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ppmobilenet.config import Config
+    from ppmobilenet.workshop.certainty import Certainty
 
 
 class Outcome(NamedTuple):
@@ -45,6 +46,32 @@ def add_config_arguments(parser: argparse.ArgumentParser, required: bool = True)
     )
 
 
+def add_certainty_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what asks for a package that knows how sure it is."""
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure a temperature on the validation photos, so that probabilities are as often right as they say",
+    )
+    parser.add_argument(
+        "--unsure-at",
+        type=float,
+        metavar="RATE",
+        help="calibrate, and answer `unsure` below a threshold that at most this share (0.05) of the wrongly answered "
+        "validation photos passes, or of --none-of-these",
+    )
+    parser.add_argument("--none-of-these", metavar="DIR", help="photos that show none of the classes, for --unsure-at")
+
+
+def certainty(args: argparse.Namespace) -> Certainty | None:
+    """Return what :func:`add_certainty_arguments` asks for; None: nothing."""
+    from ppmobilenet.workshop.certainty import Certainty
+
+    if not args.calibrate and args.unsure_at is None and not args.none_of_these:
+        return None
+    return Certainty(args.unsure_at, args.none_of_these)
+
+
 def load_config(args: argparse.Namespace, *, go_on: bool = False) -> Config:
     """Load what ``-c`` and ``-o`` say, and print the configuration's notes: keys that change nothing, odd sizes.
 
@@ -61,7 +88,7 @@ def load_config(args: argparse.Namespace, *, go_on: bool = False) -> Config:
     return config
 
 
-def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+def integer(low: int, high: int | None = None) -> Callable[[str], int]:
     """Return a reader of whole numbers within the bounds, both included, for argparse's ``type``."""
 
     def read(text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from ppmobilenet.commands._common import Outcome, whole
+from ppmobilenet.commands._common import Outcome, integer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,21 +16,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         epilog="example: ppmobilenet benchmark train --models v2 --batches 8 --threads 2",
     )
     train.add_argument("--models", nargs="+", default=["v2", "v1"], help="v1 to v4, or names of `cost --list`")
-    train.add_argument("--batches", nargs="+", type=whole(1), default=[8, 32], help="images a step")
-    train.add_argument("--threads", nargs="+", type=whole(1), default=[1, 2])
+    train.add_argument("--batches", nargs="+", type=integer(1), default=[8, 32], help="images a step")
+    train.add_argument("--threads", nargs="+", type=integer(1), default=[1, 2])
     train.add_argument(
         "--candidates", nargs="+", help="some of: stock accelerated frozen_cached two_processes torch; all by default"
     )
-    train.add_argument("--size", type=whole(32, 4096), default=224, help="height and width of the images")
-    train.add_argument("--rounds", type=whole(1), default=5, help="turns of each candidate")
+    train.add_argument("--size", type=integer(32, 4096), default=224, help="height and width of the images")
+    train.add_argument("--rounds", type=integer(1), default=5, help="turns of each candidate")
     data = kinds.add_parser(
         "data",
         help="photos/s of the input pipelines against a plain loop",
         epilog="example: ppmobilenet benchmark data --images photos/",
     )
     data.add_argument("--images", metavar="DIR", help="make the photos from these; default drawn ones")
-    data.add_argument("--workers", type=whole(1), default=2, help="worker processes to compare with one")
-    data.add_argument("--rounds", type=whole(1), default=7, help="turns of each pipeline")
+    data.add_argument("--workers", type=integer(1), default=2, help="worker processes to compare with one")
+    data.add_argument("--rounds", type=integer(1), default=7, help="turns of each pipeline")
     infer = kinds.add_parser(
         "infer",
         help="latency and photos/s of every backend for a package",
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     infer.add_argument("package", help="the exported folder")
     infer.add_argument("--images", metavar="DIR", help="photos, to measure from file to name too")
-    infer.add_argument("--threads", nargs="+", type=whole(1), default=[1, 2])
-    infer.add_argument("--rounds", type=whole(1), default=30, help="timed calls of each backend")
+    infer.add_argument("--threads", nargs="+", type=integer(1), default=[1, 2])
+    infer.add_argument("--rounds", type=integer(1), default=30, help="timed calls of each backend")
 
 
 def run(args: argparse.Namespace) -> Outcome:

@@ -47,13 +47,13 @@ def run(args: argparse.Namespace) -> Outcome:
         raise UserError("where to write? -o is missing", hint="-o weights.pdparams, or --inspect to only look")
 
     from ppmobilenet.data.plain import batches_of
-    from ppmobilenet.models.zoo import build_model
     from ppmobilenet.weights.convert import architecture_of, convert_weights
+    from ppmobilenet.zoo import create_model
 
     arch = architecture_of(args.source, args.arch, args.arch_option, args.scheme)
     with telling.aloud():
         telling.log.info("network: Arch: %s", json.dumps(arch))
-    model = build_model(arch)
+    model = create_model(**arch)
     batches = telling.bar(batches_of(args.unfold_bn), "photos") if args.unfold_bn else None
     done = convert_weights(
         model,

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, whole
+from ppmobilenet.commands._common import Outcome, integer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="one of `ppmobilenet cost --list`, for example MobileNetV2_x0_5")
     parser.add_argument("--list", action="store_true", help="list the models")
     parser.add_argument("--scale", type=float, help="width multiplier, of a model whose name fixes none")
-    parser.add_argument("--class-num", type=whole(0), default=1000, metavar="N", help="classes (1000)")
-    parser.add_argument("--resolution", type=whole(32, 4096), default=224, metavar="PX", help="side of the image (224)")
-    parser.add_argument("--batch", type=whole(1), default=1, metavar="N", help="images at once, for memory (1)")
+    parser.add_argument("--class-num", type=integer(0), default=1000, metavar="N", help="classes (1000)")
+    parser.add_argument(
+        "--resolution", type=integer(32, 4096), default=224, metavar="PX", help="side of the image (224)"
+    )
+    parser.add_argument("--batch", type=integer(1), default=1, metavar="N", help="images at once, for memory (1)")
     parser.add_argument("--bits", type=int, default=32, choices=(8, 16, 32), help="of one value, for memory (32)")
     parser.add_argument(
         "--split",
-        type=whole(1),
+        type=integer(1),
         default=1,
         metavar="T",
         help="compute each inverted residual in T slices (MobileNetV2 paper, section 5.1)",
@@ -34,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> Outcome:
     from ppmobilenet import tables
     from ppmobilenet.errors import UserError
-    from ppmobilenet.models.zoo import create_model, list_models
-    from ppmobilenet.paper import cost, cost_text
+    from ppmobilenet.paper import bottleneck, cost, cost_text
+    from ppmobilenet.zoo import create_model, list_models
 
     if args.list:
         return Outcome(list_models(), "\n".join(list_models()))
     if args.linear_bottleneck:
-        path = cost_text.draw_linear_bottleneck(args.linear_bottleneck)
+        path = bottleneck.draw_linear_bottleneck(args.linear_bottleneck)
         return Outcome({"figure": path}, str(path))
     if not args.model:
         raise UserError("which model?", hint="ppmobilenet cost MobileNetV2, or one of: " + ", ".join(list_models()))

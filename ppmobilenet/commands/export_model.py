@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, add_config_arguments, load_config
+from ppmobilenet.commands._common import Outcome, add_certainty_arguments, add_config_arguments, certainty, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--with-board", action="store_true", help="put the board program's C++ sources into the package (board/)"
     )
+    add_certainty_arguments(parser)
     parser.add_argument("--random-init", action="store_true", help="export without trained weights")
 
 
@@ -49,5 +50,6 @@ def run(args: argparse.Namespace) -> Outcome:
         embed_preprocess=args.embed_preprocess,
         int8=args.int8,
         with_board=args.with_board,
+        certainty=certainty(args),
     )
     return Outcome({"package": folder, **json.loads((folder / "package.json").read_text(encoding="utf-8"))})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ppmobilenet.commands._common import Outcome, load_config, whole
+from ppmobilenet.commands._common import Outcome, integer, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--override", action="append", default=[], metavar="KEY=VALUE", help="replace one value of the config"
     )
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (default: Global.pretrained_model)")
-    parser.add_argument("--limit", type=whole(1), default=64, help="photos at most (default: %(default)s)")
+    parser.add_argument("--limit", type=integer(1), default=64, help="photos at most (default: %(default)s)")
 
 
 def run(args: argparse.Namespace) -> Outcome:

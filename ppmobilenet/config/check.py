@@ -10,7 +10,6 @@ from ppmobilenet.config.fields import ByName, PartList, needed, parameters
 from ppmobilenet.config.kinds import TEXT, kind_of
 from ppmobilenet.config.reading import Document
 from ppmobilenet.errors import UserError, did_you_mean, nearest
-from ppmobilenet.models.family import family_of
 from ppmobilenet.registry import Registry
 
 
@@ -123,11 +122,11 @@ class _Checker:
             return self.value(path, value, kind_of(own[key]))
         if part and key in self.fixed(section, part):
             variant, fixed = self.name(section, part), self.fixed(section, part)[key]
-            freer = family_of(variant).freer(variant, key)
+            freer = part.registry.freer(variant, key)
             other = f", or take -o {dotted(section)}.name={freer}, which takes any" if freer else ""
             self.error(path, f"{variant} fixes {name} at {fixed!r}", hint=f"leave it out{other}")
             return value
-        if part and part.whole and judged and key not in own:
+        if part and part.closed and judged and key not in own:
             self.unknown(path, list(own), self.name(section, part))
             return value
         if name in schema.KEYS:

@@ -111,13 +111,13 @@ class ByName:
         registry: of the names.
         default: the name where the file gives none; None: it must.
         supplied: parameters that the program gives, not the file.
-        whole: the thing's parameters are all that there is: what the table knows is another's.
+        closed: the thing's parameters are all that there is: what the table knows is another's.
     """
 
     registry: Registry
     default: str | None = None
     supplied: frozenset = frozenset()
-    whole: bool = False
+    closed: bool = False
 
 
 def parameters(known: ByName | PartList, name: str) -> Mapping[str, inspect.Parameter]:

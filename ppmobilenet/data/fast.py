@@ -204,14 +204,6 @@ class Normalization:
                 cv2.LUT(channel, table, dst=plane)
         return out
 
-    def on_device(self, images):
-        """Return a float32 Paddle tensor [N, 3, H, W] on the current device; a quarter of the bytes travel there."""
-        import paddle
-
-        pixels = paddle.to_tensor(images).astype("float32").transpose([0, 3, 1, 2])
-        mean, std = (paddle.to_tensor(v.reshape(1, 3, 1, 1)) for v in (self.mean, self.std))
-        return (pixels * float(self.scale) - mean) / std
-
 
 def build_fast(ops: Sequence[Mapping]) -> tuple[Compose, Normalization | None]:
     """Build the fast form of a list of transforms.

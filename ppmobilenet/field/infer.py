@@ -1,4 +1,4 @@
-"""A folder of photos -> lines on the screen and a file of answers (``ppmobilenet infer``)."""
+"""Photos, or the frames of a video -> lines on the screen and a file of answers (``ppmobilenet infer``)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import csv
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -17,19 +18,24 @@ from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 from ppmobilenet.field import shares
 from ppmobilenet.field.answers import Failure, Prediction
 from ppmobilenet.field.predictor import Classifier, Predictor
+from ppmobilenet.field.video import is_video
+from ppmobilenet.field.watch import Watch, watch
 from ppmobilenet.files import said, settle, whole_file
 from ppmobilenet.photos.names import list_photos
 from ppmobilenet.telling import bar, tell
 
 SAVED_AS = (".jsonl", ".csv", ".json")
+COLUMNS = ("file_name", "rank", "class_id", "score", "label_name", "error")
+OF_A_FRAME = ("frame", "seconds", "time")
 
 
 @dataclass
 class Job:
-    """What :func:`run` does: ``classifier`` on ``photos``.
+    """What :func:`run` does: ``classifier`` on ``photos``, or on what there is to ``watch`` instead.
 
-    ``save`` names a .jsonl, .csv or .json file, or is None. ``resume`` keeps the answers of an interrupted job that
-    was saving the same photos to the same .jsonl.
+    ``lines`` asks for a line of JSON an answer where there is one for people. ``save`` names a .jsonl, .csv or .json
+    file, or is None. ``resume`` keeps the answers of an interrupted job that was saving the same photos to the same
+    .jsonl.
     """
 
     classifier: Classifier
@@ -37,6 +43,19 @@ class Job:
     batch_size: int = 1
     save: str | None = None
     resume: bool = False
+    watch: Watch | None = None
+    lines: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of a .csv: more where the package knows when to be unsure, and for videos."""
+        unsure = () if self.classifier.decision.unsure_below is None else ("unsure",)
+        return (*COLUMNS, *unsure, *(OF_A_FRAME if self.watch else ()))
+
+
+def what_is_there(source: str, infer_list: str | None = None) -> tuple[list[str], Watch | None]:
+    """Return the photos that a source names, or the video that it is."""
+    return ([], Watch(source)) if is_video(source) and not infer_list else (list_photos(source, infer_list), None)
 
 
 def from_package(
@@ -49,8 +68,8 @@ def from_package(
     topk: int | None = None,
 ) -> Job:
     """Prepare to predict with an exported package; nothing but it and its backend is needed."""
-    photos = list_photos(source, infer_list)
-    return Job(Predictor(package, backend, threads, precision, topk), photos)
+    photos, film = what_is_there(source, infer_list)
+    return Job(Predictor(package, backend, threads, precision, topk), photos, watch=film)
 
 
 def _partial(path: str | os.PathLike) -> Path:
@@ -62,8 +81,8 @@ def _answered(job: Job) -> int:
     """Return how many of the job's photos an interrupted one has answered; what it wrote beyond them is cut off."""
     if not job.resume:
         return 0
-    if not job.save or Path(job.save).suffix != ".jsonl":
-        raise UserError("only a .jsonl can be resumed", where="--resume", hint="--save answers.jsonl")
+    if job.watch or not job.save or Path(job.save).suffix != ".jsonl":
+        raise UserError("only a .jsonl of photos can be resumed", where="--resume", hint="--save answers.jsonl")
     partial, count, end = _partial(job.save), 0, 0
     if not partial.is_file():
         return 0
@@ -82,8 +101,9 @@ def _answered(job: Job) -> int:
 
 
 @contextmanager
-def _saving(path: str | None, append: bool = False) -> Iterator[Callable[[Prediction | Failure], None]]:
+def _saving(job: Job, append: bool = False) -> Iterator[Callable[[Prediction | Failure], None]]:
     """Give a function that writes one answer; the file takes its name when all are written."""
+    path = job.save
     if path is None:
         yield lambda answer: None
         return
@@ -96,9 +116,9 @@ def _saving(path: str | None, append: bool = False) -> Iterator[Callable[[Predic
         return
     with whole_file(path, "w", newline="" if suffix == ".csv" else None, where="--save") as file:
         if suffix == ".csv":
-            table = csv.writer(file)
-            table.writerow(["file_name", "rank", "class_id", "score", "label_name", "error"])
-            yield lambda answer: table.writerows(_csv_rows(answer))
+            table = csv.DictWriter(file, job.columns, restval="")
+            table.writeheader()
+            yield lambda answer: table.writerows(_csv_rows(answer, job.columns))
         else:
             answers: list[dict] = []
             yield lambda answer: answers.append(answer.to_dict())
@@ -115,19 +135,25 @@ def _saving_lines(path: str, append: bool) -> Iterator[Callable[[Prediction | Fa
         with open(partial, "a" if append else "w", encoding="utf-8", errors="backslashreplace") as file:
 
             def write(answer: Prediction | Failure) -> None:
-                file.write(json.dumps(answer.to_dict(), ensure_ascii=False) + "\n")
+                file.write(_line(answer) + "\n")
                 file.flush()  # what is written is there when the job is killed
 
             yield write
         settle(partial, Path(path))
 
 
-def _csv_rows(answer: Prediction | Failure) -> list[list]:
+def _csv_rows(answer: Prediction | Failure, columns: Sequence[str]) -> list[dict]:
+    found = answer.to_dict()
     if isinstance(answer, Failure):
-        return [[answer.source, "", "", "", "", str(answer.error)]]
+        return [found]
     names = answer.label_names or [""] * len(answer.class_ids)
+    every = {key: found[key] for key in columns if key in found}
+    if answer.unsure is not None:
+        every["unsure"] = str(answer.unsure).lower()
+    if not names:
+        return [every]  # none of several labels: that is an answer, too
     return [
-        [answer.source, rank, number, f"{score:.5f}", name, ""]
+        {**every, "rank": rank, "class_id": number, "score": f"{score:.5f}", "label_name": name}
         for rank, (number, score, name) in enumerate(zip(answer.class_ids, answer.scores, names), 1)
     ]
 
@@ -171,13 +197,13 @@ def _share_of(job: Job, rank: int, world: int) -> Job:
         # done before another process was interrupted: all of it is answered
         if job.resume and save.suffix == ".jsonl" and save.is_file():
             os.replace(save, _partial(save))
-    return Job(job.classifier, photos, job.batch_size, save and str(save), job.resume)
+    return replace(job, photos=photos, save=save and str(save))
 
 
-def _show(answer: Prediction | Failure, stream: TextIO, keeps: bool) -> bool:
+def _show(line: object, stream: TextIO, keeps: bool) -> bool:
     """Print a line; return whether the stream took it. Where answers are kept, that is no reason to end."""
     try:
-        stream.write(f"{answer}\n")
+        stream.write(f"{line}\n")
         stream.flush()
         return True
     except OSError:  # the reader went away, or the disk behind `>` is full
@@ -189,22 +215,43 @@ def _show(answer: Prediction | Failure, stream: TextIO, keeps: bool) -> bool:
 
 def _answer(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) -> int:
     """Predict and save; return how many photos could not be used."""
-    failed, done = 0, _answered(job)
-    answers = job.classifier.stream(list(job.photos[done:]), job.batch_size)
+    failed, done, count, start = 0, _answered(job), 0, time.monotonic()
+    answers = watch(job.classifier, job.watch) if job.watch else _photos(job, done)
+    total, unit = (job.watch.limit, "frame") if job.watch else (len(job.photos), "photo")
     # the bar and the lines share the terminal: with the lines on it, they are progress enough
     hidden = out.isatty() or not sys.stderr.isatty()
-    progress = bar(total=len(job.photos), initial=done, unit="photo", disable=hidden)
-    shows, keeps = True, job.save or collect
-    with progress, _saving(job.save, append=done > 0) as save:
-        for answer in answers:
-            failed += isinstance(answer, Failure)
-            save(answer)
-            if collect:
-                collect(answer.to_dict())
-            shows = shows and _show(answer, sys.stderr if isinstance(answer, Failure) else out, bool(keeps))
-            progress.update()
+    progress = bar(total=total, initial=done, unit=unit, disable=hidden)
+    shows, keeps, stopped = True, bool(job.save or collect), False
+    with progress, _saving(job, append=done > 0) as save:
+        try:
+            for answer in answers:
+                count += 1
+                failed += isinstance(answer, Failure)
+                save(answer)
+                if collect:
+                    collect(answer.to_dict())
+                to = sys.stderr if isinstance(answer, Failure) and not job.lines else out
+                shows = shows and _show(_line(answer) if job.lines else answer, to, keeps)
+                progress.update()
+        except KeyboardInterrupt:
+            if not (job.watch and job.watch.live):
+                raise
+            stopped = True  # the way to end a live source: what was answered is kept
+    if job.watch:
+        seconds = time.monotonic() - start
+        tell(f"{count} frames answered in {seconds:.1f} s: {count / max(seconds, 1e-9):.1f} a second")
     if job.save:
-        tell(f"{len(job.photos)} answers written to {job.save}")
+        tell(f"{count + done} answers written to {job.save}")
     if failed:
         tell(f"{failed} of {len(job.photos)} photos could not be used")
+    if stopped:
+        raise KeyboardInterrupt
     return failed
+
+
+def _photos(job: Job, done: int) -> Iterator[Prediction | Failure]:
+    return job.classifier.stream(list(job.photos[done:]), job.batch_size)
+
+
+def _line(answer: Prediction | Failure) -> str:
+    return json.dumps(answer.to_dict(), ensure_ascii=False)

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ppmobilenet.errors import DataError, UserError
-from ppmobilenet.field.answers import Failure, Prediction, Topk, softmax
+from ppmobilenet.field.answers import Failure, Prediction
 from ppmobilenet.field.backends import Run, open_backend, sample_input, usable
+from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.engines.base import Engine
 from ppmobilenet.field.engines.pool import EnginePool
 from ppmobilenet.field.package import Package, open_package
@@ -40,7 +41,7 @@ class Classifier:
         ops: the deployment transforms in PaddleClas's shape; the only source of preprocessing.
         run: ``run(batch) -> output`` on arrays.
         labels: one name a class, or empty.
-        output: what ``run`` gives: ``"probabilities"`` or ``"logits"``.
+        decision: what becomes of what ``run`` gives; default: logits, and every best answer counts.
         topk: answers a photo.
         channels: the order of the channels in arrays: ``"RGB"``, or ``"BGR"`` as OpenCV's functions give; None: RGB,
             with one warning where an array comes.
@@ -51,7 +52,7 @@ class Classifier:
         ops: Ops,
         run: Run,
         labels: Sequence[str] = (),
-        output: str = "logits",
+        decision: Decision | None = None,
         topk: int = 5,
         channels: str | None = None,
     ):
@@ -59,9 +60,8 @@ class Classifier:
         self._from_bytes = build(ops)
         self._from_pixels = build([op for op, name in zip(ops, names) if name != "DecodeImage"])
         self._takes = "RGB" if all((op.get("DecodeImage") or {}).get("to_rgb", True) for op in ops) else "BGR"
-        self.run, self.labels, self.output = run, list(labels), output
+        self.run, self.labels, self.decision, self.topk = run, list(labels), decision or Decision(), topk
         self.channels, self._warned = check_channels(channels), False
-        self._top = Topk(topk)
 
     def preprocess(self, source: Source, channels: str | None = None) -> np.ndarray:
         """Return the model's input for one photo, without the batch axis.
@@ -104,10 +104,11 @@ class Classifier:
 
     def probabilities(self, batch: np.ndarray) -> np.ndarray:
         """Return ``[N, class_num]`` probabilities for preprocessed input ``[N, ...]``."""
-        return self._as_probabilities(self.run(batch))
+        return self.decision.probabilities(self.run(batch))
 
-    def _as_probabilities(self, answer: np.ndarray) -> np.ndarray:
-        return answer if self.output == "probabilities" else softmax(answer)
+    def answer(self, probabilities: np.ndarray, name: str) -> Prediction:
+        """Return the answer that one photo's ``[class_num]`` probabilities are."""
+        return self.decision.answer(probabilities, self.labels, name, self.topk)
 
     def stream(
         self,
@@ -154,7 +155,7 @@ class Classifier:
             rows = iter(self.probabilities(np.stack(good)) if good else ())
         for name, entry in batch:
             if isinstance(entry, np.ndarray):
-                yield self._top(next(rows), self.labels, name)
+                yield self.answer(next(rows), name)
             else:
                 yield Failure(name, entry)
 
@@ -180,7 +181,7 @@ class Classifier:
             sources = list(source) if isinstance(source, np.ndarray) else source
             return list(self.stream(sources, batch_size, channels=channels))
         name, tensor = self._preprocess(source, 0, check_channels(channels))
-        return self._top(self.probabilities(tensor[None])[0], self.labels, name)
+        return self.answer(self.probabilities(tensor[None])[0], name)
 
 
 def _open(package: Package, backend: str, threads: int, precision: str) -> Engine:
@@ -249,13 +250,12 @@ class Predictor(Classifier):
         if missing := self.package.missing():
             others = f" and {len(missing) - 1} more" if missing[1:] else ""
             log.warning("%s: %s%s missing; answers come from %s", package, missing[0], others, self.form["name"])
-        meta = self.package.meta
-        kind = meta["output"]["kind"]
-        if kind == "unknown":  # PaddleClas exports with softmax inside unless told otherwise: noise tells
+        meta, decision = self.package.meta, Decision.of(self.package.meta)
+        if decision.output == "unknown":  # PaddleClas exports with softmax inside unless told otherwise: noise tells
             answer = engine(sample_input(self.package))
             is_share = answer.min() >= 0 and np.allclose(answer.sum(axis=-1), 1, atol=1e-3)
-            kind = "probabilities" if is_share else "logits"
-        super().__init__(self.package.ops, self.engines, meta["labels"], kind, topk or meta["topk"], channels)
+            decision = Decision("probabilities" if is_share else "logits")
+        super().__init__(self.package.ops, self.engines, meta["labels"], decision, topk or meta["topk"], channels)
 
     @property
     def backend(self) -> str:
@@ -293,15 +293,15 @@ class Predictor(Classifier):
             yield from super().stream(sources, batch_size, workers, channels)
             return
 
-        def answer(number: int, source: Source) -> Prediction | Failure:
+        def whole(number: int, source: Source) -> Prediction | Failure:
             try:
                 name, tensor = self._preprocess(source, number, channels)
             except DataError as error:
                 return Failure(str(error.where if error.where is not None else f"photo {number}"), error)
-            probabilities = self._as_probabilities(self.engines(tensor[None], lane=True))[0]
-            return self._top(probabilities, self.labels, name)
+            probabilities = self.decision.probabilities(self.engines(tensor[None], lane=True))
+            return self.answer(probabilities[0], name)
 
-        for answered in in_order(sources, answer, workers, 4 * workers):
+        for answered in in_order(sources, whole, workers, 4 * workers):
             if answered is not WAITING:
                 yield answered
 

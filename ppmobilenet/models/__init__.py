@@ -10,13 +10,13 @@
 | ``UniversalInvertedBottleneck`` ``FusedInvertedBottleneck`` ``MobileAttention`` | MobileNetV4's |
 | ``ConvBNLayer`` | MobileNetV1's convolution: keys ``conv``, ``bn``; ReLU |
 | ``mobilenet_v2.ConvBNLayer`` | MobileNetV2's: keys ``_conv``, ``_batch_norm``; ReLU6 |
-| ``create_model`` ``list_models`` | the same networks by name, with published weights (``pretrained=True``) |
 | ``Family`` ``register`` | how the kit comes to know a family, also one of yours |
 
 All are ``paddle.nn.Layer``: they go into ``paddle.Model``, a loop, an optimizer or another network as any layer does.
-Names are imported at first use. The files import only paddle and each other: copy this folder (``zoo.py`` is the
-kit's) to use them alone. A family is one file, with the paper's table, its blocks and variants, and itself as a value;
-``network``, ``layers`` and ``widths`` hold what families have in common.
+Names are imported at first use. The files import only paddle and each other: copy this folder to use them alone. A
+family is one file, with the paper's table, its blocks and variants, and itself as a value; ``network``, ``layers`` and
+``widths`` hold what families have in common. ``ppmobilenet.create_model`` builds the same networks by name, with
+published weights.
 """
 
 import importlib
@@ -29,26 +29,22 @@ _OWN = {"Family": Family, "family_of": family_of, "register": register}
 
 def _families() -> list:
     """Return the modules that hold a family, in the order of their names."""
-    files = (file.name for file in pkgutil.iter_modules(__path__) if file.name != "zoo")
-    modules = [importlib.import_module(f"{__name__}.{name}") for name in files]
+    modules = [importlib.import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
     return [module for module in modules if hasattr(module, "FAMILY")]
 
 
 def __getattr__(name: str):
     if name == "__all__":
         return __dir__()
-    if name in ("create_model", "list_models"):
-        thing = getattr(importlib.import_module(f"{__name__}.zoo"), name)
-    elif not name[0].isupper() or not (found := [m for m in _families() if name in vars(m)]):
+    if not name[0].isupper() or not (found := [m for m in _families() if name in vars(m)]):
         raise AttributeError(f"module 'ppmobilenet.models' has no attribute {name!r}")
-    else:
-        thing = getattr(found[0], name)  # ConvBNLayer: MobileNetV1's
+    thing = getattr(found[0], name)  # ConvBNLayer: MobileNetV1's
     globals()[name] = thing
     return thing
 
 
 def __dir__() -> list[str]:
-    """The public names: those of the families' files that begin with a capital, and the functions."""
+    """The public names: those of the families' files that begin with a capital, and what registers them."""
     own = {
         name
         for module in _families()
@@ -56,4 +52,4 @@ def __dir__() -> list[str]:
         if name[0].isupper() and not name.isupper() and getattr(thing, "__module__", module.__name__) == module.__name__
     }
     variants = {name for family in FAMILIES.values() for name in family.variants}
-    return sorted({*_OWN, "create_model", "list_models", *own, *variants})
+    return sorted({*_OWN, *own, *variants})

@@ -52,15 +52,9 @@ class Family:
         mine = split(variant)[1]
         return tuple(sorted(scale for scale, fixed in map(split, self.variants) if fixed == mine))
 
-    def freer(self, variant: str, key: str) -> str | None:
-        """Return the variant that takes any ``key`` and is else the same: MobileNetV2 for MobileNetV2_x0_5's scale."""
-        fixed = self.fixed(variant)
-        others = ((name, self.fixed(name)) for name in self.variants)
-        return next((name for name, f in others if key not in f and f.items() <= fixed.items()), None)
-
 
 FAMILIES: dict[str, Family] = {}
-# what create_model and Arch.name know; registry.MODELS is a view of it
+# what create_model and Arch.name know
 VARIANTS: dict[str, Callable] = {}
 
 

@@ -11,6 +11,7 @@ published hybrids most likely came from timm's: try ``attention_scale="timm"`` w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -246,7 +247,8 @@ class MobileAttention(_Residual):
 
     def __init__(self, num_channels: int, row: MQA, *, name: str, form: Form = PLAIN):
         super().__init__(num_channels, row)
-        self._heads, self._dim, self._channels_last = row.heads, row.dim, form.data_format == "NHWC"
+        self._heads, self._dim, self._shrink = row.heads, row.dim, row.shrink
+        self._data_format, self._channels_last = form.data_format, form.data_format == "NHWC"
         queries = row.heads * row.dim
         self._scale = (row.dim if form.attention_scale == "timm" else queries) ** -0.5
 
@@ -274,6 +276,12 @@ class MobileAttention(_Residual):
         weights = F.softmax(queries @ self._columns(keys, 1), -1)
         mixed = weights @ self._columns(values, 1).transpose([0, 1, 3, 2])  # [N, heads, points, dim]
         return self._end(x, self.proj(self._map(mixed, y)))
+
+    def products(self, shape: Sequence[int]) -> int:
+        """Return the multiply-adds of scores and of mixing for a map (channels, height, width); see paper.cost."""
+        height, width = shape[1:]
+        points = -(-height // self._shrink) * -(-width // self._shrink)
+        return 2 * self._heads * self._dim * height * width * points
 
     def _columns(self, x, heads: int):
         """A map of heads * dim channels -> [N, heads, dim, points]."""

@@ -1,12 +1,13 @@
 """What a network costs: parameters, multiply-adds and memory, counted from its real layers.
 
 The counts are those of the papers: a multiply-add is one multiplication with its addition, biases and batch norm are
-not counted among them (batch norm folds into the convolution before it), and an image is one image.
+not counted among them (batch norm folds into the convolution before it), and an image is one image. Products of two
+maps, attention's, are counted and told apart: a layer that has such says how many in ``products``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from math import ceil
@@ -17,9 +18,9 @@ from paddle import nn
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.models.family import family_of
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.paper.published import accuracy
 from ppmobilenet.registry import MODELS
+from ppmobilenet.zoo import create_model
 
 # MobileNetV1's Table 2, and the order of ours
 KINDS = ("conv 1x1", "depthwise 3x3", "conv 3x3", "fc")
@@ -29,11 +30,11 @@ RESOLUTIONS = (128, 160, 192, 224)
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One convolution or linear layer, for one image.
+    """One convolution or linear layer, or what a layer multiplies beside its layers, for one image.
 
     Attributes:
         name: where it stands in the model: ``"blocks.0.depthwise_conv.conv"``.
-        kind: ``"conv 1x1"``, ``"depthwise 3x3"``, ``"conv 3x3"``, ``"depthwise 5x5"``, ``"fc"``.
+        kind: ``"conv 1x1"``, ``"depthwise 3x3"``, ``"conv 3x3"``, ``"depthwise 5x5"``, ``"fc"``, ``"attention"``.
         input_shape: (channels, height, width); (features,) of a linear layer.
         output_shape: likewise.
         weights: values of the filter alone, as MobileNetV1's Table 2 counts parameters.
@@ -80,6 +81,11 @@ class Cost:
     def madds(self) -> int:
         """Multiply-adds of one image."""
         return sum(layer.madds for layer in self.layers)
+
+    @property
+    def products(self) -> int:
+        """Those of them that multiply two maps: attention's, which PaddleClas's figures leave out."""
+        return sum(layer.madds for layer in self.layers if layer.kind == "attention")
 
     @property
     def paper_madds(self) -> int:
@@ -129,18 +135,18 @@ class Cost:
         Args:
             split: compute each inverted residual in this many slices of its expanded channels (section 5.1 of the
                 paper), the stem being a part of the first; so only a slice of the expanded tensors is ever held.
-                A unit with a gate is computed whole: each of its channels depends on all.
+                A unit with a gate is computed undivided: each of its channels depends on all.
 
         Returns:
             None for a network with a :attr:`branch`.
         """
         if self.branch:
             return None
-        whole = {layer.unit for layer in self.layers if layer.gate} | {None}
-        rows = [(layer.live, layer.name) for layer in self.layers if split == 1 or layer.unit in whole]
+        undivided = {layer.unit for layer in self.layers if layer.gate} | {None}
+        rows = [(layer.live, layer.name) for layer in self.layers if split == 1 or layer.unit in undivided]
         if split > 1:
             for name, unit in self._units().items():
-                if name in whole:
+                if name in undivided:
                     continue
                 sliced = sum(_sliced(layer.output_shape, split) for layer in unit[:-1])
                 rows.append((_size(unit[0].input_shape) + _size(unit[-1].output_shape) + sliced, name))
@@ -182,7 +188,7 @@ class Cost:
                 m, (n, height, width) = depthwise.input_shape[0], pointwise.output_shape
                 k = int(depthwise.kind.split("x")[-1])
                 pair = depthwise.madds + pointwise.madds
-                rows.append({"layer": depthwise.name, "ratio": pair / standard_madds(height, width, m, n, k)})
+                rows.append({"layer": depthwise.name, "ratio": pair / (height * width * m * n * k * k)})
         return rows
 
     def _units(self) -> dict[str, list[LayerCost]]:
@@ -205,6 +211,7 @@ class Cost:
             "split": split,
             "parameters": self.parameters,
             "madds": self.madds,
+            "products": self.products,
             "paper_madds": self.paper_madds,
             "model_bytes": self.parameters * bits // 8,
             "peak_activation_bytes": None if peak is None else peak * scale,
@@ -231,6 +238,8 @@ def cost_of(model: nn.Layer, resolution: int | tuple[int, int] = 224) -> Cost:
     for name, layer in model.named_sublayers():
         if layer._parameters:
             hooks.append(layer.register_forward_post_hook(partial(counter.count, name)))
+        if hasattr(layer, "products"):
+            hooks.append(layer.register_forward_post_hook(partial(counter.multiply, name)))
         for role in ("shortcut", "gates"):
             if hasattr(layer, role):
                 hooks.append(layer.register_forward_pre_hook(partial(counter.enter, name, role)))
@@ -283,6 +292,13 @@ class _Counter:
         if unit and unit["adds"]:
             unit["held"] = unit["input"]  # the first layer's input is the shortcut's: held from the second on
 
+    def multiply(self, name, layer, inputs, output):
+        """Enter what a layer multiplies beside its layers, behind them."""
+        maps = _shape(layer, inputs[0]), _shape(layer, output)
+        row = {"name": name, "kind": "attention", "weights": 0, "parameters": 0, "madds": layer.products(maps[0])}
+        unit = self.running["shortcut"][-1]["name"] if self.running["shortcut"] else None
+        self.rows.append({**row, "input_shape": maps[0], "output_shape": maps[1], "live": 0, "unit": unit})
+
     def enter(self, name, role, layer, inputs):
         if role == "shortcut" and len(self.rows) == 1:
             self.rows[0]["unit"] = name
@@ -332,47 +348,6 @@ def sweep(family: str, alphas: Sequence[float] = (), resolutions: Sequence[int] 
                 }
             )
     return rows
-
-
-# -- closed formulas of the papers -------------------------------------------------------------------------------------
-
-
-def standard_madds(height: int, width: int, m: int, n: int, k: int = 3) -> int:
-    """Multiply-adds of a standard convolution with a ``height`` x ``width`` output: M channels in, N out."""
-    return height * width * m * n * k * k
-
-
-# -- the paper's Figure 1 ----------------------------------------------------------------------------------------------
-
-
-def linear_bottleneck(dimensions: Iterable[int] = (2, 3, 5, 15, 30), points: int = 1000, seed: int = 4) -> list[dict]:
-    """Return MobileNetV2's Figure 1: a spiral through ReLU in n random dimensions, and back.
-
-    A spiral in the plane is embedded with a random matrix T, passed through ReLU and projected back with T's
-    pseudo-inverse. In few dimensions parts of it collapse: why the bottlenecks are linear.
-
-    Args:
-        dimensions: the n of each picture.
-        points: on the spiral.
-        seed: of the matrices.
-
-    Returns:
-        for each n: ``dimension``; ``points`` [points, 2] as projected back; ``lost``, the share of points that
-        ReLU sends to the origin, where nothing tells them apart. The first entry, dimension 0, is the input.
-    """
-    rng = np.random.default_rng(seed)
-    angle = np.linspace(0, 6 * np.pi, points + 1)[1:]
-    spiral = np.stack([angle * np.cos(angle), angle * np.sin(angle)], axis=1) / angle[-1]
-    pictures = [{"dimension": 0, "points": spiral, "lost": 0.0}]
-    for n in dimensions:
-        matrix = rng.normal(size=(2, n))
-        embedded = np.maximum(spiral @ matrix, 0)
-        lost = float(np.mean(~embedded.any(axis=1)))
-        pictures.append({"dimension": n, "points": embedded @ np.linalg.pinv(matrix), "lost": lost})
-    return pictures
-
-
-# -- small parts -------------------------------------------------------------------------------------------------------
 
 
 def _size(shape) -> int:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ppmobilenet import plots
-from ppmobilenet.paper.cost import linear_bottleneck
 from ppmobilenet.tables import text_table
 
 
@@ -36,6 +35,10 @@ def cost_text(cost: Mapping, weights: str | None = None) -> str:
         f"  parameters      {cost['parameters']:,} ({amount(cost['model_bytes'], 'B')})",
         f"  multiply-adds   {cost['madds']:,} an image",
     ]
+    if cost["products"]:
+        lines.append(
+            f"                  {cost['products']:,} of them attention's products, which PaddleClas leaves out"
+        )
     if cost["paper_madds"] != cost["madds"]:
         lines.append(f"                  {cost['paper_madds']:,} without the 1x1 expansion at t = 1, as papers count")
     if cost["peak_activation_bytes"] is not None:
@@ -134,15 +137,3 @@ def draw_sweep(rows: Sequence[Mapping], path: str | Path) -> Path:
         plots.chart(accuracy_lines, f"{family}: published accuracy", madds._replace(log=True), top1),
     ]
     return plots.save(plots.stack(pictures, f"{family}: width and resolution multipliers"), path)
-
-
-def draw_linear_bottleneck(path: str | Path) -> Path:
-    """Draw the MobileNetV2 paper's Figure 1 into an SVG file."""
-    pictures = [
-        (
-            f"n = {p['dimension']}: {100 * p['lost']:.0f} % lost" if p["dimension"] else "input",
-            [(float(x), float(y)) for x, y in p["points"]],
-        )
-        for p in linear_bottleneck()
-    ]
-    return plots.save(plots.panels(pictures, "ReLU on a spiral embedded in n dimensions (MobileNetV2, Figure 1)"), path)

@@ -14,12 +14,12 @@ from pathlib import Path
 from ppmobilenet import files, telling
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.telling import log
 from ppmobilenet.training.evaluator import evaluate
 from ppmobilenet.weights import catalog
 from ppmobilenet.weights.download import digest, published_file
 from ppmobilenet.weights.loading import load_weights
+from ppmobilenet.zoo import create_model
 
 # percentage points by which a measured accuracy may depart from the published one: other JPEG decoders do that
 TOLERANCE = 0.2

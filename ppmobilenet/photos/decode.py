@@ -58,7 +58,7 @@ def decode_image(source, *, to_rgb: bool = True, name: object | None = None) -> 
     except cv2.error as error:
         raise DataError(f"OpenCV cannot decode the photo: {error.err}", where=name) from error
     if pixels is None:
-        raise DataError(_what_it_is(data, size), where=name, hint="replace the photo or remove its line")
+        raise DataError(what_it_is(data, size), where=name, hint="replace the photo or remove its line")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if to_rgb else pixels
 
 
@@ -113,7 +113,8 @@ KINDS = (
 )
 
 
-def _what_it_is(data: bytes, size: tuple[int, int] | None) -> str:
+def what_it_is(data: bytes, size: tuple[int, int] | None) -> str:
+    """Return what bytes are that OpenCV does not decode, in words; ``size``: what their header says."""
     start = data[:512].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<svg")):
         return "this is a web page or text, not a photo"

@@ -58,12 +58,6 @@ def read_header(data: bytes) -> JpegHeader | None:
     return JpegHeader(width, height, orientation, frame_at + 5, rows, sequential and rows > 0)
 
 
-def exif_orientation(data: bytes) -> int:
-    """Return the orientation 1 to 8 that a JPEG's EXIF block tells; 1 where there is none."""
-    header = read_header(data)
-    return header.orientation if header else 1
-
-
 def keep_rows(data: bytes, header: JpegHeader, bottom: int) -> bytes:
     """Return the file with a smaller height in its header, so that a decoder stops there.
 

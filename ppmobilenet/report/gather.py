@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,20 +16,24 @@ from ppmobilenet.config import Config, load_config
 from ppmobilenet.config.parts import Arch
 from ppmobilenet.config.tree import is_effective, to_yaml
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.field import backends
 from ppmobilenet.field.package import Package, measured_on, open_package
 from ppmobilenet.field.preprocessing import Ops, deployment_ops
 from ppmobilenet.machine import usable_cores
 from ppmobilenet.models.family import family_of
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.paper.cost import cost_of
 from ppmobilenet.photos.pictures import pictures
 from ppmobilenet.registry import MODELS
 from ppmobilenet.report import cam, figures
 from ppmobilenet.report import page as report
-from ppmobilenet.report.predictions import FILE_NAME, Predictions
+from ppmobilenet.report.advice import advise
+from ppmobilenet.report.predictions import FILE_NAME, LINEAR, SUSPECTS, Predictions
+from ppmobilenet.report.several import FILE_NAME as LABELS
+from ppmobilenet.report.several import LabelPredictions
+from ppmobilenet.telling import duration
 from ppmobilenet.weights.loading import load_weights
+from ppmobilenet.zoo import create_model
 
 LOOKED_AT = 6
 
@@ -77,13 +84,17 @@ def report_run(folder: Path, config: Config, network: nn.Layer) -> Path:
 
 def _add_package(content: report.Content, folder: Path, config: Config | None, timed: bool) -> None:
     package = package_of(folder, config.run.save_inference_dir, config.arch) if config else None
+    _advise(content, folder, package)
     if package is not None:
-        content.forms = forms(package)
+        content.forms, content.certainty = forms(package), certainty(package.meta)
         content.latencies = _part(content, "latency", lambda: package_latencies(package)) if timed else []
 
 
 def from_run(
-    folder: Path, config: Config | None = None, network: nn.Layer | None = None, table: Predictions | None = None
+    folder: Path,
+    config: Config | None = None,
+    network: nn.Layer | None = None,
+    table: Predictions | LabelPredictions | None = None,
 ) -> report.Content:
     """Gather a run: its curves, its configuration, its last evaluation.
 
@@ -97,18 +108,23 @@ def from_run(
         UserError: there is nothing of all that.
     """
     config_file = effective_config(folder)
-    steps = _csv(folder / "steps.csv")
-    curves = [{**row, **_speed(steps, row["epoch"])} for row in _csv(folder / "metrics.csv")]
+    steps = read_curves(folder / "steps.csv")
+    curves = [{**row, **_speed(steps, row["epoch"])} for row in read_curves(folder / "metrics.csv")]
     if table is None and (folder / FILE_NAME).is_file():
         table = Predictions.load(folder / FILE_NAME)
+    if table is None and (folder / LABELS).is_file():
+        table = LabelPredictions.load(folder / LABELS)
     if not curves and table is None:
         raise UserError(
             f"neither metrics.csv nor {FILE_NAME} is in this folder",
             where=folder,
             hint="give the Global.output_dir of a training or an evaluation, or an exported package",
         )
-    content = report.Content(title=folder.resolve().name, predictions=table, curves=curves)
+    kind = "labels" if isinstance(table, LabelPredictions) else "predictions"
+    content = report.Content(title=folder.resolve().name, curves=curves, **{kind: table})
     content.times = run_times(curves, steps, table)
+    content.linear = Predictions.load(folder / LINEAR) if table is not None and (folder / LINEAR).is_file() else None
+    content.suspects = _suspects(folder)
     if config is None:
         return content
     content.title = f"{config.arch.name}, {folder.resolve().name}"
@@ -123,9 +139,24 @@ def from_run(
             load_weights(network, weights, class_num_may_differ=False)
         return activations(network, deployment_ops(config.eval.dataset.transform_ops), table)
 
-    if weights:
+    if weights and kind == "predictions":
         content.activations = _part(content, "where it looked", maps)
     return content
+
+
+def _suspects(folder: Path) -> list[dict]:
+    """Return the photos whose labels a fit has found to look wrong."""
+    path = folder / SUSPECTS
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError as error:
+        raise DamagedFileError(f"not a list of suspects: {error}", where=path, hint="remove it") from error
+
+
+def _advise(content: report.Content, folder: Path, package: Package | None) -> None:
+    if content.predictions is not None:
+        about = content.linear, content.suspects, content.curves, package and package.folder, folder
+        content.advice = advise(content.predictions, *about)
 
 
 def _part(content: report.Content, what: str, compute: Callable):
@@ -149,9 +180,13 @@ def from_package(folder: Path, *, timed: bool = True) -> report.Content:
         where = f" on {measured_on(row)}" if measured_on(row) else ""
         of = f" of {row['samples']:,} photos" if "samples" in row else f", {row.get('source', 'measured elsewhere')}"
         same = f"; as float in {100 * row['agreement']:.1f} %" if "agreement" in row else ""
-        facts.append((f"top-1 of {row['form']}{where}", f"{100 * row['top1']:.2f} %{of}{same}"))
+        known = ("form", "epoch", "source", "engine", "processor", "computed", "agreement", "samples", "top5")
+        for figure, value in ((name, value) for name, value in row.items() if name not in known):
+            named = "top-1" if figure == "top1" else figure
+            facts.append((f"{named} of {row['form']}{where}", f"{100 * value:.2f} %{of}{same}"))
     facts += [(f"written by {name}", str(version)) for name, version in meta.get("versions", {}).items()]
     content = report.Content(f"{meta['name']}, package", forms=forms(package), data=facts)
+    content.certainty = certainty(meta)
     if meta["name"] in MODELS:
         network = create_model(meta["name"], class_num=meta["class_num"])
         content.cost = _part(content, "cost", lambda: model_cost(meta["name"], network, (height, width)))
@@ -171,6 +206,26 @@ def forms(package: Package) -> list[dict]:
         }
         for form in package.meta["forms"]
     ]
+
+
+def certainty(meta: Mapping) -> list[tuple[str, str]]:
+    """Return what a package knows of its own certainty, as facts; empty where it knows nothing."""
+    found = meta.get("decision", {})
+    facts = []
+    if "ece_before" in found:
+        change = f"{100 * found['ece_before']:.1f} % -> {100 * found['ece_after']:.1f} %"
+        facts = [
+            ("temperature", f"{found['temperature']:.3f}"),
+            ("calibration error", f"{change} of {found['photos']:,} validation photos"),
+        ]
+    if "judged_photos" in found:
+        facts += [
+            ("unsure below", f"{100 * found['unsure_below']:.1f} %"),
+            ("false accepts", f"{found['judged_accepted']} of {found['judged_photos']:,} ({found['judged_by']})"),
+            ("right answers that stay sure", f"{100 * found['right_kept']:.1f} %"),
+            ("sure answers that are wrong", f"{100 * found['sure_wrong']:.1f} %"),
+        ]
+    return facts
 
 
 def package_of(folder: Path, place: str, arch: Arch) -> Package | None:
@@ -207,19 +262,21 @@ def model_cost(name: str, model, resolution: tuple[int, int]) -> dict:
     return {"model": name, "paper": family.paper if family else "", **cost_of(model, resolution).to_dict()}
 
 
-def run_times(curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predictions | None) -> list[tuple[str, str]]:
+def run_times(
+    curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predictions | LabelPredictions | None
+) -> list[tuple[str, str]]:
     """Return the time and throughput that a run wrote down."""
     facts = []
     seconds = [row["seconds"] for row in curves if "seconds" in row]
     if seconds:
-        facts += [("epochs", str(len(curves))), ("training", _duration(sum(seconds)))]
-        facts.append(("an epoch", _duration(statistics.median(seconds))))
+        facts += [("epochs", str(len(curves))), ("training", duration(sum(seconds)))]
+        facts.append(("an epoch", duration(statistics.median(seconds))))
     rates = [row["images_per_second"] for row in steps if "images_per_second" in row]
     if rates:
         facts.append(("training, images a second", f"{statistics.median(rates):.1f}"))
     if table is not None and table.about.get("seconds"):
         spent = float(table.about["seconds"])
-        facts += [("evaluation", _duration(spent)), ("evaluation, images a second", f"{len(table) / spent:.1f}")]
+        facts += [("evaluation", duration(spent)), ("evaluation, images a second", f"{len(table) / spent:.1f}")]
     return facts
 
 
@@ -270,10 +327,14 @@ def _speed(steps: Sequence[Mapping], epoch: float) -> dict[str, float]:
     return {"images_per_second": statistics.median(rates)} if rates else {}
 
 
-def _csv(path: Path) -> list[dict[str, float]]:
-    return report.read_curves(path) if path.is_file() else []
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(int(round(seconds)), 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+def read_curves(path: Path) -> list[dict[str, float]]:
+    """Return the rows of a metrics CSV, cells that are no numbers left out; none where there is no file."""
+    rows = []
+    if path.is_file():
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                rows.append({})
+                for key, text in row.items():
+                    with contextlib.suppress(TypeError, ValueError):
+                        rows[-1][key] = float(text)
+    return rows

@@ -9,7 +9,6 @@ the last save, costs nothing but the steps since the one before.
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import re
@@ -24,13 +23,12 @@ import paddle
 
 from ppmobilenet import files
 from ppmobilenet.errors import DamagedFileError, NumericsError, UserError
+from ppmobilenet.telling import log
 from ppmobilenet.training import disk
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.weights.files import read_pickle, read_weights
-from ppmobilenet.weights.matching import match
+from ppmobilenet.weights.matching import Wanted, match
 from ppmobilenet.weights.writing import PADDLE_NAMES, write_pickle
-
-log = logging.getLogger("ppmobilenet")
 
 FOLDER = "checkpoints"
 KEPT = 2
@@ -352,12 +350,11 @@ def restore(state: TrainState, found: Found) -> None:
         UserError: the checkpoint of another network, classifier or optimizer.
         DamagedFileError: a file is damaged.
     """
-    shapes = {key: tuple(value.shape) for key, value in state.model.state_dict().items()}
-    weights = {}
+    wanted, weights = Wanted.by(state.model), {}
     for suffix in ("pdparams", "pdema"):
         if found.place(suffix).is_file():
             arrays = read_weights(found.place(suffix))
-            weights[suffix] = match(shapes, arrays, found.place(suffix), class_num_may_differ=False).values
+            weights[suffix] = match(wanted, arrays, found.place(suffix), class_num_may_differ=False).values
     states = read_pickle(found.place("pdstates"))
     if not isinstance(states, Mapping) or not isinstance(states.get(OURS, {}), Mapping):
         raise DamagedFileError("no training state", where=found.place("pdstates"))

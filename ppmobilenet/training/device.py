@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 import numpy as np
@@ -16,8 +15,7 @@ from paddle import nn
 from ppmobilenet.config.parts import Amp
 from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -66,10 +64,12 @@ def keep_freed_memory() -> None:
 
 
 def images_of(batch: Batch) -> paddle.Tensor:
-    """Return a batch's float32 images [N, 3, H, W] on the device; uint8 ones travel there as such."""
-    if batch.normalization is not None:
-        return batch.normalization.on_device(batch.images)
-    return paddle.to_tensor(batch.images)
+    """Return a batch's float32 images [N, 3, H, W] on the device; uint8 ones, a quarter of it, travel as such."""
+    left, images = batch.normalization, paddle.to_tensor(batch.images)
+    if left is None:
+        return images
+    mean, std = (paddle.to_tensor(v.reshape(1, 3, 1, 1)) for v in (left.mean, left.std))
+    return (images.astype("float32").transpose([0, 3, 1, 2]) * float(left.scale) - mean) / std
 
 
 def start_processes() -> tuple[int, int]:
@@ -87,6 +87,18 @@ def sum_over_processes(values: np.ndarray, world: int) -> np.ndarray:
     tensor = paddle.to_tensor(np.asarray(values, np.float64))
     dist.all_reduce(tensor)
     return tensor.numpy()
+
+
+def add_up_counts(counts: Mapping[str, int | np.ndarray], world: int) -> dict[str, int | np.ndarray]:
+    """Return a metric's counts over all processes, whole numbers as such."""
+    if world == 1 or not counts:
+        return dict(counts)
+    flat = sum_over_processes(np.concatenate([np.ravel(v).astype(np.float64) for v in counts.values()]), world)
+    parts = np.split(flat, np.cumsum([np.size(v) for v in counts.values()])[:-1])
+    return {
+        name: type(value)(part[0]) if np.ndim(value) == 0 else part.reshape(np.shape(value))
+        for (name, value), part in zip(counts.items(), parts)
+    }
 
 
 def share_statistics(model: nn.Layer, world: int) -> None:

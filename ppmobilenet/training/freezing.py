@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 from paddle import nn
 
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.models.family import classifier_of
+from ppmobilenet.telling import log
 from ppmobilenet.training.optim import meant
-
-log = logging.getLogger("ppmobilenet")
 
 
 def freeze(model: nn.Layer, patterns: str | Sequence[str] | None) -> list[nn.Layer]:

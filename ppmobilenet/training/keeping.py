@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 
 from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import Stopped
+from ppmobilenet.telling import log
 from ppmobilenet.training import checkpoint
 from ppmobilenet.training.device import share_statistics
 from ppmobilenet.training.runfolder import Record
 from ppmobilenet.training.setting import Setting
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.stopping import Stop
-
-log = logging.getLogger("ppmobilenet")
 
 
 class Keeper:

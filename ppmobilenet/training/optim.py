@@ -6,7 +6,6 @@ schedulers as PaddleClas combines them: linear warm-up first, and what follows c
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -20,8 +19,7 @@ from ppmobilenet.config import parts
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.models.family import classifier_of
 from ppmobilenet.registry import OPTIMIZERS, SCHEDULES
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.telling import log
 
 Rate = Callable[[int], float]
 
@@ -59,8 +57,8 @@ def Linear(
         return ConstLR(learning_rate, epochs, steps_per_epoch)
 
     def rate(p: int) -> float:
-        whole = length * max(1, math.ceil(p / length)) if cycle else length
-        return end_lr + (learning_rate - end_lr) * (1 - min(p, whole) / whole) ** power
+        end = length * max(1, math.ceil(p / length)) if cycle else length
+        return end_lr + (learning_rate - end_lr) * (1 - min(p, end) / end) ** power
 
     return rate
 
@@ -203,7 +201,6 @@ def RMSProp(
     learning_rate, parameters, momentum: float = 0.0, rho: float = 0.95, epsilon: float = 1e-6, **common
 ):  # the optimizer of the MobileNet papers
     """Steps divided by the running root mean square of the gradient (Tieleman and Hinton 2012)."""
-    common.pop("multi_precision", None)
     return paddle.optimizer.RMSProp(
         learning_rate, rho=rho, epsilon=epsilon, momentum=momentum, parameters=parameters, **common
     )
@@ -254,7 +251,10 @@ def build_optimizer(part: parts.Optimizer, model: nn.Layer, schedule: Schedule) 
         own["grad_clip"] = nn.ClipGradByNorm(part.clip_norm)
     if part.clip_global_norm:
         own["grad_clip"] = nn.ClipGradByGlobalNorm(part.clip_global_norm)
-    if part.name != "RMSProp":
+    if part.name == "RMSProp":  # Paddle's has none
+        if part.multi_precision:
+            log.warning("Optimizer.multi_precision changes nothing: RMSProp keeps no float32 weights beside others")
+    else:
         own["multi_precision"] = part.multi_precision
     return OPTIMIZERS.resolve(part.name, where="Optimizer.name")(schedule, [p for _, p in named], **own)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import fcntl
 import io
-import logging
 import os
 import socket
 import sys
@@ -14,13 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ppmobilenet import files
 from ppmobilenet.errors import UserError
+from ppmobilenet.telling import bar, duration, log
 from ppmobilenet.training.scalars import Scalars
-
-log = logging.getLogger("ppmobilenet")
 
 LOCK = "run.lock"
 
@@ -62,36 +58,6 @@ def owned(folder: Path) -> Iterator[None]:
         finally:
             file.seek(0)
             file.truncate()
-
-
-class _Console(logging.Handler):
-    """Lines that do not tear a progress bar."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr if record.levelno >= logging.WARNING else sys.stdout)
-        sys.stdout.flush()
-
-
-@contextmanager
-def logged(folder: Path | None, rank: int = 0) -> Iterator[None]:
-    """Send the package's log to the console, and to ``train.log`` in a folder; the first process only."""
-    handlers: list[logging.Handler] = []
-    if rank == 0:
-        handlers.append(_Console())
-        if folder is not None:
-            handlers.append(logging.FileHandler(folder / "train.log", encoding="utf-8"))
-            handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    before = log.level, log.propagate, log.handlers
-    log.handlers = handlers or [logging.NullHandler()]
-    log.setLevel(logging.INFO)
-    log.propagate = False  # Paddle gives the root logger a handler of its own
-    try:
-        yield
-    finally:
-        log.setLevel(before[0])
-        log.propagate, log.handlers = before[1:]
-        for handler in handlers:
-            handler.close()
 
 
 class Table:
@@ -196,9 +162,7 @@ class Progress:
         self._title, self._steps, self._done, self._every, self._after = title, steps, start, every, after
         self._show = show
         live = show and sys.stderr.isatty()
-        self._bar = tqdm(
-            total=steps, initial=start, desc=title, disable=not live, leave=False, dynamic_ncols=True, unit="step"
-        )
+        self._bar = bar(what=title, total=steps, initial=start, disable=not live, unit="step")
         self._live, self._began, self._first = live, time.monotonic(), start
         self._photos = 0
 
@@ -225,10 +189,3 @@ class Progress:
 
 def _figures(figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.5f}" if name != "lr" else f"lr {value:.3g}" for name, value in figures.items())
-
-
-def duration(seconds: float) -> str:
-    """``75`` -> ``"1:15"``."""
-    minutes, seconds = divmod(int(round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

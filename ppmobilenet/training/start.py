@@ -8,7 +8,6 @@ a run's own checkpoint began with the other weights.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +16,12 @@ from paddle import nn
 from ppmobilenet.config import Config
 from ppmobilenet.config.parts import Arch, Weights
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import checkpoint
 from ppmobilenet.training.device import set_device
 from ppmobilenet.weights.download import published_file
 from ppmobilenet.weights.files import resolve
 from ppmobilenet.weights.loading import load_weights
-
-log = logging.getLogger("ppmobilenet")
+from ppmobilenet.zoo import create_model
 
 
 @dataclass(frozen=True)
@@ -114,20 +111,28 @@ def load_start(model: nn.Layer, start: Start, *, new_head: bool = False) -> Path
     return file
 
 
-def network_for_answers(arch: Arch, start: Start | None) -> nn.Layer:
+def network_for_answers(arch: Arch, start: Start | None, **instead) -> nn.Layer:
     """Build a network with weights of :func:`require_start`: strictly, nothing starts anew.
+
+    Args:
+        arch: of the config.
+        start: the weights; None: random ones.
+        **instead: arguments in place of the config's.
 
     Raises:
         UserError, DamagedFileError, NumericsError: they do not fit.
     """
-    model = create_model(arch.name, **arch.parameters)
+    model = create_model(arch.name, **{**arch.parameters, **instead})
     if start is not None:
         load_start(model, start)
     return model
 
 
 def model_with_weights(config: Config, random_init: bool = False) -> nn.Layer:
-    """Build the config's network with the weights that it names, for answers.
+    """Build the config's network with the weights that it names, for answers and for what is deployed.
+
+    One that trained in NHWC becomes the same network in NCHW: Paddle Lite, ONNX and Paddle Inference's own fusions of
+    the old format take no other.
 
     Raises:
         UserError: no weights are named and ``random_init`` is not set, or they do not fit.
@@ -135,4 +140,5 @@ def model_with_weights(config: Config, random_init: bool = False) -> nn.Layer:
     start = require_start(config.weights, random_init)
     if config.typed("Global.device"):  # what a file says is where it was trained
         set_device(config.run.device)
-    return network_for_answers(config.arch, start)
+    layout = {"data_format": "NCHW"} if "data_format" in config.arch.parameters else {}
+    return network_for_answers(config.arch, start, **layout)

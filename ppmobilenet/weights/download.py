@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from ppmobilenet import __version__, files
@@ -128,7 +128,7 @@ def download(
             where=folder,
             hint="set PPMOBILENET_HOME to another folder",
         ) from error
-    with lock, _locked(lock):
+    with lock, files.locked(lock):
         if target.is_file():
             _check_cached(target, sha256, check)
             return target
@@ -290,31 +290,3 @@ def _copy(response, part: Path, start: int, total: int | None, timeout: float) -
                 raise _Again(f"fewer than {CHUNK} bytes came in {timeout:g} s")
     if total is not None and done < total:
         raise _Again(f"the connection broke after {done} of {total} bytes")
-
-
-@contextlib.contextmanager
-def _locked(file) -> Iterator[None]:
-    """Hold a lock that ends with the process, whatever happens to it."""
-    if os.name == "nt":
-        import msvcrt
-
-        file.seek(0)
-        while True:
-            try:
-                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-                break
-            except OSError:  # it gives up after ten seconds
-                continue
-        try:
-            yield
-        finally:
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)

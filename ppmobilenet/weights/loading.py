@@ -12,7 +12,7 @@ import numpy as np
 
 from ppmobilenet.telling import log
 from ppmobilenet.weights import files
-from ppmobilenet.weights.matching import match, some, with_spelling
+from ppmobilenet.weights.matching import Wanted, match, some, with_spelling
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -90,17 +90,15 @@ def load_weights(
     """
     source = files.resolve(path)
     arrays = files.read_weights(source)
-    state = model.state_dict()
     found = match(
-        {key: tuple(value.shape) for key, value in state.items()},
+        Wanted.by(model),
         arrays,
         source,
-        names={key: value.name for key, value in state.items()},
         class_num_may_differ=class_num_may_differ,
         allow_missing=allow_missing,
         scheme=scheme,
-        computes=getattr(model, "computes", None),
     )
+    state = model.state_dict()
     notes, theirs, ours = found.notes, files.activation_of(source), getattr(model, "activation", None)
     if theirs and ours and theirs != ours:
         notes += (f"its program computes with {theirs}, this model with {ours}",)

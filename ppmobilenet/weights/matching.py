@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,27 @@ from ppmobilenet.weights.layouts import LAYOUTS
 
 SAME_NAMES = "same-names"
 SHOWN = 6
+
+
+class Wanted(NamedTuple):
+    """What a model wants of a file.
+
+    Attributes:
+        shapes: its key -> shape.
+        names: its key -> ParamAttr name, which static-graph files call it.
+        computes: what it computes with, where other projects' networks of its kind compute otherwise.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    names: Mapping[str, str]
+    computes: Mapping[str, float]
+
+    @classmethod
+    def by(cls, model) -> Wanted:
+        """Return what a ``paddle.nn.Layer`` wants."""
+        state = model.state_dict()
+        shapes = {key: tuple(value.shape) for key, value in state.items()}
+        return cls(shapes, {key: value.name for key, value in state.items()}, getattr(model, "computes", None) or {})
 
 
 @dataclass
@@ -54,38 +76,34 @@ class Match:
 
 
 def match(
-    shapes: Mapping[str, tuple[int, ...]],
+    wanted: Wanted,
     arrays: Mapping[str, np.ndarray],
     source: object,
     *,
-    names: Mapping[str, str] | None = None,
     class_num_may_differ: bool = True,
     allow_missing: Iterable[str] = (),
     scheme: str | None = None,
-    computes: Mapping[str, float] | None = None,
 ) -> Match:
     """Find each of a model's tensors in a file, without touching the model.
 
     Args:
-        shapes: the model's key -> shape.
+        wanted: by the model.
         arrays: the file's key -> array.
         source: the file, for messages.
-        names: the model's key -> ParamAttr name, which static-graph files call it.
         class_num_may_differ: leave the classifier out where the class counts differ.
         allow_missing: the model's keys that the file may lack.
         scheme: force a naming scheme.
-        computes: what the model computes with, where other projects' networks of its kind compute otherwise.
 
     Raises:
         UserError: missing, unexpected or mis-shaped keys, each named; another family.
         NumericsError: NaN or infinity in a tensor.
     """
-    allow_missing = tuple(allow_missing)
+    shapes, allow_missing = wanted.shapes, tuple(allow_missing)
     for key in allow_missing:
         if key not in shapes:
             raise UserError(f"allow_missing names {key!r}, which the model has not", hint=did_you_mean(key, shapes))
-    found = translate(shapes, arrays, source, scheme, computes)
-    spelled = names if names and found.scheme.startswith("param-attr") else {}
+    found = translate(wanted, arrays, source, scheme)
+    spelled = wanted.names if found.scheme.startswith("param-attr") else {}
     missing = [key for key in shapes if key not in found.values]
     misshaped = [key for key in shapes if key in found.values and tuple(found.values[key].shape) != shapes[key]]
     if found.classes_differ and class_num_may_differ:
@@ -102,28 +120,22 @@ def match(
     return found
 
 
-def translate(
-    shapes: Mapping[str, tuple[int, ...]],
-    arrays: Mapping[str, np.ndarray],
-    source: object,
-    scheme: str | None,
-    computes: Mapping[str, float] | None = None,
-) -> Match:
+def translate(wanted: Wanted, arrays: Mapping[str, np.ndarray], source: object, scheme: str | None) -> Match:
     """Put a file's arrays under a model's keys, whatever fits or not.
 
     Raises:
         UserError: no key fits, or the file is another family's.
     """
-    own = _own_layout(shapes)
+    own = _own_layout(wanted.shapes)
     if own is None:
-        return _by_same_names(shapes, arrays, source)
+        return _by_same_names(wanted.shapes, arrays, source)
     layout = naming.read_layout(arrays, scheme, source)
     if layout.family != own.family:
         raise UserError(
             f"these are the weights of a {layout.family} ({layout.text}), the model is a {own.family}", where=source
         )
     theirs, folded = naming.neutral_arrays(layout, arrays)
-    notes = LAYOUTS[own.family].adapt(theirs, layout.computes, computes or {}) if layout.computes else []
+    notes = LAYOUTS[own.family].adapt(theirs, layout.computes, wanted.computes) if layout.computes else []
     file_shapes = {name: array.shape for name, array in theirs.items()}
     lacks_expansion = "block.0.expand.weight" in own.keys and "block.0.expand.weight" not in theirs
     if lacks_expansion and "block.0.dw.weight" in theirs and LAYOUTS[own.family].identity_expansion:
@@ -143,7 +155,7 @@ def translate(
         ignored={**layout.ignored, **unused},
         notes=tuple(notes),
         bn_folded=folded,
-        classes=(known[0].shape[-1], shapes[known[1]][-1]) if known else None,
+        classes=(known[0].shape[-1], wanted.shapes[known[1]][-1]) if known else None,
         architecture=guess(file_shapes, layout.family),
         refusal=refusal(file_shapes, layout.family),
     )

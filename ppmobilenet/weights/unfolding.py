@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import paddle
 
 from ppmobilenet.errors import UserError
 
@@ -44,8 +45,6 @@ def unfold_bn(model, batches: Iterable[np.ndarray]) -> int:
     Raises:
         UserError: no image was given, or the model has no batch norm.
     """
-    import paddle
-
     layers = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
     if not layers:
         raise UserError("the model has no batch norm to recalibrate")

@@ -19,8 +19,15 @@ from ppmobilenet.errors import UserError
 from ppmobilenet.field.package import open_package
 from ppmobilenet.telling import aloud, log
 from ppmobilenet.training.start import model_with_weights
+from ppmobilenet.workshop.certainty import Certainty
 from ppmobilenet.workshop.forms import PADDLE_FORMS, parse_forms
-from ppmobilenet.workshop.from_config import calibration_tensors, listed_photos, package_spec, trained_accuracy
+from ppmobilenet.workshop.from_config import (
+    calibration_tensors,
+    listed_photos,
+    measured_decision,
+    package_spec,
+    trained_accuracy,
+)
 from ppmobilenet.workshop.int8_accuracy import Int8Report, form_accuracies
 from ppmobilenet.workshop.int8_plan import Int8Settings, Plan, layers_meant, plan_layers
 from ppmobilenet.workshop.making import make_package
@@ -40,6 +47,7 @@ def export(
     embed_preprocess: str | None = None,
     int8: bool = False,
     with_board: bool = False,
+    certainty: Certainty | None = None,
 ) -> Path:
     """Write the package that a config describes (``ppmobilenet export``).
 
@@ -54,6 +62,7 @@ def export(
         int8: write the int8 twins of the forms too, quantized after training on photos of the training list
             (:func:`quantize` can do more, and reports accuracy).
         with_board: put the board program's sources into the package too (``board``); needs a ``lite-...`` form.
+        certainty: measure a temperature, and when to be ``unsure``, on the validation photos; None: neither.
 
     Returns:
         The folder.
@@ -70,6 +79,8 @@ def export(
                 "int8 forms take normalised input", where="--embed-preprocess", hint="leave one of them out"
             )
         spec.int8 = plan_int8(config, network, Int8Settings())
+    if certainty:
+        spec.decision = {**(spec.decision or {}), **measured_decision(config, network, certainty)}
     return make_package(network, spec, _folder(config, output), lambda _written: trained_accuracy(config))
 
 
@@ -81,6 +92,7 @@ def quantize(
     to: str | Sequence[str] = INT8_FORMS,
     limit: int | None = None,
     with_board: bool = False,
+    certainty: Certainty | None = None,
 ) -> Int8Report:
     """Write a package with float and int8 forms, and report both accuracies on the validation list.
 
@@ -91,6 +103,7 @@ def quantize(
         to: forms; each gets its int8 twin where there is one.
         limit: validation photos at most; default all.
         with_board: put the board program's sources into the package too, as ``board``.
+        certainty: as for :func:`export`; it is measured with the float network.
 
     Raises:
         UserError: no weights, no photos, a pattern without a layer.
@@ -101,6 +114,8 @@ def quantize(
     spec = package_spec(config, to, with_board=with_board)
     samples = list(islice(listed_photos(config.eval), limit))
     spec.int8 = plan_int8(config, network, settings)
+    if certainty:
+        spec.decision = {**(spec.decision or {}), **measured_decision(config, network, certainty)}
     folder = make_package(network, spec, _folder(config, output), lambda written: form_accuracies(written, samples))
     rows = open_package(folder).meta["accuracy"]
     return Int8Report(folder, settings.method, rows, spec.int8.errors, spec.int8.kept)
@@ -128,16 +143,9 @@ def plan_int8(config: Config, network: nn.Layer, settings: Int8Settings) -> Plan
 
 
 def _fine_tuned(config: Config, teacher: nn.Layer, plan: Plan) -> nn.Layer:
-    student, settings = model_with_weights(config), plan.settings
+    student = model_with_weights(config)
     loader = build_loader(config.train, config.arch.class_num)
     try:
-        return fine_tune(
-            student,
-            teacher,
-            loader,
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            keep_float=plan.kept,
-        )
+        return fine_tune(student, teacher, loader, plan)
     finally:
         loader.close()

@@ -54,13 +54,13 @@ def _steps(step: Step, bits: str = "bit_length") -> int:
 
 def _round(values: np.ndarray, scale: np.ndarray, steps: int, ties_to_even: bool) -> np.ndarray:
     """``values`` in units of ``scale / steps``, as whole numbers of float32 within +-steps."""
-    whole = values * (np.float32(steps) / scale)
+    rounded = values * (np.float32(steps) / scale)
     if ties_to_even:
-        np.rint(whole, out=whole)
+        np.rint(rounded, out=rounded)
     else:
-        whole += np.copysign(np.float32(0.5), whole)
-        np.trunc(whole, out=whole)
-    return np.clip(whole, -steps, steps, out=whole)
+        rounded += np.copysign(np.float32(0.5), rounded)
+        np.trunc(rounded, out=rounded)
+    return np.clip(rounded, -steps, steps, out=rounded)
 
 
 def _quantize(step: Step, values: Values) -> np.ndarray:
@@ -85,10 +85,10 @@ def _quantize_dequantize_channels(step: Step, values: Values) -> np.ndarray:
 
 def _dequantize_channels(step: Step, values: Values) -> np.ndarray:
     x, bits = step.get(values, "X"), step.attributes.get("quant_bits", [8])
-    channel, whole = step.get(values, "Scales", 0), step.get(values, "Scales", 1)
+    channel, tensor = step.get(values, "Scales", 0), step.get(values, "Scales", 1)
     scale = channel.astype(np.float32) / np.float32(2 ** (bits[0] - 1) - 1)
-    if whole is not None:
-        scale = scale * (whole.astype(np.float32).reshape(()) / np.float32(2 ** (bits[1] - 1) - 1))
+    if tensor is not None:
+        scale = scale * (tensor.astype(np.float32).reshape(()) / np.float32(2 ** (bits[1] - 1) - 1))
     # what is dequantized is a layer's output, and its channels are the second axis whatever the weight's axis is
     return x * _column(scale, x.ndim)
 
@@ -169,8 +169,8 @@ def _batch_norm(step: Step, values: Values) -> np.ndarray:
 
 def _pool(step: Step, values: Values) -> np.ndarray:
     x, attributes = step.get(values, "X"), step.attributes
-    whole = attributes.get("global_pooling") or (attributes.get("adaptive") and list(attributes["ksize"]) == [1, 1])
-    if not whole:
+    over_all = attributes.get("global_pooling") or (attributes.get("adaptive") and list(attributes["ksize"]) == [1, 1])
+    if not over_all:
         raise UserError("the int8 program pools over windows; only pooling over the whole plane is computed here")
     return (x.mean if attributes["pooling_type"] == "avg" else x.max)(axis=(2, 3), keepdims=True)
 

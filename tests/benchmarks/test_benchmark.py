@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ppmobilenet.cli import main
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.workshop.making import PackageSpec, make_package
+from ppmobilenet.zoo import create_model
 
 
 @pytest.fixture(scope="module")

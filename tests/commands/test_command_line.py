@@ -11,7 +11,7 @@ import time
 import pytest
 
 from ppmobilenet import cli
-from ppmobilenet.completion import script
+from ppmobilenet.commands.completion import script
 
 COMMANDS = list(cli.COMMANDS)
 

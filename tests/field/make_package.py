@@ -1,12 +1,14 @@
 """The workshop's part of the field tests: packages, photos, and what Paddle itself answers.
 
-Usage: ``make_package.py FOLDER [--int8]`` in an environment with Paddle and the export tools. It writes ``usual`` and
-``pil`` (packages), ``photos`` and ``answers.json`` (package -> photo -> every probability, by the eager network).
+Usage: ``make_package.py FOLDER [--int8]`` in an environment with Paddle and the export tools. It writes ``usual``,
+``pil`` and ``sure`` (packages, the last with a temperature and a threshold), ``photos`` and ``answers.json`` (package
+-> photo -> every probability, by the eager network).
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,7 +24,7 @@ def make(folder: Path, int8: bool = False) -> None:
     """Write everything into an empty or new folder."""
     import paddle
 
-    from ppmobilenet.field.predictor import softmax
+    from ppmobilenet.field.answers import softmax
     from ppmobilenet.field.preprocessing import deployment_ops
     from ppmobilenet.photos.operators import build
     from ppmobilenet.workshop.int8_plan import Int8Settings, plan_layers
@@ -57,7 +59,21 @@ def make(folder: Path, int8: bool = False) -> None:
             ),
             folder / name,
         )
+    _make_sure(folder)
     (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
+
+
+def _make_sure(folder: Path) -> None:
+    """Write the first package again with what an export with a threshold adds: its answers are known, and follow."""
+    from ppmobilenet.field.decision import Decision
+    from ppmobilenet.field.golden import answer_of
+    from ppmobilenet.field.package import dump_json, open_package
+
+    shutil.copytree(folder / "usual", folder / "sure")
+    opened = open_package(folder / "usual")
+    meta = {**opened.meta, "decision": {"temperature": 2.0, "unsure_below": 0.3}}
+    answer = answer_of(Decision.of(meta), opened.golden("output"))
+    dump_json({**meta, "golden": {**meta["golden"], "answer": answer}}, folder / "sure" / "package.json")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -15,7 +16,11 @@ import cv2
 import numpy as np
 import pytest
 
-from ppmobilenet.field.package import dump_json, list_files, write_package
+from ppmobilenet.field.decision import Decision
+from ppmobilenet.field.golden import answer_of
+from ppmobilenet.field.package import dump_json, list_files, open_package, write_package
+from ppmobilenet.field.predictor import Classifier
+from ppmobilenet.field.watch import Watch, watch
 from ppmobilenet.photos.operators import build
 from ppmobilenet.workshop.golden_record import golden_photo, synthetic_photo, write_golden
 
@@ -72,15 +77,41 @@ def run(program: Path, *words: object, expect: int = 0) -> subprocess.CompletedP
     return done
 
 
+def stand_in(weights: np.ndarray, batch: np.ndarray) -> np.ndarray:
+    """What the stand-in for Paddle Lite computes."""
+    return (batch.reshape(len(batch), 3, -1).mean(axis=2) @ weights.T).astype(np.float32)
+
+
+def _decision(keys: dict, class_num: int) -> Decision:
+    return Decision.of({"output": {"kind": "logits", "class_num": class_num}, "decision": keys})
+
+
 def make_package(
-    folder: Path, photo: bytes, weights: np.ndarray, labels: list[str], target: str, model_end: bytes = b""
+    folder: Path,
+    photo: bytes,
+    weights: np.ndarray,
+    labels: list[str],
+    target: str,
+    model_end: bytes = b"",
+    decision: dict | None = None,
+    int8: np.ndarray | None = None,
 ) -> Path:
-    """A package whose model is the stand-in's: ``weights`` [class_num, 3] on the means of the planes."""
+    """A package whose model is the stand-in's: ``weights`` [class_num, 3] on the means of the planes.
+
+    With ``int8``, logits that were computed at the export, the same model is called an int8 one.
+    """
     folder.mkdir()
-    tensor = build(OPS)(photo)
-    logits = (weights @ tensor.reshape(3, -1).mean(axis=1)).astype(np.float32)
+    logits = stand_in(weights, build(OPS)(photo)[None])[0]
+    golden = write_golden(folder, OPS, photo, logits, logits, int8)
+    if decision:
+        golden["answer"] = answer_of(_decision(decision, len(labels)), logits)
     (folder / f"{target}_fp32.nb").write_bytes(bytes(1024) + weights.astype("<f4").tobytes() + model_end)
-    form = {"name": f"lite-{target}-fp32", "engine": "lite", "precision": "fp32", "target": target}
+    form = {
+        "name": f"lite-{target}-fp32",
+        "engine": "lite",
+        "precision": "fp32" if int8 is None else "int8",
+        "target": target,
+    }
     meta = {
         "name": "MobileNetV2",
         "class_num": len(labels),
@@ -89,7 +120,8 @@ def make_package(
         "input": {"name": "x", "dtype": "float32", "layout": "NCHW", "shape": [-1, 3, 224, 224]},
         "output": {"kind": "logits", "class_num": len(labels)},
         "forms": [{**form, "files": [f"{target}_fp32.nb"], "opt_version": "v2.13-rc", "compared": False}],
-        "golden": write_golden(folder, OPS, photo, logits, logits),
+        **({"decision": decision} if decision else {}),
+        "golden": golden,
         "versions": {"ppmobilenet": "0.1.0", "lite_runtime": "v2.13-rc"},
         "accuracy": [],
     }
@@ -117,7 +149,7 @@ def _photos(shared: Path) -> list[Path]:
 
 
 def test_tensors_equal_pythons(classify, package, shared, tmp_path):
-    for photo in _photos(shared):
+    for photo in _photos(shared)[::2]:
         run(classify, package, photo, "--tensor", tmp_path / "t.bin")
         there = np.fromfile(tmp_path / "t.bin", "<f4")
         here = build(OPS)(photo.read_bytes()).ravel()
@@ -166,6 +198,125 @@ def test_self_test_passes_and_names_the_stage_that_departs(classify, package, tm
         done = run(classify, copy, "--self-test", expect=5)
         failed = [line.split()[0] for line in done.stdout.splitlines() if line.endswith("FAIL") or "FAIL " in line]
         assert failed[0] == stage, done.stdout
+
+
+@pytest.fixture(scope="module")
+def unsure(tmp_path_factory) -> tuple[Path, Classifier]:
+    """A package that knows when it is unsure, and the same in Python."""
+    target = TARGETS.get(platform.machine()) or pytest.skip("the stand-in is not for this processor")
+    weights = np.random.default_rng(4).normal(size=(5, 3)) * 4
+    decision = {"temperature": 1.7, "unsure_below": 0.6}
+    folder = make_package(
+        tmp_path_factory.mktemp("unsure") / "package",
+        synthetic_photo(), weights, LABELS[:5], target, decision=decision,
+    )  # fmt: skip
+    run = functools.partial(stand_in, weights.astype("<f4"))
+    return folder, Classifier(OPS, run, LABELS[:5], Decision("logits", **decision), topk=3)
+
+
+def _same(row: dict, expected) -> bool:
+    there, here = dict(zip(row["class_ids"], row["scores"])), dict(zip(expected.class_ids, expected.scores))
+    return there.keys() == here.keys() and max(abs(there[key] - here[key]) for key in here) < 1e-3
+
+
+def test_the_board_is_unsure_as_python_is(classify, unsure, tmp_path):
+    folder, predict = unsure
+    photos = []
+    for number, colour in enumerate(np.random.default_rng(1).integers(0, 256, (12, 3))):
+        photos.append(tmp_path / f'photo "{number}".png')
+        cv2.imwrite(str(photos[-1]), np.full((240, 300, 3), colour, np.uint8))
+    expected = predict(photos)
+    assert 0 < sum(answer.unsure for answer in expected) < 12
+    lines = run(classify, folder, *photos, "--json").stdout.splitlines()
+    for row, answer in zip(map(json.loads, lines), expected):
+        assert list(row) == list(answer.to_dict()) and row["unsure"] == answer.unsure and _same(row, answer)
+        assert row["label_names"] == answer.label_names and row["file_name"] == answer.source
+    shown = run(classify, folder, *photos).stdout.splitlines()
+    assert ["  unsure:  " in line for line in shown] == [answer.unsure for answer in expected]
+    assert "answer " in run(classify, folder, "--self-test").stdout
+    # a program of one's own gives it pixels
+    for photo, answer in zip(photos[:6], expected):
+        name = "unsure" if answer.unsure else answer.label_names[0]
+        assert run(classify.parent / "example", folder, photo).stdout == f"{name} {answer.scores[0]:.4f}\n"
+    (tmp_path / "bad.jpg").write_text("<html>")
+    bad = run(classify, folder, tmp_path / "bad.jpg", "--json", expect=3)
+    assert "not a readable photo" in json.loads(bad.stdout)["error"]
+
+
+@pytest.mark.parametrize(
+    ("count", "keys"),
+    [(5, {"several": True, "thresholds": [0.5, 0.3, 0.7, 0.9, 0.5]}), (2, {"threshold": 0.7})],
+    ids=["several labels", "two classes"],
+)
+def test_the_board_holds_to_thresholds(classify, tmp_path, count, keys):
+    target = TARGETS[platform.machine()]
+    weights = np.random.default_rng(6).normal(size=(count, 3)) * 2
+    folder = make_package(tmp_path / "package", synthetic_photo(), weights, LABELS[:count], target, decision=keys)
+    assert open_package(folder).meta["format_version"] == 2
+    predict = Classifier(
+        OPS, functools.partial(stand_in, weights.astype("<f4")), LABELS[:count], _decision(keys, count)
+    )
+    photos = []
+    for number, colour in enumerate(np.random.default_rng(3).integers(0, 256, (10, 3))):
+        photos.append(tmp_path / f"{number}.png")
+        cv2.imwrite(str(photos[-1]), np.full((240, 300, 3), colour, np.uint8))
+    expected = predict(photos)
+    assert len({tuple(answer.class_ids) for answer in expected}) > 1
+    rows = map(json.loads, run(classify, folder, *photos, "--json").stdout.splitlines())
+    assert all(_same(row, answer) and list(row) == list(answer.to_dict()) for row, answer in zip(rows, expected))
+    shown = run(classify, folder, *photos).stdout.splitlines()
+    assert ["none of the labels" in line for line in shown] == [not answer.class_ids for answer in expected]
+    done = run(classify, folder, "--self-test").stdout
+    assert "self-test passed" in done and ("labels " in done) == (count == 5)
+
+
+def test_the_self_test_names_an_answer_that_departs(classify, unsure, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(unsure[0], copy)
+    meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))
+    dump_json({**meta, "decision": {**meta["decision"], "temperature": 1.9}}, copy / "package.json")
+    lines = run(classify, copy, "--self-test", expect=5).stdout.splitlines()
+    assert [line.split()[0] for line in lines if "bound" in line and "FAIL" in line] == ["answer"]
+
+
+def test_a_video_on_the_board_is_answered_as_in_python(classify, unsure, tmp_path):
+    folder, predict = unsure
+    path = tmp_path / "colours.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (300, 240))
+    for colour in np.random.default_rng(2).integers(0, 256, (20, 3)):
+        writer.write(np.full((240, 300, 3), colour, np.uint8))
+    writer.release()
+    wishes = {
+        (): Watch(str(path)),
+        ("--smooth", 4): Watch(str(path), smooth=4),
+        ("--fps", 2, "--frames", 3): Watch(str(path), rate=2, limit=3),
+    }
+    for words, wish in wishes.items():
+        done = run(classify, folder, path, "--json", *words)
+        rows, expected = [json.loads(line) for line in done.stdout.splitlines()], list(watch(predict, wish))
+        assert len(rows) == len(expected) == (wish.limit or 20) and "a second" in done.stderr
+        for row, answer in zip(rows, expected):
+            when = answer.moment
+            assert row["frame"] == when.frame and row["seconds"] == pytest.approx(when.seconds, abs=1e-3)
+            # another OpenCV's decoder may differ by a level
+            here = dict(zip(answer.class_ids, answer.scores))
+            scores = zip(row["class_ids"], row["scores"])
+            assert all(abs(score - here.get(number, score)) < 0.03 for number, score in scores)
+            assert row["unsure"] == answer.unsure or abs(answer.scores[0] - 0.6) < 0.03
+    lines = run(classify, folder, path, "--frames", 2).stdout.splitlines()
+    assert lines[1].startswith(f"{path} 0.10 s:")
+
+
+def test_int8_is_judged_by_what_was_computed_of_it(classify, tmp_path):
+    """The class that float gives may be another one: what counts is how far the board is from the program's own."""
+    photo, _ = golden_photo(synthetic_photo())
+    target = TARGETS.get(platform.machine()) or pytest.skip("the stand-in is not for this processor")
+    weights = np.random.default_rng(1).normal(size=(3, 3))
+    logits = weights @ build(OPS)(photo).reshape(3, -1).mean(axis=1)
+    for name, computed, code in (("near", logits + [0.1, 0, 0], 0), ("far", logits + [0, 3, -3], 5)):
+        folder = make_package(tmp_path / name, photo, weights, list("abc"), target, int8=computed)
+        done = run(classify, folder, "--self-test", expect=code)
+        assert re.search(r"int8 +max difference [\d.e-]+ +bound 0.05 +" + ("pass" if not code else "FAIL"), done.stdout)
 
 
 @pytest.mark.parametrize("length", [0, 3, 55, 56, 63, 64, 119, 120, 200_000])
@@ -245,6 +396,10 @@ def test_bench_prints_both_latencies(classify, package):
         (["PACKAGE", "x.jpg", "--threads", "many"], 2, "--threads takes a whole number"),
         (["PACKAGE", "x.jpg", "--colour"], 2, "unknown option --colour"),
         (["PACKAGE", "x.jpg", "--power", "huge"], 2, "unknown power mode"),
+        (["PACKAGE", "--camera", "97"], 2, "/dev/video97 is not there"),
+        (["PACKAGE", "--camera", "front"], 2, "camera:front is no camera"),
+        (["PACKAGE", "a.mp4", "x.jpg"], 2, "one video or camera at a time"),
+        (["PACKAGE", "a.mp4", "--bench"], 2, "take a photo"),
         (["PACKAGE", "x.jpg", "--form", "lite-armv9"], 2, "there are: lite-"),
         (["CUT", "x.jpg"], 4, "package.json"),
         (["NEWER", "x.jpg"], 2, "format version 99"),
@@ -271,6 +426,7 @@ def test_compiles_for_aarch64(tmp_path):
         pytest.skip("no aarch64 compiler (Debian: g++-aarch64-linux-gnu)")
     for source in SOURCES:
         command = ["aarch64-linux-gnu-g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", source]
+        command += ["-DPPMOBILENET_VIDEO"] if source.name == "video.cpp" else []
         done = subprocess.run([*command, *flags, f"-I{STUB}"], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
 
@@ -369,3 +525,7 @@ def test_int8_on_an_emulated_board_is_what_was_computed(tmp_path, shared):
     computed = np.concatenate([program(tensor[None]) for tensor in tensors])
     assert (board.argmax(axis=1) == computed.argmax(axis=1)).sum() >= 24
     np.testing.assert_allclose(board, computed, atol=0.05)
+    done = subprocess.run(
+        [*runner, str(package), "--form", "lite-armv8-int8", "--self-test"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and re.search(r"int8 +max difference .* bound 0.05 +pass", done.stdout), done.stdout

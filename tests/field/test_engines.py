@@ -24,8 +24,8 @@ from ppmobilenet.field import backends
 from ppmobilenet.field.engines import lite_env
 from ppmobilenet.field.engines.pool import EnginePool
 from ppmobilenet.field.predictor import Classifier, Failure, Predictor
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.workshop.making import PackageSpec, make_package
+from ppmobilenet.zoo import create_model
 
 pytestmark = pytest.mark.skipif(paddle.__version__.startswith("2."), reason="the forms tried here need Paddle 3")
 OPS = [{"ResizeImage": {"size": 32}}, {"NormalizeImage": {"order": ""}}]

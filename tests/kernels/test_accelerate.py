@@ -11,7 +11,7 @@ from ppmobilenet.kernels import accelerate, build
 from ppmobilenet.kernels.run import POOL
 from ppmobilenet.models import mobilenet_v4
 from ppmobilenet.models.family import FAMILIES
-from ppmobilenet.models.zoo import create_model
+from ppmobilenet.zoo import create_model
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from ppmobilenet.kernels.build import INSTRUCTION_SETS, Unavailable, load_librar
 from ppmobilenet.kernels.plan import plan
 from ppmobilenet.models import layers, mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4
 from ppmobilenet.models.family import FAMILIES
-from ppmobilenet.models.zoo import create_model
+from ppmobilenet.zoo import create_model
 
 try:
     BEST = load_library().ppm_instruction_set()

@@ -13,7 +13,7 @@ import pytest
 from test_feature_cache import CONFIG, VIEWS
 
 from ppmobilenet.kernels import accelerate
-from ppmobilenet.models.zoo import create_model
+from ppmobilenet.zoo import create_model
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 from network_helpers import randomise
 
-from ppmobilenet.models.zoo import create_model
+from ppmobilenet.zoo import create_model
 
 
 @pytest.fixture(scope="session")

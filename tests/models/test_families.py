@@ -16,14 +16,15 @@ from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import UserError
 from ppmobilenet.models import FAMILIES, family_of, register
-from ppmobilenet.models.zoo import create_model, list_models
 from ppmobilenet.paper import cost
+from ppmobilenet.registry import MODELS
 from ppmobilenet.report import cam, gather
 from ppmobilenet.weights import layouts
 from ppmobilenet.weights.convert import architecture_of
 from ppmobilenet.weights.files import read_pickle
 from ppmobilenet.weights.loading import load_weights
 from ppmobilenet.weights.optimizer_names import automatic_names
+from ppmobilenet.zoo import create_model, list_models
 
 CLASSES = 3
 CONFIG = """
@@ -163,7 +164,7 @@ def test_what_everybody_asks_is_answered_by_the_value():
 def test_layouts_and_network_agree(name):
     """What a family's file in ``weights/`` repeats of its network's."""
     family, known = FAMILIES[name], layouts.LAYOUTS[name]
-    open_names = {family.freer(name, "scale") for name in family.variants} - {row[0] for row in known.published}
+    open_names = {MODELS.freer(name, "scale") for name in family.variants} - {row[0] for row in known.published}
     assert {row[0] for row in known.published} in (set(family.variants) - open_names, set())
     for model, arguments, *_ in known.published:
         assert {**arguments, **family.fixed(model)} == dict(arguments)

@@ -10,8 +10,8 @@ import pytest
 from network_helpers import fingerprint, parameter_names, photos, randomise, trainable
 
 from ppmobilenet.models import family_of
-from ppmobilenet.models.zoo import create_model, list_models
 from ppmobilenet.weights.optimizer_names import automatic_names
+from ppmobilenet.zoo import create_model, list_models
 
 VARIANTS = [*list_models("MobileNetV[12]*"), *list_models("MobileNetV3_*_x*")]
 V4 = list_models("MobileNetV4*")

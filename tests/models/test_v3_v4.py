@@ -9,8 +9,8 @@ from network_helpers import photos, randomise
 
 from ppmobilenet.models.layers import ConvBNLayer, DropPath, gelu
 from ppmobilenet.models.mobilenet_v4 import MQA, Form, MobileAttention
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.weights.optimizer_names import from_automatic, to_automatic
+from ppmobilenet.zoo import create_model
 
 
 def of(source, name: str, **kwargs):

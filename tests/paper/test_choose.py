@@ -9,8 +9,8 @@ import pytest
 from ppmobilenet.benchmarks.networks import timed_here
 from ppmobilenet.cli import main
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.paper import choose, cost, published
+from ppmobilenet.zoo import create_model
 
 
 @pytest.fixture(scope="module")

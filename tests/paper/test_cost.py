@@ -14,8 +14,9 @@ import pytest
 from ppmobilenet.cli import main
 from ppmobilenet.errors import UserError
 from ppmobilenet.models import mobilenet_v1, mobilenet_v2
-from ppmobilenet.models.zoo import create_model, list_models
-from ppmobilenet.paper import cost, published
+from ppmobilenet.paper import bottleneck, cost, published
+from ppmobilenet.paper.cost_text import cost_text
+from ppmobilenet.zoo import create_model, list_models
 
 V2_SCALES = {"MobileNetV2": 1.0, "MobileNetV2_x0_25": 0.25, "MobileNetV2_x1_5": 1.5}
 
@@ -55,6 +56,17 @@ def paddle_flops_rows(model, resolution: int, capsys) -> list[int]:
     return [int(row) for row in re.findall(r"^\|\s*(?:conv2d|linear)_\d+\s*\|.*\|\s*(\d+)\s*\|$", table, re.M)]
 
 
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_attention_says_what_it_multiplies(data_format):
+    """Scores and mixing, by hand: four rows of 4 heads of 64 at stride 16, their keys at 32, and four at stride 32."""
+    found = cost.cost_of(create_model("MobileNetV4_hybrid_medium", data_format=data_format), 96)
+    assert found.products == 4 * 2 * 4 * 64 * 36 * 9 + 4 * 2 * 4 * 64 * 9 * 9
+    rows = [row for row in found.to_dict()["by_kind"] if row["kind"] == "attention"]
+    assert [(row["layers"], row["madds"], row["weights"]) for row in rows] == [(8, found.products, 0)]
+    assert "829,440 of them attention's products" in cost_text({**found.to_dict(), "model": "a"})
+
+
+@pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # paddle.flops: int() of its own counts
 @pytest.mark.parametrize("name", ["MobileNetV1_x0_25", "MobileNetV1", "MobileNetV2_x0_25", "MobileNetV2"])
 @pytest.mark.parametrize("resolution", [64, 97])
 def test_each_row_is_what_paddle_flops_counts(name, resolution, capsys):
@@ -156,9 +168,11 @@ def test_a_shortcut_is_held_while_its_unit_runs():
 
 def test_the_literature_s_worked_example():
     """56 x 56, 16 channels to 32, 3x3."""
-    assert cost.standard_madds(56, 56, 16, 32) == 14_450_688
-    assert separable_madds(56, 56, 16, 32) == 2_057_216
-    assert 2_057_216 / 14_450_688 == pytest.approx(1 / 32 + 1 / 9)
+    conv = paddle.nn.Conv2D
+    block = paddle.nn.Sequential(conv(3, 16, 1), conv(16, 16, 3, padding=1, groups=16), conv(16, 32, 1))
+    found = cost.cost_of(block, 56)
+    assert found.layers[1].madds + found.layers[2].madds == separable_madds(56, 56, 16, 32) == 2_057_216
+    assert found.separable()[0]["ratio"] == pytest.approx(2_057_216 / 14_450_688) == pytest.approx(1 / 32 + 1 / 9)
 
 
 def test_formula_of_the_bottleneck():
@@ -220,7 +234,7 @@ def test_published_rows_are_ours_to_look_up():
 
 
 def test_figure_1_collapses_in_few_dimensions_only():
-    pictures = {p["dimension"]: p for p in cost.linear_bottleneck()}
+    pictures = {p["dimension"]: p for p in bottleneck.linear_bottleneck()}
     assert pictures[2]["lost"] > 0.1 and pictures[3]["lost"] > 0.1
     assert pictures[15]["lost"] == pictures[30]["lost"] == 0
     # in 30 dimensions the spiral comes back up to a bend; a straight line through the origin would not

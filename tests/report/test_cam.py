@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.report import cam
+from ppmobilenet.zoo import create_model
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
@@ -31,6 +31,18 @@ def test_the_mean_of_a_map_is_the_logit(name, kwargs):
 def test_a_network_without_classifier_has_none():
     with pytest.raises(UserError, match="one linear classifier"):
         cam.class_activation(create_model("MobileNetV1_x0_25", class_num=0), np.zeros((1, 3, 32, 32), np.float32))
+
+
+def test_layers_behind_the_pooling_have_none():
+    """MobileNetV3 and V4 answer by more than one linear layer of the mean; without it V3 has maps."""
+    images = np.random.default_rng(0).normal(0, 1, (2, 3, 64, 64)).astype(np.float32)
+    for name in ("MobileNetV3_small_x0_35", "MobileNetV4_conv_small"):
+        with pytest.raises(UserError, match="whose answer is one linear layer of the mean of its last features"):
+            cam.class_activation(create_model(name, class_num=5), images)
+    trunk = create_model("MobileNetV3_small_x0_35", class_num=5, class_expand=0)
+    maps, logits = cam.class_activation(trunk, images)
+    best = maps.mean(axis=(1, 2)) + trunk.fc.bias.numpy()[logits.argmax(1)]
+    np.testing.assert_allclose(best, logits.max(1), rtol=1e-4, atol=1e-6)
 
 
 def test_overlay_marks_what_speaks_for_the_class():

@@ -13,10 +13,10 @@ import pytest
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
 from ppmobilenet.field.preprocessing import deployment_ops
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.report import gather
 from ppmobilenet.report.predictions import FILE_NAME, Collector
 from ppmobilenet.workshop.making import PackageSpec, make_package
+from ppmobilenet.zoo import create_model
 
 NAMES = ("shirt", "dress", "hat")
 OPS = [

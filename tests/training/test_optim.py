@@ -11,8 +11,8 @@ from paddle.optimizer import lr
 
 from ppmobilenet.config.parts import Optimizer, Schedule
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training.optim import build_optimizer, build_schedule
+from ppmobilenet.zoo import create_model
 
 EPOCHS, STEPS = 6, 5
 
@@ -130,6 +130,13 @@ def test_no_decay_of_norms_and_biases(name):
         same = np.array_equal(change, moved[False][key])
         if name != "RMSProp" or not same:  # RMSProp's first step hardly depends on the gradient's size
             assert same == (change.ndim > 1), key
+
+
+@pytest.mark.parametrize("name", ["Momentum", "RMSProp"])
+def test_an_optimizer_without_multi_precision_says_so(name, caplog):
+    made = optimizer(network(), name=name, multi_precision=True)
+    assert getattr(made, "_multi_precision", False) == (name == "Momentum")
+    assert ("multi_precision changes nothing: RMSProp" in caplog.text) == (name == "RMSProp")
 
 
 def test_nesterov_and_clipping():

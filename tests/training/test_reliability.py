@@ -21,12 +21,12 @@ from ppmobilenet.data.dataset import ImageNetDataset
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.training import checkpoint, disk, trainer
 from ppmobilenet.training.device import Precision, keep_freed_memory
 from ppmobilenet.training.ema import ModelEma
 from ppmobilenet.training.optim import build_optimizer, build_schedule
 from ppmobilenet.training.state import TrainState
+from ppmobilenet.zoo import create_model
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -41,6 +41,15 @@ def chaos(*words: str) -> str:
 
 def test_chaos_short():
     assert re.match(r"survived: 9, lost: 0, wrong: 0", chaos("--kills", "4", "--faults", "--sample", "5"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["taught", "several"])
+def test_chaos_of_other_runs(kind):
+    """The same of a run with a teacher, and of one with several labels a photo."""
+    assert re.match(
+        r"survived: 22, lost: 0, wrong: 0", chaos("--kills", "16", "--faults", "--sample", "6", "--kind", kind)
+    )
 
 
 @pytest.mark.slow

@@ -15,11 +15,11 @@ from training_helpers import CLASSES, VAL, YAML
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import UserError
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.report.predictions import FILE_NAME, Predictions
 from ppmobilenet.training import evaluator, trainer
 from ppmobilenet.training.start import find_start
 from ppmobilenet.weights.files import read_weights
+from ppmobilenet.zoo import create_model
 
 
 @pytest.fixture(scope="module")

@@ -87,7 +87,7 @@ class Server:
 @pytest.fixture(scope="module")
 def content(tmp_path_factory, repo) -> bytes:
     """The real weights where ../shared is there, as the ``.pdparams`` that is published; else initial ones."""
-    from ppmobilenet.models.zoo import create_model
+    from ppmobilenet.zoo import create_model
 
     real = repo.parent / "shared" / "weights" / f"{NAME}.npz"
     if real.is_file():
@@ -123,7 +123,7 @@ def test_a_file_is_downloaded_once_and_then_cached(server, content):
 
 
 def test_create_model_pretrained_downloads_and_loads(server):
-    from ppmobilenet.models.zoo import create_model
+    from ppmobilenet.zoo import create_model
 
     model = create_model(NAME, pretrained=True)
     arrays = read_weights(download.published_file(NAME))
@@ -134,7 +134,7 @@ def test_create_model_pretrained_downloads_and_loads(server):
 
 
 def test_use_ssld_asks_for_the_distilled_file(server):
-    from ppmobilenet.models.zoo import create_model
+    from ppmobilenet.zoo import create_model
 
     with pytest.raises(DamagedFileError, match="not the weights of MobileNetV1, but of MobileNetV1_x0_25"):
         create_model("MobileNetV1", pretrained=True, use_ssld=True)

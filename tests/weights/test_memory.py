@@ -19,7 +19,7 @@ import numpy as np
 from ppmobilenet.weights.files import read_weights
 path, model = sys.argv[1], None
 if len(sys.argv) > 2:
-    from ppmobilenet.models.zoo import create_model
+    from ppmobilenet.zoo import create_model
     from ppmobilenet.weights.loading import load_weights
     model = create_model(sys.argv[2])
 
@@ -70,7 +70,7 @@ def test_peak_of_reading(tmp_path, large, repo, kind):
 
 def test_peak_of_loading(tmp_path, repo):
     pytest.importorskip("paddle")
-    from ppmobilenet.models.zoo import create_model
+    from ppmobilenet.zoo import create_model
 
     state = {key: tensor.numpy() for key, tensor in create_model("MobileNetV2_x2_0").state_dict().items()}
     path = write_weights(state, tmp_path / "w.pdparams")

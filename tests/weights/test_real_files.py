@@ -18,7 +18,7 @@ from ppmobilenet.weights.loading import load_weights
 
 paddle = pytest.importorskip("paddle")
 cv2 = pytest.importorskip("cv2")
-from ppmobilenet.models.zoo import build_model, create_model  # noqa: E402
+from ppmobilenet.zoo import create_model  # noqa: E402
 
 # what each photo shows; the two that are left out show a rabbit's cheek and a lighter from very near
 TOP1 = {
@@ -223,7 +223,7 @@ def test_the_command_inspects_converts_and_refuses(weights, shared, tmp_path, re
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.split("network: Arch: ")[1].splitlines()[0]) == {"name": "MobileNetV1_x0_25"}
     assert "137 of 137 tensors loaded" in done.stdout and "137 tensors written" in done.stdout
-    model = build_model({"name": "MobileNetV1_x0_25"})
+    model = create_model("MobileNetV1_x0_25")
     assert load_weights(model, tmp_path / "w").loaded == 137
     refused = run_tool(repo, weights / "MobileNetV2_fluid", "-o", tmp_path / "no.pdparams")
     assert refused.returncode == 2 and "--allow-missing out.weight" in refused.stderr

@@ -14,8 +14,8 @@ from ppmobilenet.weights.schemes import AUTOMATIC
 from ppmobilenet.weights.writing import write_weights
 
 paddle = pytest.importorskip("paddle")
-from ppmobilenet.models.zoo import build_model, create_model  # noqa: E402
 from ppmobilenet.training.start import Start, load_start  # noqa: E402
+from ppmobilenet.zoo import create_model  # noqa: E402
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype("float32")
 
@@ -95,7 +95,7 @@ def test_pytorch_layouts_give_equal_outputs(tmp_path, nets, case):
     torch.save({f"module.{key}": value for key, value in network.state_dict().items()}, tmp_path / "w.pth")
     arch = architecture_of(tmp_path / "w.pth")
     assert arch == {"name": name, **arguments}
-    model = build_model(arch)
+    model = create_model(**arch)
     report = load_weights(model, tmp_path / "w.pth", class_num_may_differ=False)
     assert report.scheme == scheme and report.loaded == report.total == len(model.state_dict())
     assert not report.bn_folded
@@ -235,7 +235,7 @@ def test_paddle_vision(tmp_path, name, scheme, form):
         scheme = AUTOMATIC
     arch = architecture_of(tmp_path / "w")
     assert arch["name"] == ("MobileNetV1_x0_5" if name == "mobilenet_v1" else "MobileNetV2_x0_5")
-    model = build_model(arch)
+    model = create_model(**arch)
     report = load_weights(model, tmp_path / "w")
     assert report.scheme == scheme and report.loaded == report.total
     np.testing.assert_array_equal(outputs(model), expected)
@@ -307,7 +307,7 @@ def test_back_to_torchvision(tmp_path, nets):
 
     network = nets.randomised(nets.MobileNetV2(0.5))
     torch.save(network.state_dict(), tmp_path / "w.pth")
-    model = build_model(architecture_of(tmp_path / "w.pth"))
+    model = create_model(**architecture_of(tmp_path / "w.pth"))
     convert_weights(model, tmp_path / "w.pth", tmp_path / "back.npz", to="torchvision")
     back = read_weights(tmp_path / "back.npz")
     other = nets.MobileNetV2(0.5).eval()

@@ -21,9 +21,9 @@ from PIL import Image
 
 from ppmobilenet.field.package import open_package
 from ppmobilenet.field.predictor import Predictor
-from ppmobilenet.models.zoo import create_model
 from ppmobilenet.photos.labels import IMAGENET_LABELS, label_names, read_labels
 from ppmobilenet.workshop.making import PackageSpec, make_package
+from ppmobilenet.zoo import create_model
 
 pytestmark = pytest.mark.slow
 

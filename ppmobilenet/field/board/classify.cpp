@@ -5,17 +5,19 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <fstream>
 #include <functional>
 #include <iostream>
-#include <numeric>
+#include <map>
 #include <opencv2/core.hpp>
 #include <opencv2/imgcodecs.hpp>
 #include <opencv2/imgproc.hpp>
 
-#include "engine.hpp"
-#include "package.hpp"
+#include "classifier.hpp"
 #include "preprocess.hpp"
+#include "report.hpp"
+#include "video.hpp"
 
 using namespace ppmobilenet;  // NOLINT
 
@@ -25,6 +27,7 @@ const char kUsageText[] =
     "usage: classify PACKAGE [photo ...] [options]\n"
     "\n"
     "  classify PACKAGE photo.jpg          the most likely classes of each photo\n"
+    "  classify PACKAGE video.mp4          of each frame; also rtsp://..., and --camera 0\n"
     "  classify PACKAGE --self-test        golden image -> tensor -> output, against what was stored at export\n"
     "  classify PACKAGE photo.jpg --bench  latency of the network and of the whole way from the file\n"
     "\n"
@@ -33,6 +36,11 @@ const char kUsageText[] =
     "  --power MODE     cores to bind to: high, low, full, none (default), rand-high, rand-low\n"
     "  --form NAME      a model of the package, e.g. lite-armv8-int8 (default: this processor's, fp32 first)\n"
     "  --topk K         how many classes to show (default: the package's)\n"
+    "  --json           a line of JSON an answer\n"
+    "  --camera N       answer the newest frame of a camera, for ever\n"
+    "  --smooth N       video: the mean answer of the last N frames\n"
+    "  --fps F          video: answer at most F frames a second\n"
+    "  --frames N       video: end after N answers\n"
     "  --runs N         runs of --bench (default 50)\n"
     "  --tensor FILE    write the first photo's input tensor to FILE (raw values) and stop; needs no model\n"
     "\n"
@@ -41,8 +49,8 @@ const char kUsageText[] =
 struct Options {
   std::string package, power = "none", form, tensor;
   std::vector<std::string> photos;
-  int threads = 1, topk = 0, runs = 50;
-  bool bench = false, self_test = false;
+  int threads = 1, topk = 0, runs = 50, smooth = 1, fps = 0, frames = 0;
+  bool bench = false, self_test = false, json = false;
 };
 
 int whole_number(const std::string& name, const std::string& text) {
@@ -56,28 +64,27 @@ int whole_number(const std::string& name, const std::string& text) {
 
 Options parse(int argc, char** argv) {
   Options options;
+  const std::map<std::string, int*> numbers = {{"--threads", &options.threads}, {"--topk", &options.topk},
+                                               {"--runs", &options.runs},       {"--smooth", &options.smooth},
+                                               {"--fps", &options.fps},         {"--frames", &options.frames}};
+  const std::map<std::string, std::string*> texts = {
+      {"--power", &options.power}, {"--form", &options.form}, {"--tensor", &options.tensor}};
+  const std::map<std::string, bool*> flags = {
+      {"--bench", &options.bench}, {"--self-test", &options.self_test}, {"--json", &options.json}};
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     auto value = [&]() -> std::string {
       if (i + 1 >= argc) throw Failure(kUsage, word + " needs a value");
       return argv[++i];
     };
-    if (word == "--threads") {
-      options.threads = whole_number(word, value());
-    } else if (word == "--topk") {
-      options.topk = whole_number(word, value());
-    } else if (word == "--runs") {
-      options.runs = whole_number(word, value());
-    } else if (word == "--power") {
-      options.power = value();
-    } else if (word == "--form") {
-      options.form = value();
-    } else if (word == "--tensor") {
-      options.tensor = value();
-    } else if (word == "--bench") {
-      options.bench = true;
-    } else if (word == "--self-test") {
-      options.self_test = true;
+    if (numbers.count(word)) {
+      *numbers.at(word) = whole_number(word, value());
+    } else if (texts.count(word)) {
+      *texts.at(word) = value();
+    } else if (flags.count(word)) {
+      *flags.at(word) = true;
+    } else if (word == "--camera") {
+      options.photos.push_back("camera:" + value());
     } else if (word.size() > 1 && word[0] == '-') {
       throw Failure(kUsage, "unknown option " + word + "\n\n" + kUsageText);
     } else if (options.package.empty()) {
@@ -88,48 +95,68 @@ Options parse(int argc, char** argv) {
   }
   if (options.package.empty()) throw Failure(kUsage, std::string("no package is given\n\n") + kUsageText);
   if (options.photos.empty() && !options.self_test) throw Failure(kUsage, "no photo is given");
+  for (const std::string& photo : options.photos) {
+    if (is_video(photo) && options.photos.size() > 1) throw Failure(kUsage, "one video or camera at a time");
+    if (is_video(photo) && (options.bench || !options.tensor.empty())) {
+      throw Failure(kUsage, "--bench and --tensor take a photo");
+    }
+  }
   return options;
 }
 
-std::vector<int> best_first(const std::vector<float>& scores, int count) {
-  std::vector<int> order(scores.size());
-  std::iota(order.begin(), order.end(), 0);
-  count = std::min<int>(count, static_cast<int>(order.size()));
-  // equal scores keep the order of the classes, as the Python program does
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return scores[a] > scores[b]; });
-  order.resize(count);
-  return order;
+void print(const std::string& line) {
+  std::printf("%s\n", line.c_str());
+  std::fflush(stdout);  // whatever happens to the next photo, this answer is out
 }
 
-// The values are probabilities, or logits that a softmax turns into such.
-std::vector<float> as_probabilities(const Package& package, std::vector<float> values) {
-  if (package.output_kind != "logits") return values;
-  const float top = *std::max_element(values.begin(), values.end());
-  double sum = 0;
-  for (float& value : values) sum += value = std::exp(value - top);
-  for (float& value : values) value = static_cast<float>(value / sum);
-  return values;
-}
-
-int classify(const Package& package, Engine* engine, const Options& options) {
+int classify_photos(Classifier* classifier, const Options& options) {
   int code = kDone;
   for (const std::string& photo : options.photos) {
     try {
-      const std::vector<float> scores = as_probabilities(package, engine->run(preprocess(package, photo)));
-      std::printf("%s:", photo.c_str());
-      for (const int i : best_first(scores, options.topk ? options.topk : package.topk)) {
-        const std::string name = i < static_cast<int>(package.labels.size()) ? package.labels[i] : "class";
-        std::printf("  %.4f %s (%d)", scores[i], name.c_str(), i);
-      }
-      std::printf("\n");
-      std::fflush(stdout);  // whatever happens to the next photo, this answer is out
+      const Answer answer = (*classifier)(photo, options.topk);
+      const Package& package = classifier->package();
+      print(options.json ? json_line(package, photo, answer) : text_line(package, photo, answer));
     } catch (const Failure& failure) {
       if (failure.code != kData) throw;
+      if (options.json) print(json_failure(photo, failure.what()));
       std::fprintf(stderr, "error: %s\n", failure.what());  // a bad photo loses none of the good ones
       code = kData;
     }
   }
   return code;
+}
+
+// Every frame of a file, the newest of a live source; the answer is that of the mean of the last --smooth frames.
+int classify_video(Classifier* classifier, const Options& options, const std::string& source) {
+  const Package& package = classifier->package();
+  Frames frames(source);
+  std::deque<std::vector<float>> recent;
+  std::deque<double> times;
+  const auto start = std::chrono::steady_clock::now();
+  const auto passed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); };
+  int count = 0;
+  double due = 0;
+  for (Frame frame; (!options.frames || count < options.frames) && frames.next(&frame);) {
+    if (options.fps > 0) {
+      if (frame.seconds < due - 1e-6) continue;
+      due = std::max(due + 1.0 / options.fps, frame.seconds);
+    }
+    recent.push_back(classifier->scores(frame.pixels));
+    if (recent.size() > static_cast<size_t>(options.smooth)) recent.pop_front();
+    std::vector<float> mean(recent[0].size());
+    for (const std::vector<float>& scores : recent) {
+      for (size_t i = 0; i < mean.size(); ++i) mean[i] += scores[i] / static_cast<float>(recent.size());
+    }
+    times.push_back(passed());
+    if (times.size() > 30) times.pop_front();
+    const double speed = times.size() > 1 ? (times.size() - 1) / std::max(times.back() - times.front(), 1e-9) : 0;
+    const Answer answer = decide(package, mean, options.topk);
+    print(options.json ? json_line(package, source, answer, &frame, speed)
+                       : text_line(package, source, answer, &frame));
+    ++count;
+  }
+  std::fprintf(stderr, "%d frames answered in %.1f s: %.1f a second\n", count, passed(), count / passed());
+  return kDone;
 }
 
 double milliseconds(const std::function<void()>& work) {
@@ -144,7 +171,9 @@ void print_times(const char* what, std::vector<double> times) {
               times[times.size() * 9 / 10], times.size());
 }
 
-int bench(const Package& package, Engine* engine, const Options& options) {
+int bench(Classifier* classifier, const Options& options) {
+  const Package& package = classifier->package();
+  Engine* engine = &classifier->engine();
   const Image image = preprocess(package, options.photos[0]);
   for (int i = 0; i < 5; ++i) engine->run(image);
   std::vector<double> network, whole;
@@ -175,8 +204,17 @@ bool report(const char* stage, double difference, double bound, const char* note
   return good;
 }
 
+std::string numbers(const std::vector<int>& values) {
+  std::string all;
+  for (const int value : values) all += (all.empty() ? "" : ", ") + std::to_string(value);
+  return all.empty() ? "none" : all;
+}
+
 // Each stage starts from what was recorded of the one before it, so that the first stage that departs is named.
-int self_test(const Package& package, Engine* engine, const Form& form) {
+int self_test(Classifier* classifier) {
+  const Package& package = classifier->package();
+  const Form& form = classifier->form();
+  Engine* engine = &classifier->engine();
   if (!package.golden.count("image") || !package.golden.count("tensor") || !package.golden.count("output")) {
     throw Failure(kDamaged, "the package has no golden/ record: export the model again");
   }
@@ -214,23 +252,47 @@ int self_test(const Package& package, Engine* engine, const Form& form) {
     tensor.byte_planes = recorded;
   }
   const size_t classes = static_cast<size_t>(package.class_num);
-  const std::vector<float> expected = read_values<float>(package, package.golden.at("output"), classes);
-  const std::vector<float> got = engine->run(tensor);
-  double bound = package.output_kind == "logits" ? package.bound_logits : package.bound_probabilities;
+  const bool int8_recorded = form.precision == "int8" && package.golden.count("output_int8");
+  const std::string record = package.golden.at(int8_recorded ? "output_int8" : "output");
+  std::vector<float> expected = read_values<float>(package, record, classes), got = engine->run(tensor);
+  std::string kind = package.output_kind;
+  double bound = kind == "logits" ? package.bound_logits : package.bound_probabilities;
   const char* note = "";
-  if (form.precision == "fp16") bound = package.output_kind == "logits" ? 0.2 : 0.05, note = " (fp16)";
+  if (form.precision == "fp16") bound = kind == "logits" ? 0.2 : 0.05, note = " (fp16)";
   if (form.precision == "int8") bound = INFINITY, note = " (int8: only the most likely class is compared)";
-  good &= report(package.output_kind.c_str(), largest_difference(expected.data(), got.data(), classes), bound, note);
-  const int want = best_first(expected, 1)[0], have = best_first(got, 1)[0];
-  std::printf("%-10s recorded %d, here %d  %s\n", "top-1", want, have, want == have ? "pass" : "FAIL");
-  good &= want == have;
+  if (int8_recorded) {
+    expected = probabilities(package, expected), got = probabilities(package, got);
+    kind = "int8", bound = package.bound_int8, note = " (probabilities, as computed at the export)";
+  }
+  good &= report(kind.c_str(), largest_difference(expected.data(), got.data(), classes), bound, note);
+  const auto answered = [&](const std::vector<float>& output) {
+    const std::vector<float> scores = int8_recorded ? output : probabilities(package, output);
+    return package.several ? chosen(package, scores) : best_first(output, 1);
+  };
+  const std::vector<int> want = answered(expected), have = answered(got);
+  bool same_answer = want == have;
+  // what int8 may show can turn two classes about that are equally likely
+  if (int8_recorded && !package.several) same_answer |= expected[want[0]] - expected[have[0]] <= bound;
+  std::printf("%-10s recorded %s, here %s  %s\n", package.several ? "labels" : "top-1", numbers(want).c_str(),
+              numbers(have).c_str(), same_answer ? "pass" : "FAIL");
+  good &= same_answer;
+  if (package.recorded_answer && !int8_recorded) {
+    const Answer answer = decide(package, probabilities(package, expected), 1);
+    bool same = answer.best.size() == package.answer_classes.size() && answer.unsure == package.answer_unsure;
+    double departs = 0;
+    for (size_t i = 0; same && i < answer.best.size(); ++i) {
+      same = answer.best[i].class_id == package.answer_classes[i];
+      departs = std::max(departs, std::abs(answer.best[i].score - package.answer_scores[i]));
+    }
+    good &= report("answer", same ? departs : 1, 1e-5, answer.unsure ? " (unsure)" : " (sure)");
+  }
   std::printf(good ? "self-test passed: this board answers as the trained model does\n" : "self-test FAILED\n");
   return good ? kDone : kNumerics;
 }
 
 int run(const Options& options) {
-  const Package package = open_package(options.package);
   if (!options.tensor.empty()) {
+    const Package package = open_package(options.package);
     const Image image = preprocess(package, options.photos.at(0));
     std::ofstream out(options.tensor, std::ios::binary);
     const bool bytes = image.planes.empty();
@@ -240,15 +302,16 @@ int run(const Options& options) {
     if (!out.flush()) throw Failure(kUsage, options.tensor + " cannot be written");
     return kDone;
   }
-  const Form& form = choose_form(package, options.form);
-  Engine engine(package, form, options.threads, options.power);
-  const std::string have = engine.runtime_version(), need = package.lite_runtime;
+  Classifier classifier(options.package, options.form, options.threads, options.power);
+  const std::string have = classifier.engine().runtime_version(), need = classifier.package().lite_runtime;
   if (!need.empty() && have.find(need) == std::string::npos && need.find(have) == std::string::npos) {
     std::fprintf(stderr, "warning: the model was made for Paddle Lite %s, this program runs %s\n", need.c_str(),
                  have.c_str());
   }
-  if (options.self_test) return self_test(package, &engine, form);
-  return options.bench ? bench(package, &engine, options) : classify(package, &engine, options);
+  if (options.self_test) return self_test(&classifier);
+  if (options.bench) return bench(&classifier, options);
+  if (is_video(options.photos[0])) return classify_video(&classifier, options, options.photos[0]);
+  return classify_photos(&classifier, options);
 }
 
 }  // namespace

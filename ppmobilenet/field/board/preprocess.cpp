@@ -112,6 +112,30 @@ Image preprocess(const Package& package, const std::string& file) {
   return finish(package, file, image);
 }
 
+Image preprocess(const Package& package, const cv::Mat& pixels) {
+  const std::string name = "the picture";
+  if (pixels.empty() || pixels.depth() != CV_8U) throw Failure(kData, name + " is empty, or not of 8 bits a channel");
+  Image image;
+  for (const Op& op : package.ops) {
+    if (op.name != "DecodeImage") {
+      apply(op, name, &image);
+      continue;
+    }
+    static const std::map<int, std::pair<int, int>> kTo = {{1, {cv::COLOR_GRAY2BGR, cv::COLOR_GRAY2RGB}},
+                                                           {3, {-1, cv::COLOR_BGR2RGB}},
+                                                           {4, {cv::COLOR_BGRA2BGR, cv::COLOR_BGRA2RGB}}};
+    const auto found = kTo.find(pixels.channels());
+    if (found == kTo.end()) throw Failure(kData, name + " has " + std::to_string(pixels.channels()) + " channels");
+    const int code = op.to_rgb ? found->second.second : found->second.first;
+    if (code < 0) {
+      image.pixels = pixels;  // no operator writes into what it is given
+    } else {
+      cv::cvtColor(pixels, image.pixels, code);
+    }
+  }
+  return finish(package, name, image);
+}
+
 Image finish(const Package& package, const std::string& file, Image image) {
   const bool nchw = package.input_layout == "NCHW";
   const int64_t height = package.input_shape[nchw ? 2 : 1], width = package.input_shape[nchw ? 3 : 2];

@@ -1,4 +1,4 @@
-// The package's preprocessing, operator by operator, as ppmobilenet/data/transforms.py computes it.
+// The package's preprocessing, operator by operator, as ppmobilenet/photos/operators.py computes it.
 #pragma once
 
 #include <opencv2/core.hpp>
@@ -22,6 +22,9 @@ void apply(const Op& op, const std::string& file, Image* image);
 
 // All operators: photo file -> the values of the input tensor.
 Image preprocess(const Package& package, const std::string& file);
+
+// The same for pixels that are decoded already: 8 bit, BGR as OpenCV gives them, or one grey channel, or BGRA.
+Image preprocess(const Package& package, const cv::Mat& pixels);
 
 // The last step of preprocess: pixels after all operators -> values in the input's layout, checked against its shape.
 Image finish(const Package& package, const std::string& file, Image image);

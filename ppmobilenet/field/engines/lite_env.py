@@ -14,9 +14,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from ppmobilenet import files
 from ppmobilenet.errors import EXIT_OK, UserError
 from ppmobilenet.machine import cache_folder, writable_folder
 from ppmobilenet.telling import tell
@@ -98,16 +98,6 @@ def existing(folder: Path | None = None) -> Path | None:
     return python if (folder / "complete").is_file() and python.exists() else None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def lite_python() -> Path:
     """Return an interpreter that imports paddlelite, making its environment at the first call.
 
@@ -133,7 +123,7 @@ def lite_python() -> Path:
     if ready:
         return ready
     folder = writable_folder("") / NAME
-    with _locked(folder.with_name(NAME + ".lock")):
+    with open(folder.with_name(NAME + ".lock"), "w") as lock, files.locked(lock):
         ready = existing(folder)
         if ready:
             return ready

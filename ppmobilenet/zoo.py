@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,18 +12,15 @@ from paddle import nn
 
 from ppmobilenet import models
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.models.family import FAMILIES, family_of
+from ppmobilenet.models.family import FAMILIES, VARIANTS
 from ppmobilenet.registry import MODELS
+from ppmobilenet.weights.download import published_file
+from ppmobilenet.weights.loading import load_weights
 
-# a family is one file beside this one, which registers it
+# a family is one file of that folder, which registers it
 for _file in pkgutil.iter_modules(models.__path__):
     importlib.import_module(f"{models.__name__}.{_file.name}")
-
-# keys of a config's Arch section that speak to training and export, not to the network
-NOT_THE_NETWORKS = (
-    *("name", "pretrained", "use_ssld"),
-    *("freeze", "freeze_norm", "cache_features", "infer_add_softmax", "use_sync_bn"),
-)
+MODELS.show(VARIANTS)
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -54,7 +50,7 @@ def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: boo
     known = MODELS.parameters(name)
     for key in kwargs:
         if key in fixed:
-            freer = family_of(name).freer(name, key)
+            freer = MODELS.freer(name, key)
             other = f", or use {freer}, which takes any: create_model({freer!r}, {key}={kwargs[key]!r})"
             raise UserError(f"{name} fixes {key} at {fixed[key]!r}", hint=f"leave {key} out{other if freer else ''}")
         if key not in known:
@@ -65,21 +61,5 @@ def create_model(name: str, pretrained: bool | str | Path = False, use_ssld: boo
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     if pretrained:
-        _load(model, name, pretrained, use_ssld)
+        load_weights(model, published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained)
     return model
-
-
-def build_model(arch: Mapping) -> nn.Layer:
-    """Build what a config's ``Arch`` section describes (``name``, ``class_num``, ...), without weights.
-
-    Which weights it gets is decided in ``training/start.py``.
-    """
-    return create_model(arch["name"], **{key: value for key, value in arch.items() if key not in NOT_THE_NETWORKS})
-
-
-def _load(model: nn.Layer, name: str, pretrained: bool | str | Path, use_ssld: bool) -> None:
-    from ppmobilenet.weights.download import published_file
-    from ppmobilenet.weights.loading import load_weights
-
-    path = published_file(name, use_ssld=use_ssld) if pretrained is True else pretrained
-    load_weights(model, path)

@@ -1,0 +1,87 @@
+"""The house is built as CONTRIBUTING.md draws it, and what the documents name is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import ppmobilenet
+
+ROOT = Path(ppmobilenet.__file__).parent
+REPO = Path(__file__).resolve().parents[1]
+TABLE = re.compile(r"^\| room \|.*?(?=\n\n)", re.DOTALL | re.MULTILINE)
+
+
+def drawn() -> list[str]:
+    """The rooms of CONTRIBUTING.md's table, in its order."""
+    rows = TABLE.search((REPO / "CONTRIBUTING.md").read_text(encoding="utf-8"))[0].splitlines()[2:]
+    return [room for row in rows for room in re.findall(r"`(\w+)`", row.split("|")[1])]
+
+
+def imported(path: Path) -> set[str]:
+    """The rooms that a file imports from, at its top or inside of functions."""
+    package = ["ppmobilenet", *path.relative_to(ROOT).parent.parts]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) + 1 - node.level] if node.level else []
+            names |= {".".join([*start, *filter(None, [node.module]), alias.name]) for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("ppmobilenet.")} - {"__version__"}
+
+
+def test_every_room_is_drawn():
+    there = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert sorted(drawn()) == sorted(there - {"__init__", "__main__"})
+
+
+@pytest.mark.parametrize("room", drawn())
+def test_a_room_imports_from_those_before_it(room):
+    before = drawn()[: drawn().index(room)]
+    folder = ROOT / room
+    for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{room}.py"]:
+        assert imported(path) - {room} <= set(before), path.relative_to(ROOT)
+
+
+def test_the_networks_import_nothing_of_the_kit():
+    assert all(imported(path) <= {"models"} for path in (ROOT / "models").rglob("*.py"))
+
+
+NAMED = re.compile(r"MobileNetV\d\w*|v[1-4]")
+# where a family's name stands in the code besides its own files, and why
+NAMING = {
+    "__init__.py": "public names",
+    "commands/benchmark.py": "what is measured by default",
+    "benchmarks/training.py": "what is measured by default",
+    "benchmarks/torch_peers.py": "networks of our own in PyTorch",
+    "field/inference_yml.py": "what PaddleX has registered",
+}
+
+
+def test_nothing_else_knows_a_family():
+    """No name of one in the code, as a word or as a class; help and examples are sentences."""
+    knowing = set()
+    for path in ROOT.rglob("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith(("models/", "weights/layouts/")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                word = getattr(node, "value", getattr(node, "id", getattr(node, "attr", None)))
+                knowing |= {name} if isinstance(word, str) and NAMED.fullmatch(word) else set()
+    assert knowing == set(NAMING)
+
+
+@pytest.mark.parametrize("document", ["README.md", "README_ch.md", "CONTRIBUTING.md"])
+def test_what_a_document_names_is_there(document):
+    text = (REPO / document).read_text(encoding="utf-8")
+    own = ("my_net.py",)  # a file that the reader is to write
+    for path in re.findall(r"\b(?:configs|tools|tests|ppmobilenet)/[\w./]*\w", text):
+        assert path.endswith(own) or (REPO / path).exists(), f"{document} names {path}"
+    for name in re.findall(r"\bppmobilenet(?:\.[a-z]\w*)+", text):
+        words = name.split(".")[1:]
+        while words and not any((ROOT / "/".join(words)).with_suffix(end).exists() for end in ("", ".py")):
+            words.pop()  # a function of the module
+        assert words or hasattr(ppmobilenet, name.split(".")[1]), f"{document} names {name}"
