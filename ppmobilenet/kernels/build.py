@@ -95,7 +95,7 @@ def compile_library(target: Path, compiler: Sequence[str], extra: Sequence[str] 
 
 @functools.lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL:
-    """Load the engine, compiled before or now (some ten seconds, with a line that says so).
+    """Load the engine, compiled before or now (some fifteen seconds, with a line that says so).
 
     Raises:
         Unavailable: no compiler, a failed compilation, an unwritable cache, or another system than Linux.

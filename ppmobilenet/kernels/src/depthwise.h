@@ -194,21 +194,39 @@ OWN_FUNCTION void spread_row(const float* const* row, int64_t before, int64_t wi
     }
 }
 
-// one row of the filter's gradient: `gradient` at the first output, `values` at the first column that it reads
-template <int K, int STRIDE>
-OWN_FUNCTION void filter_gradient(const float* gradient, const float* values, int64_t width, vec* filter) {
-    vec even[K], odd[K];
-    UNROLL for (int j = 0; j < K; j++) even[j] = filter[j], odd[j] = vec{};
-    int64_t x = 0;
-    for (; x + 2 <= width; x += 2, gradient += 2 * BLOCK, values += 2 * STRIDE * BLOCK) {
-        const vec d = load(gradient), e = load(gradient + BLOCK);
-        UNROLL for (int j = 0; j < K; j++) {
-            even[j] += d * load(values + j * BLOCK);
-            odd[j] += e * load(values + (j + STRIDE) * BLOCK);
+// ROWS rows of the filter's gradient, those of the taps PI, PI + STRIDE, ... from the first: `gradients` as for
+// spread_row, values at the first column that an output reads. A value that is loaded serves all rows, and the columns
+// that it is in.
+template <int K, int STRIDE, int ROWS>
+OWN_FUNCTION void filter_gradient(const float* const* gradients, const float* values, int64_t width, vec* filter) {
+    constexpr int KEPT = K - STRIDE;  // values that the next output reads again
+    vec acc[ROWS][K], seen[K];
+    UNROLL for (int m = 0; m < ROWS; m++) UNROLL for (int j = 0; j < K; j++) acc[m][j] = filter[m * STRIDE * K + j];
+    UNROLL for (int j = 0; j < KEPT; j++) seen[j] = load(values + j * BLOCK);
+    for (int64_t x = 0; x < width; x++, values += STRIDE * BLOCK) {
+        UNROLL for (int j = KEPT; j < K; j++) seen[j] = load(values + j * BLOCK);
+        UNROLL for (int m = 0; m < ROWS; m++) {
+            const vec d = load(gradients[m] + x * BLOCK);
+            UNROLL for (int j = 0; j < K; j++) acc[m][j] += d * seen[j];
         }
+        UNROLL for (int j = 0; j < KEPT; j++) seen[j] = seen[j + STRIDE];
     }
-    if (x < width) UNROLL for (int j = 0; j < K; j++) even[j] += load(gradient) * load(values + j * BLOCK);
-    UNROLL for (int j = 0; j < K; j++) filter[j] = even[j] + odd[j];
+    UNROLL for (int m = 0; m < ROWS; m++) UNROLL for (int j = 0; j < K; j++) filter[m * STRIDE * K + j] = acc[m][j];
+}
+
+// all rows of the filter's gradient that one row of the input has a part in
+template <int K, int STRIDE>
+void filter_gradients(int64_t parity, const float* const* gradients, const float* values, int64_t width, vec* filter) {
+    constexpr int MOST = K == 3 ? 3 : 2;  // rows whose sums fit the registers
+    const int64_t down = (K - parity + STRIDE - 1) / STRIDE;
+    filter += parity * K;
+    for (int64_t m = 0; m < down;) {
+        const int64_t rows = down - m < MOST ? down - m : MOST;
+        if (rows == 1) filter_gradient<K, STRIDE, 1>(gradients + m, values, width, filter + m * STRIDE * K);
+        if (rows == 2) filter_gradient<K, STRIDE, 2>(gradients + m, values, width, filter + m * STRIDE * K);
+        if (rows == 3) filter_gradient<K, STRIDE, MOST>(gradients + m, values, width, filter + m * STRIDE * K);
+        m += rows;
+    }
 }
 
 // What is known of a pixel's gradient besides the taps: what skipped the layers between, and the norm in front.
@@ -285,9 +303,7 @@ void depthwise_backward(const Layer& layer, const Source& source, int64_t images
                     if (parity == 0) SPREAD(0, 1); else SPREAD(1, 1);
                 }
 #undef SPREAD
-                for (int64_t m = 0, i = parity; i < K; m++, i += STRIDE)
-                    if (last - m >= 0 && last - m < h_out)
-                        filter_gradient<K, STRIDE>(gradients[m], values.row(0) + u * WIDTH, w_out, sums[u].filter + i * K);
+                filter_gradients<K, STRIDE>(parity, gradients, values.row(0) + u * WIDTH, w_out, sums[u].filter);
                 const int64_t c = c0 + u * WIDTH;
                 Finish finish{skip ? skip + at + u * WIDTH : nullptr, nullptr, vec{}, vec{}, vec{}};
                 if (source.raw_activation != IDENTITY)
