@@ -25,7 +25,7 @@ class Registry(Mapping):
     def __init__(self, kind: str, modules: tuple[str, ...] = (), also: str = ""):
         self.kind, self._also = kind, also
         self._modules = modules
-        self._things: dict[str, Callable] = {}
+        self._things: Mapping[str, Callable] = {}
         self._filled = not modules
 
     def register(self, name: str | None = None) -> Callable:
@@ -40,7 +40,7 @@ class Registry(Mapping):
 
         return enter
 
-    def show(self, things: dict[str, Callable]) -> None:
+    def show(self, things: Mapping[str, Callable]) -> None:
         """Be a view of a table that another place fills, also later."""
         self._things = things
 
@@ -98,14 +98,23 @@ class Registry(Mapping):
 
 
 MODELS = Registry("model", ("ppmobilenet.zoo",), also="_x1_0")  # PaddleX's MobileNetV2_x1_0
+# a network that teaches: one of those, or `Exported`, whatever a package or an ONNX file computes
+TEACHERS = Registry("teacher", ("ppmobilenet.training.teacher",), also="_x1_0")
 DATASETS = Registry("dataset", ("ppmobilenet.data.dataset",))
 SAMPLERS = Registry("sampler", ("ppmobilenet.data.samplers",))
 TRANSFORMS = Registry(
     "transform", ("ppmobilenet.photos.operators", "ppmobilenet.data.transforms", "ppmobilenet.data.augment")
 )
 BATCH_TRANSFORMS = Registry("batch transform", ("ppmobilenet.data.batch_ops",))
-LOSSES = Registry("loss", ("ppmobilenet.training.losses",))
-METRICS = Registry("metric", ("ppmobilenet.training.metrics",))
+LOSSES = Registry("loss", ("ppmobilenet.training.losses", "ppmobilenet.training.distillation"))
+METRICS = Registry("metric", ("ppmobilenet.training.metrics", "ppmobilenet.training.label_metrics"))
 OPTIMIZERS = Registry("optimizer", ("ppmobilenet.training.optim",))
 SCHEDULES = Registry("learning rate schedule", ("ppmobilenet.training.optim",))
 POSTPROCESSES = Registry("post-process", ("ppmobilenet.field.answers",))
+
+PACKAGE = "package:"  # before the folder of an exported package, where a weight file could stand as well
+
+
+def is_exported(named: str) -> bool:
+    """Whether a text in the place of weights names a whole network: ``package:DIR``, or an ONNX file."""
+    return named.startswith(PACKAGE) or named.endswith(".onnx")

@@ -51,6 +51,29 @@ def test_the_networks_import_nothing_of_the_kit():
     assert all(imported(path) <= {"models"} for path in (ROOT / "models").rglob("*.py"))
 
 
+NAMED = re.compile(r"MobileNetV\d\w*|v[1-4]")
+# where a family's name stands in the code besides its own files, and why
+NAMING = {
+    "__init__.py": "public names",
+    "commands/benchmark.py": "what is measured by default",
+    "benchmarks/training.py": "what is measured by default",
+    "benchmarks/torch_peers.py": "networks of our own in PyTorch",
+    "field/inference_yml.py": "what PaddleX has registered",
+}
+
+
+def test_nothing_else_knows_a_family():
+    """No name of one in the code, as a word or as a class; help and examples are sentences."""
+    knowing = set()
+    for path in ROOT.rglob("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        if not name.startswith(("models/", "weights/layouts/")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                word = getattr(node, "value", getattr(node, "id", getattr(node, "attr", None)))
+                knowing |= {name} if isinstance(word, str) and NAMED.fullmatch(word) else set()
+    assert knowing == set(NAMING)
+
+
 @pytest.mark.parametrize("document", ["README.md", "README_ch.md", "CONTRIBUTING.md"])
 def test_what_a_document_names_is_there(document):
     text = (REPO / document).read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """Break training runs on purpose and count what survives.
 
     python tools/chaos.py --kills 200            # SIGKILL at random moments
+    python tools/chaos.py --kills 50 --kind taught   # of a run with a teacher; several: with several labels a photo
     python tools/chaos.py --faults               # at every system call of a save: SIGKILL, ENOSPC, EROFS, EIO
 
 Each trial starts a real run (MobileNetV2 x0.25 on 16 small photos) that saves every few steps, breaks it, and lets the
@@ -39,6 +40,8 @@ from ppmobilenet.config import load_config  # noqa: E402
 from ppmobilenet.errors import DamagedFileError, UserError  # noqa: E402
 from ppmobilenet.training import checkpoint, disk  # noqa: E402
 from ppmobilenet.training.trainer import train  # noqa: E402
+from ppmobilenet.weights.writing import write_weights  # noqa: E402
+from ppmobilenet.zoo import create_model  # noqa: E402
 
 SAVE_STEPS = 2
 # a save runs beside training: while one is being written, the steps of the next interval are done, too
@@ -77,8 +80,50 @@ DataLoader:
 """
 
 
+# a run that learns from a teacher, whose answers are kept, with an average of the weights and photos without labels
+TAUGHT = """
+Teacher: {{name: MobileNetV1_x0_25, pretrained: {data}/teacher.pdparams, views: 2}}
+Loss: {{Train: [DistillationKLDivLoss: {{temperature: 2}}, CELoss: {{weight: 0.5}}]}}
+EMA: {{decay: 0.9}}
+"""
+UNLABELLED = """
+  UnLabelTrain:
+    dataset:
+      name: ImageNetDataset
+      image_root: {data}
+      transform_ops:
+        - DecodeImage: {{to_rgb: True, channel_first: False}}
+        - RandCropImage: {{size: 32}}
+        - NormalizeImage: {{scale: 1.0/255.0, mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2], order: ''}}
+    sampler: {{name: DistributedBatchSampler, batch_size: 3, shuffle: True}}
+    loader: {{num_workers: 0}}
+"""
+# a run whose photos have several labels
+SEVERAL = """
+Loss: {{Train: [MultiLabelLoss: {{weight_ratio: True, size_sum: True}}], Eval: [MultiLabelLoss: ]}}
+Metric: {{Train: [AccuracyScore: ], Eval: [ATTRMetric: ]}}
+EMA: {{decay: 0.9}}
+"""
+KINDS = {
+    "plain": YAML,
+    "taught": YAML + UNLABELLED + TAUGHT,
+    "several": YAML.replace("ImageNetDataset", "MultiLabelDataset").replace("list.txt", "labels.txt") + SEVERAL,
+}
+
+
+def write_teacher(folder: Path) -> None:
+    """Write random weights for a teacher, in a process of its own: this one computes nothing."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+        return
+    state = create_model("MobileNetV1_x0_25", class_num=2).state_dict()
+    write_weights({key: value.numpy() for key, value in state.items()}, folder / "teacher.pdparams")
+    os._exit(0)
+
+
 def write_photos(folder: Path) -> None:
-    """Write 16 photos of two classes, and their list."""
+    """Write 16 photos of two classes, and their lists: one label a photo, and several."""
     rng = np.random.default_rng(0)
     lines = []
     for i in range(16):
@@ -86,6 +131,7 @@ def write_photos(folder: Path) -> None:
         cv2.imwrite(str(folder / f"{i}.png"), image.astype(np.uint8))
         lines.append(f"{i}.png {i % 2}\n")
     (folder / "list.txt").write_text("".join(lines))
+    (folder / "labels.txt").write_text("".join(f"{i}.png\t{i % 2},{i // 2 % 2}\n" for i in range(16)))
 
 
 def start(yaml: Path, out: Path, fault: tuple[str, int] | None = None) -> int:
@@ -329,6 +375,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="SIGKILL at N random moments")
     parser.add_argument("--faults", action="store_true", help="every fault at every system call of two saves")
     parser.add_argument("--sample", type=int, metavar="N", help="with --faults: only N of them, drawn at random")
+    parser.add_argument("--kind", choices=list(KINDS), default="plain", help="of run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: %(default)s)")
     args = parser.parse_args()
     if not args.kills and not args.faults:
@@ -337,7 +384,9 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     write_photos(root)
     yaml = root / "run.yaml"
-    yaml.write_text(YAML.format(out=root / "out", data=root, save=SAVE_STEPS))
+    yaml.write_text(KINDS[args.kind].format(out=root / "out", data=root, save=SAVE_STEPS))
+    if args.kind == "taught":
+        write_teacher(root)
     campaign = Campaign(yaml, root)
     rng = random.Random(args.seed)
     if args.kills:

@@ -28,15 +28,15 @@ from ppmobilenet.data.worker import Maker, Recipe, Task, generator
 from ppmobilenet.errors import UserError
 from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.photos.names import list_photos
+from ppmobilenet.photos.operators import IMAGENET_MEAN, IMAGENET_STD
 from ppmobilenet.telling import log
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 224
 OPS = [
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
     {"RandCropImage": {"size": SIZE}},
     {"RandFlipImage": {"flip_code": 1}},
-    {"NormalizeImage": {"scale": 1 / 255, "mean": list(MEAN), "std": list(STD), "order": ""}},
+    {"NormalizeImage": {"order": ""}},
 ]
 # kind -> (longer side in pixels, photos, JPEG quality); ImageNet's files have 110 KB on average
 KINDS = {"imagenet": (500, 48, 97), "mp12": (4000, 8, 90), "small": (128, 48, 92)}
@@ -48,7 +48,7 @@ PHOTOS = 48  # of a folder that are taken
 def plain_loop(paths: Sequence[str], seed: int) -> np.ndarray:
     """Return float32 [N, 3, 224, 224] as plain calls of OpenCV and NumPy make it."""
     crop = RandCropImage(size=SIZE)
-    mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
+    mean, std = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
     images = []
     for index, path in enumerate(paths):
         rng = generator(seed, 0, index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ppmobilenet.config.check import dotted
 from ppmobilenet.config.reading import Document
-from ppmobilenet.config.sizes import EVAL, INFER, TRAIN, entries
+from ppmobilenet.config.sizes import LISTS, entries
 from ppmobilenet.errors import UserError
 from ppmobilenet.photos.chain import check_chain
 from ppmobilenet.registry import TRANSFORMS
@@ -17,7 +17,7 @@ def check_chains(document: Document) -> list[str]:
         UserError: a parameter that a transform refuses, or the first transform that gets what it does not take.
     """
     notes = []
-    for path in (TRAIN, EVAL, INFER):
+    for path in LISTS:
         built, places = [], []
         for at, name, keys in entries(document, path):
             places.append(at)

@@ -17,17 +17,66 @@ DATASETS = {"ClsDataset": "ImageNetDataset"}
 def translate_names(document: Document) -> list[str]:
     """Put our name where PaddleX's stands for the same network or data set. Returns notes for the log."""
     notes = []
-    places = [("Arch", "name"), *(("DataLoader", mode, "dataset", "name") for mode in ("Train", "Eval"))]
+    places = [
+        ("Arch", "name"),
+        ("Teacher", "name"),
+        *(("DataLoader", mode, "dataset", "name") for mode in ("Train", "Eval")),
+    ]
     for path in places:
         given = document.get(path)
         if not isinstance(given, str):
             continue
-        own = MODELS.own_name(given) if path[0] == "Arch" else DATASETS.get(given, given)
+        own = MODELS.own_name(given) if path[0] in ("Arch", "Teacher") else DATASETS.get(given, given)
         if own != given:
             place = document.where(path)
             notes.append(f"{place}: {given} is PaddleX's name of {own}")
             document.put(path, own, place)
     return notes
+
+
+def refuse_unserved(document: Document, source: str) -> None:
+    """Say what is not done here of PaddleClas's own tasks, and which command does the job.
+
+    Args:
+        document: with the overrides in it.
+        source: the file, as it was named.
+
+    Raises:
+        UserError: recognition by features, PaddleSlim's pruning or quantization.
+    """
+    arch, slim = document.get(("Arch",)), document.get(("Slim",))
+    given = shlex.quote(source)
+    if isinstance(arch, dict) and arch.get("name") == "RecModel":
+        backbone = document.get(("Arch", "Backbone", "name"))
+        name = MODELS.own_name(str(backbone))
+        known = name if name in MODELS else "MobileNetV1"
+        classes = document.get(("Arch", "Head", "class_num")) or "..."
+        raise UserError(
+            f"Arch.name is RecModel, recognition by comparing features ({backbone} and what follows it): its losses, "
+            "its gallery and its search are not done here",
+            where=document.where(("Arch", "name")),
+            allowed="classifiers: " + ", ".join(MODELS),
+            hint="the same network as a classifier of the same photos: ppmobilenet train -c "
+            f"configs/ImageNet/{known.partition('_')[0]}/{known}.yaml -o Arch.class_num={classes}; "
+            f"create_model({known!r}, class_num=0) gives the features of a photo",
+        )
+    if isinstance(slim, dict) and slim.get("prune"):
+        name = arch.get("name") if isinstance(arch, dict) else None
+        raise UserError(
+            "Slim.prune takes filters out of a network by PaddleSlim, which is not done here",
+            where=document.where(("Slim", "prune")),
+            hint="a narrower network of the family that learns from the full one: ppmobilenet train -c RECIPE "
+            f"-o Teacher.name={name} -o Teacher.pretrained=FILE -o Loss.Train=[DistillationKLDivLoss] (RECIPE: "
+            "`ppmobilenet choose` lists them with their cost); or all of it: -o Slim=null",
+        )
+    if isinstance(slim, dict) and slim.get("quant"):
+        raise UserError(
+            "Slim.quant is quantization-aware training by PaddleSlim; here it is a command of its own, after training",
+            where=document.where(("Slim", "quant")),
+            hint=f"ppmobilenet train -c {given} -o Slim=null, then ppmobilenet quantize -c RUN --method qat (or from "
+            f"weights that there are: ppmobilenet quantize -c {given} -o Slim=null -o Global.pretrained_model=FILE "
+            "--method qat)",
+        )
 
 
 class _Form(NamedTuple):

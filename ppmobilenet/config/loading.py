@@ -7,12 +7,15 @@ from pathlib import Path
 
 from ppmobilenet.config.chains import check_chains
 from ppmobilenet.config.check import check
-from ppmobilenet.config.foreign import refuse_foreign, translate_names
+from ppmobilenet.config.data_folder import settle_data
+from ppmobilenet.config.foreign import refuse_foreign, refuse_unserved, translate_names
 from ppmobilenet.config.overrides import apply_overrides
 from ppmobilenet.config.reading import Document, read_yaml
 from ppmobilenet.config.rivals import STARTS, settle_rivals
+from ppmobilenet.config.several import settle_several
 from ppmobilenet.config.shipped import find_config
 from ppmobilenet.config.sizes import settle_sizes
+from ppmobilenet.config.teaching import settle_teaching
 from ppmobilenet.config.tree import Config, is_effective
 from ppmobilenet.errors import UserError
 
@@ -47,13 +50,17 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool 
         raise UserError("the file is not a mapping of sections", where=path, allowed="Global:, Arch:, DataLoader:, ...")
     refuse_foreign(document, str(file))
     apply_overrides(document, overrides)
+    refuse_unserved(document, str(path))
     if is_run:
         _take_run(document, folder, go_on)
-    notes = translate_names(document)
+    notes = settle_teaching(document)
+    notes += translate_names(document)
     if not is_run and file != folder:
         notes.append(f"{path} is not here: the recipe of that name that comes with ppmobilenet is used")
     notes += check(document)
+    notes += settle_several(document)
     notes += settle_rivals(document, Path(file))
+    settle_data(document)
     notes += settle_sizes(document)
     notes += check_chains(document)
     return Config(document.tree, document.marks, str(file), overrides, notes)

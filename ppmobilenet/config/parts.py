@@ -38,13 +38,14 @@ class Run(Part):
 
     at: ClassVar[str] = "Global"
 
+    data: str | None = key(TEXT, None, "folder of photos and lists: sets the paths of all of them")
     checkpoints: str | None = key(
         TEXT, None, "resume from these files (`output/latest`), or `auto`: the newest in output_dir"
     )
     pretrained_model: str | None = key(TEXT, None, "weights to start from, with or without the extension")
     output_dir: str = key(TEXT, "./output", "folder of checkpoints and logs")
     device: str = key(DEVICE, "gpu", "where to compute")
-    epochs: int = key(integer(1), 120, "passes over the training list")
+    epochs: int = key(integer(0), 120, "passes over the training list; 0: only what Arch.solve_head computes")
     seed: int | None = key(integer(0), None, "start of every random choice; None draws one and logs it")
     save_interval: int = key(integer(-1), 1, "write epoch_N every so many epochs; 0 or -1 never")
     eval_during_train: bool = key(BOOLEAN, True, "evaluate while training, and keep the best as best_model")
@@ -60,6 +61,7 @@ class Run(Part):
     save_inference_dir: str = key(TEXT, "./inference", "folder of the exported model")
     update_freq: int = key(integer(1), 1, "steps whose gradients are added before the weights change")
     class_num: int | None = key(integer(0), None, "PaddleClas's old place for Arch.class_num")
+    use_multilabel: bool | None = key(BOOLEAN, None, "a photo has several labels: MultiLabelDataset")
     eval_mode: str = key(one_of("classification"), "classification", "how to evaluate")
     resolution: int | None = key(
         integer(32), None, "the paper's resolution multiplier: sets crops, resize and image_shape"
@@ -103,8 +105,36 @@ class Arch(NamedPart):
     )
     freeze_norm: bool = key(BOOLEAN, False, "batch norm keeps the statistics it was loaded with, in all layers")
     cache_features: bool = key(BOOLEAN, False, "with a frozen trunk, compute its features once and keep them")
+    solve_head: float | None = key(
+        ABOVE_ZERO,
+        None,
+        "begin with the classifier that is best on the features as loaded: L2 penalty of the regression",
+    )
     infer_add_softmax: bool = key(BOOLEAN, True, "the exported model ends in softmax")
     use_sync_bn: bool = key(BOOLEAN, False, "batch norm statistics over all processes (GPU)")
+    return_patterns: tuple[str, ...] | None = key(
+        list_of(TEXT), None, "layers whose outputs losses of distillation ask for by name: blocks[2]"
+    )
+
+
+@dataclass(frozen=True)
+class Teacher(NamedPart):
+    """``Teacher``: the network whose answers ``Arch`` learns; PaddleClas's DistillationModel is read as the two."""
+
+    at: ClassVar[str] = "Teacher"
+    by: ClassVar[ByName] = ByName(registry.TEACHERS, "Exported", supplied=frozenset({"class_num"}))
+
+    class_num: int | None = key(integer(1), None, "outputs: those of Arch")
+    pretrained: bool | str = key(
+        any_of(BOOLEAN, TEXT), False, "True: the published weights; a path; package:DIR or a .onnx: a whole network"
+    )
+    use_ssld: bool = key(BOOLEAN, False, "with pretrained: True, the distilled weights")
+    views: int = key(
+        integer(0), 0, "a photo is seen in so many views that come again, each answered once; 0: a new one each epoch"
+    )
+    return_patterns: tuple[str, ...] | None = key(
+        list_of(TEXT), None, "layers whose outputs losses of distillation ask for by name: blocks[2]"
+    )
 
 
 @dataclass(frozen=True)
@@ -225,6 +255,16 @@ class TrainSource(Source):
 
 
 @dataclass(frozen=True)
+class UnlabelledSource(Source):
+    """``DataLoader.UnLabelTrain``: photos without labels, for which a teacher's answers are learned too."""
+
+    at: ClassVar[str] = "DataLoader.UnLabelTrain"
+    mode: ClassVar[str] = "UnLabelTrain"
+
+    pipeline: str = key(one_of("exact", "fast"), "fast", "fast: decode no more pixels than needed")
+
+
+@dataclass(frozen=True)
 class EvalSource(Source):
     """``DataLoader.Eval``."""
 
@@ -280,7 +320,9 @@ class Infer(Part):
     post: PostProcess = section(PostProcess, called="PostProcess")
 
 
-ALL: tuple[type[Part], ...] = (*(Run, Amp, Arch, Optimizer, Ema, TrainSource, EvalSource, Losses, Metrics, Infer),)
+ALL: tuple[type[Part], ...] = (
+    *(Run, Amp, Arch, Teacher, Optimizer, Ema, TrainSource, UnlabelledSource, EvalSource, Losses, Metrics, Infer),
+)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -318,9 +360,11 @@ class Labels:
         delimiter: between number and name.
         beside: the folder of the configuration.
         typed: the file was typed, so it must be there.
+        names: what the post-process calls the classes, where there is no file.
     """
 
     file: str | None
     delimiter: str | None
     beside: Path
     typed: bool
+    names: tuple[str, ...] = ()

@@ -33,16 +33,34 @@ def settle_rivals(document: Document, source: Path) -> list[str]:
         UserError: two typed keys, or two keys of a file, that contradict each other.
     """
     notes: list[str] = []
+    _refuse_nothing(document)
     _class_num(document, notes)
     _start(document, notes)
     _rate(document, notes)
     _one_of_two(document, ("Optimizer", "weight_decay"), ("Optimizer", "regularizer", "coeff"), notes)
     _one_of_two(document, ("Optimizer", "clip_norm"), ("Optimizer", "clip_global_norm"), notes)
+    _seed(document, notes)
     _never_reached(document, notes)
     _labels(document, source, notes)
+    if document.get(("Arch", "drop_rate")):
+        notes.append(
+            f"{document.where(('Arch', 'drop_rate'))}: Arch.drop_rate {document.get(('Arch', 'drop_rate'))} drops "
+            "features in front of the classifier; PaddleClas takes it and never does"
+        )
     for need in NEEDS:
         notes += need.notes(document)
     return notes
+
+
+def _refuse_nothing(document: Document) -> None:
+    """Refuse no epochs where nothing else is learned either."""
+    epochs = ("Global", "epochs")
+    if document.get(epochs) == 0 and not document.get(("Arch", "solve_head")):
+        raise UserError(
+            "Global.epochs is 0, and nothing would be learned",
+            where=document.where(epochs),
+            allowed="an integer, at least 1; 0 beside Arch.solve_head",
+        )
 
 
 def _class_num(document: Document, notes: list[str]) -> None:
@@ -130,6 +148,17 @@ def _one_of_two(document: Document, weaker: tuple, stronger: tuple, notes: list[
         document.put(beaten, None, document.where(kept))
 
 
+def _seed(document: Document, notes: list[str]) -> None:
+    """A sampler's own seed draws its sizes; who types the run's asks for that one."""
+    run_at, own_at = ("Global", "seed"), ("DataLoader", "Train", "sampler", "seed")
+    own = document.get(own_at)
+    if own is None or not document.typed(run_at) or document.typed(own_at) or document.get(run_at) in (None, own):
+        return
+    place = document.where(run_at)
+    notes.append(f"{place}: the sizes of batches are drawn by it too, not by {dotted(own_at)} {own} of the file")
+    document.put(own_at, None, place)
+
+
 def _never_reached(document: Document, notes: list[str]) -> None:
     """A shorter run than the file's may end before the rate ever falls."""
     epochs_at = ("Global", "epochs")
@@ -151,7 +180,9 @@ def _never_reached(document: Document, notes: list[str]) -> None:
 def _labels(document: Document, source: Path, notes: list[str]) -> None:
     """Find the names of the classes beside the lists where the file names none, or one that is not there."""
     named = document.get(LABELS)
-    if named and (document.typed(LABELS) or any(p.is_file() for p in _places(str(named), source))):
+    if document.typed(LABELS) or (named is None and LABELS in document.marks):  # null is said: without names
+        return
+    if named and any(p.is_file() for p in _places(str(named), source)):
         return
     if named and Path(str(named)).name == SHIPPED_LABELS and document.get(("Arch", "class_num")) in (None, 1000):
         return

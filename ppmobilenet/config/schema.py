@@ -37,6 +37,7 @@ IGNORED: dict[str, str] = {
     "Global.pdx_model_name": "inference.yml has PaddleX's name for Arch.name",
     "Global.hpi_config_path": "there is no high-performance plug-in",
     "Global.distributed": "the launcher says how many processes there are",
+    "Optimizer.clip_grad": "nor there, where AdamW takes it and never clips; Optimizer.clip_global_norm clips",
     "Optimizer.lr.step_each_epoch": "counted from the training list",
     "Optimizer.lr.epochs": "Global.epochs says it",
     "Optimizer.lr.last_epoch": "a checkpoint says where a run stands",
@@ -47,13 +48,11 @@ IGNORED: dict[str, str] = {
 # PaddleClas's keys for other tasks: refused with a reason better than "unknown".
 UNSUPPORTED: dict[str, str] = {
     **{f"Arch.{key}": "recognition networks of several parts" for key in ("Backbone", "Neck", "Head", "is_rec")},
-    **{f"Arch.{key}": "distillation of several models" for key in ("models", "pretrained_list", "freeze_params_list")},
+    **{f"Arch.{key}": "networks of several parts" for key in ("models", "pretrained_list", "freeze_params_list")},
     **{f"Global.{key}": "recognition" for key in ("feature_normalize", "feature_binarize", "re_ranking")},
     "Global.retrieval_feature_from": "recognition",
     "Global.train_mode": "semi-supervised and metric training",
-    "Global.use_multilabel": "several labels a photo",
     "Global.iter_per_epoch": "semi-supervised training",
-    "DataLoader.UnLabelTrain": "semi-supervised training",
     "DataLoader.Eval.Query": "recognition",
     "DataLoader.Eval.Gallery": "recognition",
     "UnLabelLoss": "semi-supervised training",

@@ -1,8 +1,9 @@
 """One image size: ``Global.resolution`` sets it, and where the file gives several they must agree.
 
 Crops, resize and ``image_shape`` say the same thing in up to seven places, and a deployed model that was prepared for
-another size than it was measured with is the commonest way to lose accuracy. Eval, Infer and image_shape must agree.
-Training may differ (a larger test size than training size is a known gain: Touvron et al. 2019), and is noted.
+another size than it was measured with is the commonest way to lose accuracy. Eval and image_shape must agree.
+Training may differ (a larger test size than training size is a known gain: Touvron et al. 2019), and is noted. So may
+Infer, of which nothing is computed where there is an Eval: PaddleClas's recipes of MobileNetV4 forgot it there.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from ppmobilenet.config.reading import Document
 from ppmobilenet.errors import UserError
 
 TRAIN = ("DataLoader", "Train", "dataset", "transform_ops")
+UNLABELLED = ("DataLoader", "UnLabelTrain", "dataset", "transform_ops")
 EVAL = ("DataLoader", "Eval", "dataset", "transform_ops")
 INFER = ("Infer", "transforms")
+LISTS = (TRAIN, UNLABELLED, EVAL, INFER)
 
 # transforms whose `size` is the [width, height] of what they return, as PaddleClas orders it
 SIZED = ("CropImage", "RandCropImage", "RandCropImageV2", "RandomCropImage", "RandomResizedCrop", "ResizeImage")
@@ -26,11 +29,11 @@ SIZES = {"size": any_of(integer(1), list_of(integer(1), 2)), "resize_short": int
 
 def settle_sizes(document: Document) -> list[str]:
     """Apply ``Global.resolution`` to the tree, then refuse sizes that disagree. Returns notes for the log."""
-    for path in (TRAIN, EVAL, INFER):
+    for path in LISTS:
         _check_kinds(document, path)
     resolution = document.tree.get("Global", {}).get("resolution")
     if resolution is not None:
-        for path in (TRAIN, EVAL, INFER):
+        for path in LISTS:
             _resize_list(document, path, resolution)
         _set(document, ("Global", "image_shape"), [3, resolution, resolution])
     return _agree(document)
@@ -99,6 +102,12 @@ def _agree(document: Document) -> list[str]:
             f"({document.where(test_at)})"
         )
     found.pop("Train", None)
+    if "Eval" in found and "Infer" in found and found["Eval"][0] != found["Infer"][0]:
+        (test, test_at), (other, other_at) = found["Eval"], found.pop("Infer")
+        notes.append(
+            f"{dotted(other_at)} makes images of {_size(other)} ({document.where(other_at)}) and changes nothing: "
+            f"what is exported and what infers takes {_size(test)}, as evaluation does ({document.where(test_at)})"
+        )
     places = list(found.values())
     for (one, one_at), (other, other_at) in zip(places, places[1:]):
         if one != other:

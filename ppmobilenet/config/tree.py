@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from ppmobilenet import files
+from ppmobilenet import files, registry
 from ppmobilenet.config import parts, schema
 from ppmobilenet.config.check import dotted
 from ppmobilenet.config.fields import Missing, MissingKey, Part, parameters
@@ -96,8 +96,9 @@ class Config(Section):
     """What :func:`ppmobilenet.load_config` returns: the parts that functions take, and the mapping, for showing.
 
     Attributes:
-        run, amp, arch, optimizer, ema, train, eval, loss, metric, infer: the sections as typed parts (``parts.py``).
-            One that was left out has its defaults; where it can have none it is false, and an error once it is asked.
+        run, amp, arch, teacher, optimizer, ema, train, unlabelled, eval, loss, metric, infer: the sections as typed
+            parts (``parts.py``). One that was left out has its defaults; where it can have none it is false, and an
+            error once it is asked.
         weights, labels: what several sections say together.
         source: the file, as it was named.
         overrides: the ``-o`` texts.
@@ -128,6 +129,10 @@ class Config(Section):
         return self._part(parts.Arch, needed=True)
 
     @cached_property
+    def teacher(self) -> parts.Teacher:
+        return self._part(parts.Teacher, needed=True)
+
+    @cached_property
     def optimizer(self) -> parts.Optimizer:
         return self._part(parts.Optimizer, needed=True)
 
@@ -138,6 +143,10 @@ class Config(Section):
     @cached_property
     def train(self) -> parts.TrainSource:
         return self._part(parts.TrainSource, needed=True)
+
+    @cached_property
+    def unlabelled(self) -> parts.UnlabelledSource:
+        return self._part(parts.UnlabelledSource, needed=True)
 
     @cached_property
     def eval(self) -> parts.EvalSource:
@@ -173,7 +182,20 @@ class Config(Section):
     @cached_property
     def labels(self) -> parts.Labels:
         post, typed = self.infer.post, self.typed("Infer.PostProcess.class_id_map_file")
-        return parts.Labels(post.class_id_map_file, post.delimiter, Path(self.source).parent, typed)
+        names = tuple(registry.POSTPROCESSES[post.name](**post.parameters).names)
+        return parts.Labels(post.class_id_map_file, post.delimiter, Path(self.source).parent, typed, names)
+
+    @property
+    def decision(self) -> dict:
+        """What is made of a network's answers, as a package says it (``decision``).
+
+        Raises:
+            UserError: a post-process for another number of classes.
+        """
+        post, several = self.infer.post, self.run.use_multilabel
+        if several and post.name == "Topk":  # no post-process was named
+            return registry.POSTPROCESSES["MultiLabelThreshOutput"]().decision(self.arch.class_num)
+        return registry.POSTPROCESSES[post.name](**post.parameters).decision(self.arch.class_num)
 
     def given(self, keys: Mapping[str, str]) -> dict[str, float | int | str]:
         """Return the numbers and texts that stand in the file or were typed, of name -> dotted key."""

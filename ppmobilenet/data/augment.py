@@ -210,6 +210,49 @@ class Pad:
 
 
 @TRANSFORMS.register()
+class Padv2:
+    """Put the image on a larger one of ``size`` (a number, or [width, height]).
+
+    Args:
+        size: of the result.
+        pad_mode: where the image goes: 0 left and top, 1 the middle, 2 right and bottom, -1 ``offsets``.
+        offsets: [x, y] of its corner.
+        fill_value: of the rest, one number or three; rounded, where PaddleClas goes on in floating point.
+        size_divisor: PaddleClas's, used there without a size only.
+    """
+
+    takes = PIXELS
+
+    def __init__(
+        self,
+        size: int | list[int],
+        size_divisor: int = 32,
+        pad_mode: int = 0,
+        offsets: list[int] | None = None,
+        fill_value: float | list[float] = 127.5,
+    ):
+        if pad_mode not in (-1, 0, 1, 2) or (pad_mode == -1) != bool(offsets) or (offsets and len(offsets) != 2):
+            raise ValueError(f"pad_mode {pad_mode!r}, offsets {offsets!r}; allowed: 0, 1, 2, or -1 with offsets [x, y]")
+        fill = list(fill_value) if isinstance(fill_value, (list, tuple)) else [fill_value] * 3
+        if len(fill) != 3 or not all(0 <= value <= 255 for value in fill):
+            raise ValueError(f"fill_value {fill_value!r}; allowed: 0 to 255, one number or three")
+        self.size, self.pad_mode, self.offsets = pair(size), pad_mode, offsets
+        self.fill = tuple(int(round(value)) for value in fill)
+
+    def __call__(self, image: np.ndarray, rng=None) -> np.ndarray:
+        (width, height), (high, wide) = self.size, image.shape[:2]
+        across, down = width - wide, height - high
+        left, top = {-1: self.offsets, 0: (0, 0), 1: (across // 2, down // 2), 2: (across, down)}[self.pad_mode]
+        if min(left, top, across - left, down - top) < 0:
+            raise DataError(
+                f"the image is {wide}x{high} before Padv2 to {width}x{height}",
+                hint="put a ResizeImage in front, or give Padv2 a larger size",
+            )
+        sides = (top, down - top, left, across - left)
+        return cv2.copyMakeBorder(image, *sides, cv2.BORDER_CONSTANT, value=self.fill)
+
+
+@TRANSFORMS.register()
 class RandomCropImage:
     """Cut out ``size`` (a number, or [width, height]) at a random place, without resizing."""
 

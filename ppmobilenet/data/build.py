@@ -7,7 +7,7 @@ import os
 from ppmobilenet.config.parts import Dataset, EvalSource, Source, TrainSource
 from ppmobilenet.data.batch_ops import build_batch_transforms
 from ppmobilenet.data.cache import build_cache
-from ppmobilenet.data.dataset import ImageNetDataset, Listed
+from ppmobilenet.data.dataset import ImageNetDataset, Listed, Unlabelled
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import Share
 from ppmobilenet.data.transforms import build_transforms
@@ -29,7 +29,10 @@ def lists_of(train: TrainSource, evaluation: EvalSource, delimiter: str | None =
         if source and source.dataset:
             dataset = source.dataset
             between = delimiter or dataset.delimiter
-            lists[name] = Listed(dataset.cls_label_path, dataset.image_root, between, lists.get("train"))
+            several = dataset.name == "MultiLabelDataset"
+            lists[name] = Listed(
+                dataset.cls_label_path, dataset.image_root, between, lists.get("train"), several=several
+            )
     return lists
 
 
@@ -62,7 +65,9 @@ def build_loader(
     Raises:
         UserError, DataError: a wrong parameter; a fault of the list, with file and line.
     """
-    training = source.mode == "Train"
+    training, unlabelled = source.mode != "Eval", source.mode == "UnLabelTrain"
+    if unlabelled:
+        listed = Unlabelled(source.dataset.cls_label_path, source.dataset.image_root, source.dataset.delimiter)
     sampler = _build_sampler(source)
     dataset = build_dataset(source.dataset, class_num, listed)
     _check_transforms(dataset, f"{source.at}.dataset.transform_ops")
@@ -77,7 +82,7 @@ def build_loader(
         dataset.decoded_cache = os.path.join(dataset.decoded_cache, source.mode.lower())  # each list has its own
         _fill_cache(dataset, f"{source.at}.dataset", rank)
     mixing = dataset.batch_transform_ops if training else None
-    return Loader(
+    loader = Loader(
         dataset,
         sampler,
         num_workers=min(source.loader.num_workers, steps),
@@ -91,6 +96,8 @@ def build_loader(
         on_device=on_device,
         use_shared_memory=source.loader.use_shared_memory,
     )
+    loader.unlabelled = unlabelled
+    return loader
 
 
 def _build_sampler(source: Source):

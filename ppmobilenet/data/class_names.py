@@ -23,7 +23,7 @@ def class_names(labels: Labels, lists: Mapping[str, Listed], class_num: int) -> 
     path = label_file(labels, lists)
     if path is not None:
         return label_names(read_labels(path, labels.delimiter), class_num, where=path)
-    folders = _folders(lists)
+    folders = list(labels.names) or _folders(lists)
     return folders if len(folders) == class_num else [f"class {number}" for number in range(class_num)]
 
 

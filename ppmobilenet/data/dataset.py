@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from ppmobilenet.data.lists import Samples, Scanned, read_list, scan_list
+from ppmobilenet.data.label_lists import read_several
+from ppmobilenet.data.lists import Samples, Scanned, read_list, read_paths, scan_list
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.names import Found, find_photos
 from ppmobilenet.registry import DATASETS
@@ -107,6 +108,7 @@ class Listed:
         root: the folder of the photos.
         delimiter: between path and label.
         training: the training set's, which numbers the classes of this one.
+        several: a photo has several labels.
     """
 
     def __init__(
@@ -115,14 +117,16 @@ class Listed:
         root: str | os.PathLike,
         delimiter: str | None = None,
         training: Listed | None = None,
+        several: bool = False,
     ):
+        self.several = several
         self.path, self.root = None if path is None else Path(path), Path(root)
         self._delimiter, self._training = delimiter, training
 
     @cached_property
     def scanned(self) -> Scanned:
         """What :func:`scan_list` finds in the file."""
-        return scan_list(self.path, self.root, self._delimiter)
+        return scan_list(self.path, self.root, self._delimiter, several=self.several)
 
     @cached_property
     def _found(self) -> Found | None:
@@ -148,12 +152,32 @@ class Listed:
     ) -> tuple[Samples, list[str] | None]:
         """Return the photos with their labels, and the names of class folders; see :func:`read_list`."""
         training = self._training
+        if self.several:
+            return read_several(self.path, self.root, class_num=class_num, scanned=self.scanned), None
         if self.path is None:
             return self.folders(class_num, training.class_names if training and training.path is None else None)
         if relabel and training and training.path:
             # numbered by itself, a list that lacks a class would give the classes behind it other numbers
             relabel = training._labels
         return read_list(self.path, self.root, class_num=class_num, relabel=relabel, scanned=self.scanned), None
+
+
+class Unlabelled(Listed):
+    """Photos of which nobody says what they show: a folder, or a list with a path a line.
+
+    A label behind a path is passed over.
+    """
+
+    def samples(
+        self, class_num: int | None = None, relabel: bool | Sequence[int] = False
+    ) -> tuple[Samples, list[str] | None]:
+        """Return the photos; the label of each is 0, which nothing asks for."""
+        if self.path is not None:
+            return read_paths(self.path, self.root, self._delimiter), None
+        found = self._found.names if self._found else []
+        if not found:
+            raise DataError("there is no photo in this folder", where=self.root)
+        return Samples(self.root, self.root, list(found), [0] * len(found), [0] * len(found)), None
 
 
 @DATASETS.register()
@@ -202,7 +226,8 @@ class ImageNetDataset:
         self.batch_transform_ops = batch_transform_ops or []
         self.max_bad_samples = max_bad_samples
         self.decoded_cache, self.decoded_cache_gb = decoded_cache, decoded_cache_gb
-        self.class_num = class_num or int(self.samples.labels.max()) + 1
+        labels = self.samples.labels
+        self.class_num = class_num or (labels.shape[1] if self.samples.several else int(labels.max()) + 1)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -213,3 +238,38 @@ class MultiScaleDataset(ImageNetDataset):
     """The same with :class:`MultiScaleSampler`: crop and resize take the size that the batch was drawn with."""
 
     multi_scale = True
+
+
+@DATASETS.register()
+class MultiLabelDataset(ImageNetDataset):
+    """Photos with several labels each: ``path 0,1,0`` a line, a label for each class, -1 where nobody knows.
+
+    Args:
+        image_root, cls_label_path, transform_ops, delimiter, max_bad_samples, batch_transform_ops, decoded_cache,
+            decoded_cache_gb: those of :class:`ImageNetDataset`.
+        label_ratio: PaddleClas's switch for what ``weight_ratio`` of a loss needs; the loss asks for it by itself.
+        class_num: labels of a photo.
+        listed: the same list, where it may have been read before.
+    """
+
+    def __init__(
+        self,
+        image_root: str,
+        cls_label_path: str,
+        transform_ops: list | None = None,
+        delimiter: str | None = None,
+        max_bad_samples: int = 0,
+        batch_transform_ops: list | None = None,
+        decoded_cache: str | None = None,
+        decoded_cache_gb: float = 4.0,
+        label_ratio: bool = False,
+        *,
+        class_num: int | None = None,
+        listed: Listed | None = None,
+    ):
+        super().__init__(
+            *(image_root, cls_label_path, transform_ops, delimiter, False, max_bad_samples, batch_transform_ops),
+            *(decoded_cache, decoded_cache_gb),
+            class_num=class_num,
+            listed=listed or Listed(cls_label_path, image_root, delimiter, several=True),
+        )

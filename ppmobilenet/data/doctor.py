@@ -12,7 +12,8 @@ import numpy as np
 
 from ppmobilenet.data.dataset import Listed, find_sides
 from ppmobilenet.data.findings import Diagnosis
-from ppmobilenet.data.lists import Samples, class_faults
+from ppmobilenet.data.label_lists import number_faults
+from ppmobilenet.data.lists import Samples, Scanned, class_faults
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.facts import groups, look_at_all
 from ppmobilenet.photos.names import find_photos
@@ -44,7 +45,9 @@ def examine(
     class_names = None  # of the first list's class folders, which number the others'
     for name, listed in lists.items():
         try:
-            if listed.path is None:
+            if listed.several:
+                samples = _good_lines_of_several(diagnosis, listed, class_num)
+            elif listed.path is None:
                 samples, class_names = listed.folders(class_num, class_names)
             else:
                 samples = _good_lines(diagnosis, listed, None if relabel else class_num)
@@ -52,7 +55,7 @@ def examine(
             hint = f" ({error.hint})" if error.hint else ""
             diagnosis.add("list", error.where or listed.path or listed.root, error.message + hint)
             continue
-        _examine_list(diagnosis, name, samples, class_num, relabel)
+        (_examine_several if samples.several else _examine_list)(diagnosis, name, samples, class_num, relabel)
         read[name] = samples
     _compare_labels(diagnosis, read)
     if not photos:
@@ -80,12 +83,50 @@ def _good_lines(diagnosis: Diagnosis, listed: Listed, class_num: int | None) -> 
             rows = [row for row in zip(paths, labels, lines) if row[2] not in gone]
             paths, labels, lines = (list(column) for column in zip(*rows)) if rows else ([], [], [])
             faults = sorted(faults + beyond)
+    return _kept_lines(diagnosis, listed, (paths, labels, lines, faults))
+
+
+def _good_lines_of_several(diagnosis: Diagnosis, listed: Listed, class_num: int | None) -> Samples:
+    paths, labels, lines, faults = listed.scanned
+    beyond, advice = number_faults(labels, lines, class_num)
+    if advice:
+        diagnosis.add("class count", listed.path, advice)
+        return Samples(listed.root, listed.path, paths, labels, lines)
+    gone = {line for line, _ in beyond}
+    rows = [row for row in zip(paths, labels, lines) if row[2] not in gone]
+    paths, labels, lines = (list(column) for column in zip(*rows)) if rows else ([], [], [])
+    return _kept_lines(diagnosis, listed, (paths, labels, lines, sorted(faults + beyond)))
+
+
+def _kept_lines(diagnosis: Diagnosis, listed: Listed, scanned: Scanned) -> Samples:
+    path, (paths, labels, lines, faults) = listed.path, scanned
     diagnosis.dropped[str(path)] = {line for line, _ in faults}
     for line, fault in faults:
         diagnosis.add("line", f"{path}:{line}", fault)
     if not paths:
         raise DataError("the list holds no good line", where=path)
     return Samples(listed.root, path, paths, labels, lines)
+
+
+def _examine_several(diagnosis: Diagnosis, name: str, samples: Samples, class_num: int | None, relabel: bool) -> None:
+    """What is wrong with the labels of photos that have several."""
+    _find_repeats(diagnosis, samples)
+    _find_unsafe_names(diagnosis, samples)
+    ones, zeros = (samples.labels == 1).sum(axis=0), (samples.labels == 0).sum(axis=0)
+    diagnosis.facts[name] = {
+        "source": str(samples.source),
+        "photos": len(samples),
+        "classes": samples.labels.shape[1],
+        "largest_class": int(ones.max()),
+        "smallest_class": int(ones.min()),
+        "unknown_labels": int((samples.labels < 0).sum()),
+    }
+    for answer, count in ((1, ones), (0, zeros)) if name == "train" else ():
+        for label in np.flatnonzero(count == 0):
+            told = f"label {label} is {answer} for no photo: there is nothing to learn of it"
+            diagnosis.add("class balance", samples.source, told)
+    for place in np.flatnonzero((samples.labels < 0).all(axis=1)):
+        diagnosis.add("odd photo", samples.where(int(place)), "every label is -1: nobody knows anything of it")
 
 
 def _examine_list(diagnosis: Diagnosis, name: str, samples: Samples, class_num: int | None, relabel: bool) -> None:
@@ -129,7 +170,7 @@ def _find_repeats(diagnosis: Diagnosis, samples: Samples) -> None:
         if before == place:
             continue
         there = samples.where(before)
-        if samples.labels[before] != label:
+        if not np.array_equal(samples.labels[before], label):
             message = f"label {label}, but {there} gives the same photo label {samples.labels[before]}"
             diagnosis.add("label conflict", samples.where(place), message, (path,))
             diagnosis.drop(samples, before)
@@ -160,6 +201,8 @@ def _find_unsafe_names(diagnosis: Diagnosis, samples: Samples) -> None:
 def _compare_labels(diagnosis: Diagnosis, read: Mapping[str, Samples]) -> None:
     if "train" not in read:
         return
+    if read["train"].several:
+        return  # that a label is 1 for no training photo was said of the training list
     known = set(np.unique(read["train"].labels).tolist())
     for samples in read.values():
         for label in sorted(set(np.unique(samples.labels).tolist()) - known):
@@ -251,7 +294,7 @@ def _report_pair(diagnosis: Diagnosis, read: Mapping[str, Samples], one, other, 
         return  # a repeated line, which the list's part told
     same = "the same file" if kind == "exact duplicate" else "nearly the same picture"
     message = f"{pair[1]}: {same} as {samples.where(place)} ({pair[0]})"
-    labels = int(samples.labels[place]), int(others.labels[other_place])
+    labels = samples.labels[place].tolist(), others.labels[other_place].tolist()
     if labels[0] != labels[1]:
         message += f", which has label {labels[0]}, not {labels[1]}"
     if labels[0] != labels[1] and kind == "exact duplicate":
@@ -277,6 +320,10 @@ def _drop_leaks(diagnosis: Diagnosis, train: Samples, leaks: Mapping[int, Sequen
         train: the training list.
         leaks: place in it -> the same in other lists.
     """
+    if train.several:
+        for place in leaks:
+            diagnosis.drop(train, place)
+        return
     gone = diagnosis.dropped.get(str(train.source), set())
     left = Counter(int(label) for label, line in zip(train.labels, train.lines) if int(line) not in gone)
     for place, others in leaks.items():

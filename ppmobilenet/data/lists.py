@@ -28,21 +28,34 @@ class Samples(Sequence):
 
     Attributes:
         root: the folder that the paths start from.
-        labels: int32 [N].
+        labels: int32 [N]; of several labels a photo int8 [N, classes]: 0, 1, or -1 where nobody knows.
         lines: int32 [N], the line of the list file that each sample stands in (0: no list file).
         source: the list file, or the folder.
         remark: what else the folder holds, for the user; empty if nothing.
     """
 
     def __init__(
-        self, root: Path, source: Path, paths: list[str], labels: list[int], lines: list[int], remark: str = ""
+        self,
+        root: Path,
+        source: Path,
+        paths: list[str],
+        labels: Sequence[int] | Sequence[tuple[int, ...]],
+        lines: list[int],
+        remark: str = "",
     ):
         encoded = [path.encode("utf-8", "surrogateescape") for path in paths]
         self.root, self.source, self.remark = root, source, remark
         self._text = b"".join(encoded)
         self._ends = np.cumsum([len(path) for path in encoded], dtype=np.int64)
         self.labels = np.asarray(labels, np.int32)
+        if self.several:
+            self.labels = self.labels.astype(np.int8)
         self.lines = np.asarray(lines, np.int32)
+
+    @property
+    def several(self) -> bool:
+        """Whether a photo has several labels."""
+        return self.labels.ndim == 2
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,13 +74,13 @@ class Samples(Sequence):
         line = int(self.lines[index])
         return f"{self.source}:{line}" if line else self.path(index)
 
-    def __getitem__(self, index: int) -> tuple[str, int]:
+    def __getitem__(self, index: int) -> tuple[str, int | np.ndarray]:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        return self.path(index), int(self.labels[index])
+        return self.path(index), self.labels[index] if self.several else int(self.labels[index])
 
-    def __iter__(self) -> Iterator[tuple[str, int]]:
+    def __iter__(self) -> Iterator[tuple[str, int | np.ndarray]]:
         return (self[i] for i in range(len(self)))
 
 
@@ -126,15 +139,50 @@ def read_list(
     return Samples(root, path, paths, labels, lines)
 
 
-def scan_list(path: Path, root: Path, delimiter: str | None = None, check_files: bool = True) -> Scanned:
+def read_paths(path: Path, root: Path, delimiter: str | None = None) -> Samples:
+    """Read a list of photos without labels, one path a line; what :func:`read_list` reads is one, too.
+
+    Raises:
+        DataError: a photo is not there, with file and line.
+    """
+    paths: list[str] = []
+    lines: list[int] = []
+    faults: list[str] = []
+    folders: dict[str, frozenset[str]] = {}
+    for number, line in enumerate(lines_of(_read_text(path, root)), 1):
+        line = line.strip()
+        if not line:
+            continue
+        fields = line.rsplit(delimiter, 1)
+        labelled = len(fields) == 2 and re.fullmatch(r"\s*[-+0-9][-+0-9,\s]*", fields[1])
+        names = [here(root, name) for name in (line, *([fields[0].rstrip()] if labelled else []))]
+        there = next((name for name in names if _exists(root, name, folders)), None)
+        if there is None:
+            faults.append(f"{path}:{number}: {_missing(root, names[-1])}")
+            continue
+        paths.append(there)
+        lines.append(number)
+    if faults:
+        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        raise DataError("\n  ".join(faults[:SHOWN]) + more, hint="correct the list: one path a line")
+    if not paths:
+        raise DataError("the list holds no photo", where=path, allowed="one path a line")
+    return Samples(root, path, paths, [0] * len(paths), lines)
+
+
+def scan_list(
+    path: Path, root: Path, delimiter: str | None = None, check_files: bool = True, several: bool = False
+) -> Scanned:
     """Read a list file without stopping at faults; the arguments are those of :func:`read_list`.
+
+    With ``several`` a label is a tuple, and read from ``0,1,0``.
 
     Raises:
         DataError: the file itself cannot be read, or something else than ``delimiter`` separates its columns.
     """
     text = _read_text(path, root)
     paths: list[str] = []
-    labels: list[int] = []
+    labels: list = []
     lines: list[int] = []
     faults: list[tuple[int, str]] = []
     others: Counter = Counter()  # separators of the lines that are wrong
@@ -146,13 +194,15 @@ def scan_list(path: Path, root: Path, delimiter: str | None = None, check_files:
         fields = line.rsplit(delimiter, 1)
         fault = None
         name, label = (fields[0].rstrip(), fields[1].strip()) if len(fields) == 2 else (line, "")
-        value = _as_label(label)
-        if value is None:
+        value = _as_labels(label) if several else _as_label(label)
+        if value is None and several:
+            fault = _labels_fault(line, label)
+        elif value is None:
             fault = _label_fault(line, label, delimiter)
             others[_separator(line)] += 1
-        elif value < 0:
+        elif not several and value < 0:
             fault = f"the label {label} is negative; labels count from 0"
-        elif value > MAX_LABEL:
+        elif not several and value > MAX_LABEL:
             fault = f"the label {label} is too large; allowed: 0 to {MAX_LABEL}"
         else:
             name = here(root, name)
@@ -254,6 +304,18 @@ def _read_text(path: Path, root: Path) -> str:
 
 def _as_label(text: str) -> int | None:
     return int(text) if re.fullmatch(r"[-+]?[0-9]{1,4000}", text) else None  # int() alone takes 1_0 and other scripts
+
+
+def _as_labels(text: str) -> tuple[int, ...] | None:
+    parts = [part.strip() for part in text.split(",")]
+    return tuple(map(int, parts)) if all(part in ("0", "1", "-1") for part in parts) else None
+
+
+def _labels_fault(line: str, label: str) -> str:
+    wrong = next((part.strip() for part in label.split(",") if part.strip() not in ("0", "1", "-1")), label)
+    if not label:
+        return f"no labels in {line!r}"
+    return f"{wrong!r} among the labels {label!r}; each is 0, 1, or -1 where nobody knows, with a comma between"
 
 
 def _label_fault(line: str, label: str, delimiter: str | None) -> str:

@@ -40,12 +40,16 @@ class Batch(NamedTuple):
         labels: int64 [N]; after mixing float32 [N, classes].
         indices: int64 [N], places in ``loader.dataset.samples``.
         normalization: what is left to do to uint8 images, see ``training.device.images_of``.
+        answers: a teacher's, float32, one row a photo.
+
+    Photos without a label stand behind the others: then there are fewer labels and indices than images.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
     normalization: Normalization | None = None
+    answers: np.ndarray | None = None
 
 
 class _Worker:
@@ -139,7 +143,12 @@ class Loader:
         batch_size: samples of a full batch on this rank.
         num_workers: processes that read; 0 reads in this one.
         rank, world_size, seed: as given.
+        views: after so many epochs the same views of the photos come again; 0: never.
+        unlabelled: its photos have no labels.
     """
+
+    views = 0
+    unlabelled = False
 
     def __init__(
         self,
@@ -179,6 +188,16 @@ class Loader:
 
     def __len__(self) -> int:
         return self._steps
+
+    @property
+    def mixes(self) -> bool:
+        """Whether photos of a batch are mixed."""
+        return bool(self._batch_transforms)
+
+    @property
+    def view(self) -> int:
+        """Which view of the photos this epoch shows."""
+        return self._epoch % self.views if self.views else self._epoch
 
     @property
     def bad_samples(self) -> int:
@@ -228,7 +247,8 @@ class Loader:
         for draw in self.sampler.batches(samples.labels, share, self.seed, self._epoch, self._start):
             indices = draw.indices.tolist()
             paths = [samples.path(i) for i in indices]
-            yield Task(self.seed, self._epoch, indices, draw.times.tolist(), paths, draw.size)
+            times = [0] * len(indices) if self.views else draw.times.tolist()
+            yield Task(self.seed, self.view, indices, times, paths, draw.size)
 
     def _batch(self, task: Task, made: Made, step: int) -> Batch:
         for position, message in made.faults:

@@ -16,14 +16,7 @@ EVAL_OPS = (
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
     {"ResizeImage": {"resize_short": 256}},
     {"CropImage": {"size": 224}},
-    {
-        "NormalizeImage": {
-            "scale": 1.0 / 255.0,
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
-            "order": "",
-        }
-    },
+    {"NormalizeImage": {"order": ""}},
     {"ToCHWImage": {}},
 )
 

@@ -39,6 +39,8 @@ def png_to_picture(png: bytes, rgb: bool) -> np.ndarray:
 def answer_of(decision: Decision, output: np.ndarray) -> dict:
     """Return what a decision makes of one photo's output, as the record keeps it."""
     best = decision.answer(decision.probabilities(output), (), "", 1)
+    if decision.several:
+        return {"class_ids": best.class_ids, "scores": best.scores}
     return {"class_id": best.class_ids[0], "score": best.scores[0], "unsure": bool(best.unsure)}
 
 

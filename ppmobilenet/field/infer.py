@@ -150,6 +150,8 @@ def _csv_rows(answer: Prediction | Failure, columns: Sequence[str]) -> list[dict
     every = {key: found[key] for key in columns if key in found}
     if answer.unsure is not None:
         every["unsure"] = str(answer.unsure).lower()
+    if not names:
+        return [every]  # none of several labels: that is an answer, too
     return [
         {**every, "rank": rank, "class_id": number, "score": f"{score:.5f}", "label_name": name}
         for rank, (number, score, name) in enumerate(zip(answer.class_ids, answer.scores, names), 1)

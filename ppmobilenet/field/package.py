@@ -19,15 +19,20 @@ Layout (only the forms that were asked for are there)::
 ``package.json`` is written so that OpenCV 4.6's ``cv::FileStorage`` reads it: UTF-8 without ``\\u`` escapes, no null,
 integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads them as 1/0). Its keys:
 
-* ``format`` = ``"ppmobilenet-package"``, ``format_version`` = 1. A reader refuses a larger version.
+* ``format`` = ``"ppmobilenet-package"``, ``format_version`` = 1, or 2 where a reader of version 1 would answer wrongly
+  (``decision.several``, ``decision.threshold``). A reader refuses a larger version.
 * ``name``: the architecture, e.g. ``"MobileNetV2"``. ``class_num``. ``topk``: how many answers to show by default.
 * ``labels``: one name a class, in class order.
 * ``input``: ``name``, ``dtype`` (``"float32"``; ``"uint8"`` with embedded preprocessing), ``layout``
   (``"NCHW"``/``"NHWC"``), ``shape`` (first entry -1: the batch).
 * ``output``: ``kind`` (``"probabilities"`` or ``"logits"``), ``class_num``.
-* ``decision`` (optional): ``temperature`` (the logits are divided by it; of a form that gives probabilities these are
-  softmax(log(p) / temperature)), ``unsure_below`` (a best answer whose probability, after the temperature, is below
-  it, is ``unsure``), and how they were measured, which nobody has to read: ``photos``, ``ece_before``, ``ece_after``,
+* ``decision`` (optional): ``several`` (a photo has several labels: the logits go through a sigmoid, not a softmax) and
+  ``thresholds`` (one for each label, which is there from that probability on), perhaps ``attributes`` (what they are
+  said with, ``"PersonAttribute"``; a reader may name the labels instead); or ``threshold`` (of two classes the answer
+  is class 1 from this probability on, else class 0); ``temperature`` (the logits are divided by it; of a form that
+  gives probabilities these are softmax(log(p) / temperature)), ``unsure_below`` (a best answer whose probability, after
+  the temperature, is below it, is ``unsure``), and how they were measured, which nobody has to read: ``photos``,
+  ``ece_before``, ``ece_after``,
   ``false_accept`` (the rate that was asked for), ``judged_by`` (``"wrong answers"`` or ``"none of these"``),
   ``judged_photos``, ``judged_accepted``, ``right_kept``, ``sure_wrong``.
 * ``preprocess``: ``decoder`` (``"opencv"``), ``exif`` (``"rotate"``: the EXIF orientation is applied, which
@@ -55,9 +60,12 @@ integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads 
   a stage that the preprocessing does not have is left out; they show true colours, so ``cv::imread`` gives BGR, to be
   reversed to RGB when ``to_rgb`` is true), the input of a stage being the recorded output of the one before it,
   ``tensor`` (the model's input, raw little-endian values of ``input.dtype``), ``tensor_shape`` (with batch 1),
-  ``logits`` and ``output`` (raw little-endian float32, ``class_num`` values; ``output`` is what the forms give),
-  and where there is a ``decision``, what it makes of ``output``: ``answer`` (``class_id``, ``score``, ``unsure``).
-* ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show.
+  ``logits`` and ``output`` (raw little-endian float32, ``class_num`` values; ``output`` is what the forms give);
+  ``output_int8``: what the int8 program gives by its own arithmetic, which an ARM board follows (int8 packages only;
+  older ones lack it); and where there is a ``decision``, what it makes of ``output``: ``answer`` (``class_id``,
+  ``score``, ``unsure``; of several labels ``class_ids``, ``scores``).
+* ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show;
+  ``int8`` (0.05): that a board's int8 probabilities may show against ``output_int8``.
 * ``versions``: of the software that wrote it, and ``lite_runtime`` (the Paddle Lite version that an ``.nb`` needs).
 * ``sha256``: of everything else in package.json, its keys sorted and without spaces.
 * ``accuracy``: measured accuracies, each with ``form``, ``top1``, ``top5``, ``samples``; an empty list if none was.
@@ -86,8 +94,8 @@ from ppmobilenet.field import inference_yml
 from ppmobilenet.field.preprocessing import OP_DEFAULTS, Ops, as_transform_ops, spell_out
 
 FORMAT = "ppmobilenet-package"
-FORMAT_VERSION = 1
-BOUNDS = {"logits": 1e-4, "probabilities": 1e-5}
+FORMAT_VERSION = 2
+BOUNDS = {"logits": 1e-4, "probabilities": 1e-5, "int8": 0.05}
 MAX_STRING = 2000
 
 
@@ -158,13 +166,14 @@ def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
             preprocess, files, bounds, sha256.
         ops: the deployment transform list.
     """
+    several = meta.get("decision", {}).get("several", False)
     theirs = inference_yml.content(meta["name"], ops, meta["labels"], meta["topk"])
-    if theirs is not None:
+    if theirs is not None and not several:  # what the file can say is which classes are the best
         text = yaml.safe_dump(theirs, sort_keys=False, allow_unicode=True)
         (folder / "inference.yml").write_text(text, encoding="utf-8")
     full = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": FORMAT_VERSION if meta.get("decision", {}).keys() & {"several", "threshold"} else 1,
         **meta,
         "preprocess": {"decoder": "opencv", "exif": "rotate", "rounding": "half-even", "ops": spell_out(ops)},
         "bounds": BOUNDS,
@@ -272,7 +281,7 @@ class Package:
         return full
 
     def golden(self, key: str) -> np.ndarray:
-        """Return a recorded array: ``"tensor"`` (batch 1), ``"logits"`` or ``"output"`` (``[class_num]``)."""
+        """Return a recorded array: ``"tensor"`` (batch 1), or of ``[class_num]``: ``"logits"``, ``"output"``, ..."""
         entry = self.meta["golden"]
         dtype = self.meta["input"]["dtype"] if key == "tensor" else "float32"
         values = np.frombuffer(self.check_file(entry[key]).read_bytes(), np.dtype(dtype).newbyteorder("<"))

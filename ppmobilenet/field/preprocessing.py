@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ppmobilenet.errors import UserError
+from ppmobilenet.photos.operators import IMAGENET_MEAN, IMAGENET_STD
 
 # what a PaddleClas operator does when a parameter is not given; written out so that no reader has to know it
 OP_DEFAULTS = {
@@ -13,8 +14,8 @@ OP_DEFAULTS = {
     "CropImage": {},
     "NormalizeImage": {
         "scale": 1.0 / 255.0,
-        "mean": [0.485, 0.456, 0.406],
-        "std": [0.229, 0.224, 0.225],
+        "mean": list(IMAGENET_MEAN),
+        "std": list(IMAGENET_STD),
         "order": "chw",
     },
     "ToCHWImage": {},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FunctionType, MethodType
+from types import MethodType
 
 import numpy as np
 import paddle
@@ -13,7 +13,7 @@ from paddle.jit.sot.psdb import in_sot
 
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.kernels.build import INSTRUCTION_SETS, Unavailable, load_library
-from ppmobilenet.kernels.plan import OURS, Unsupported, check_around, form, plan
+from ppmobilenet.kernels.plan import OURS, Part, Unsupported, check_around, check_code, kinds, plan
 from ppmobilenet.kernels.run import MAX_THREADS, Engine, execute
 from ppmobilenet.machine import usable_cores
 
@@ -43,10 +43,12 @@ def accelerate(model: nn.Layer, mode: str = "auto", *, threads: int | None = Non
     """Run ``model`` on fused CPU operators from now on, where that is possible.
 
     Only how ``model(x)`` is computed changes: keys, parameter names, state dict and optimizer stay as they are, and
-    static graphs (``paddle.jit``, export) see the stock layers. Each call looks at the layers anew, so that freezing,
-    ``train()`` and ``eval()`` keep their meaning, and falls back to the stock operators by itself for what the engine
-    cannot take: other shapes, places and types than float32 on the CPU (where Paddle has no AMP), layers with hooks or
-    with another forward than their class's, one value per channel. What stock operators refuse is refused by them.
+    static graphs (``paddle.jit``, export) see the stock layers. Units that the engine knows run on it, the others
+    (attention, a layer of one's own) on stock operators, all in one graph. Each call looks at the layers anew, so that
+    freezing, ``train()`` and ``eval()`` keep their meaning, and falls back to the stock operators by itself for what
+    the engine cannot take: other shapes, places and types than float32 on the CPU (where Paddle has no AMP), units with
+    hooks or with another forward than their class's, one value per channel. What stock operators refuse is refused by
+    them.
 
     Args:
         model: a network with ``units()`` and ``head(x)`` (all of :mod:`ppmobilenet.models`), whose forward is the one
@@ -79,7 +81,10 @@ def accelerate(model: nn.Layer, mode: str = "auto", *, threads: int | None = Non
             raise Unavailable(f"the device is {paddle.get_device()}")
         _check_forward(model)
         check_around(model, model.units())
-        steps = plan(model.units())
+        parts = plan(model.units())
+        stock = [part for part in parts if not part.steps]
+        if len(stock) == len(parts):
+            raise Unsupported(parts[0].reason if parts else "no layers")
         library = load_library()
         engine = Engine(library, library.ppm_instruction_set(), threads or usable_cores())
         _prove(model, engine)
@@ -89,12 +94,16 @@ def accelerate(model: nn.Layer, mode: str = "auto", *, threads: int | None = Non
                 f"cpu_kernels cannot run: {reason}", where="Global.cpu_kernels", hint="use auto or off"
             ) from reason
         return Report(False, f"cpu_kernels: stock operators ({reason})")
-    engine.forward, engine.forms = type(model).forward, frozenset(form(unit) for unit in model.units())
+    engine.forward = type(model).forward
+    engine.known = kinds(unit for part in parts if part.steps for unit in part.units)
     model._cpu_kernels = engine
     model.forward = MethodType(forward, model)
     name, plural = INSTRUCTION_SETS[engine.instruction_set][0], "" if engine.threads == 1 else "s"
-    message = f"cpu_kernels: {len(steps)} layers fused, {name}, {engine.threads} thread{plural}"
-    return Report(True, message, len(steps), name, engine.threads)
+    layers = sum(len(part.steps) for part in parts)
+    message = f"cpu_kernels: {layers} layers fused, {name}, {engine.threads} thread{plural}"
+    if stock:
+        message += f"; {len(stock)} of {len(model.units())} units stock ({stock[0].reason})"
+    return Report(True, message, layers, name, engine.threads)
 
 
 def _check_forward(model: nn.Layer) -> None:
@@ -107,55 +116,54 @@ def _check_forward(model: nn.Layer) -> None:
     mine = getattr(model.__dict__.get("forward"), "__func__", None)
     if "forward" in model.__dict__ and mine not in (forward, kind.forward):
         raise Unsupported(f"the forward of this {kind.__name__} was replaced")
-    line = kind.__mro__[: kind.__mro__.index(nn.Layer)]
-    author = next((c for c in line if "forward" in vars(c)), None)
-    if author is None or kind.__call__ is not nn.Layer.__call__:
+    author = next(c for c in kind.__mro__ if "forward" in vars(c))
+    if author is nn.Layer or kind.__call__ is not nn.Layer.__call__:
         raise Unsupported(f"{kind.__name__} has no forward, or a __call__ of its own")
     if kind.forward.__module__ != author.__module__:
         raise Unsupported(f"the forward of {author.__name__} was replaced")
     if not author.__module__.startswith(OURS) and not {"units", "head"} <= set(vars(author)):
         raise Unsupported(f"{author.__name__} has a forward of its own")
-    # what forward calls is what its author wrote, but for the head, which is called here too
-    at = line.index(author)
-    code = (FunctionType, property, staticmethod, classmethod)
-    written = {name for c in line[at:] for name, value in vars(c).items() if isinstance(value, code)}
-    written -= {"head", "__init__", "__repr__", "extra_repr"}
-    for c in line[:at]:
-        changed = sorted(written & set(vars(c)))
-        if changed and not c.__module__.startswith(OURS):
-            raise Unsupported(f"{c.__name__} has its own {', '.join(changed)}")
-    changed = sorted((written - {"forward"}) & set(model.__dict__))
-    if changed:
-        raise Unsupported(f"{', '.join(changed)} of this {kind.__name__} was replaced")
+    check_code(model, author, {"head"})  # what forward calls is what its author wrote, but for the head
 
 
 def _prove(model: nn.Layer, engine: Engine) -> None:
     """Compare the fused layers with the stock ones on noise, so that nothing is fused that was misunderstood."""
     modes = [(layer, layer.training) for layer in (model, *model.sublayers())]
     model.eval()
-    steps = plan(model.units())
-    statistics = [t for step in steps if not step.running for t in (step.norm._mean, step.norm._variance)]
+    parts = plan(model.units())
+    norms = [layer for unit in model.units() for layer in unit.sublayers() if hasattr(layer, "_variance")]
+    statistics = [t for norm in norms for t in (norm._mean, norm._variance)]
     kept = [t.numpy().copy() for t in statistics]  # use_global_stats=False updates them in evaluation too
     try:
         with paddle.no_grad():
-            noise = np.random.default_rng(0).uniform(-2, 2, (2, steps[0].c_in, 37, 33))
-            x = stock = paddle.to_tensor(noise.astype("float32"))
-            fused = execute(engine, steps, x)  # first: it refuses parameters of other types
-            for unit in model.units():
-                stock = unit(stock)
-            apart, size = float((fused - stock).abs().max()), float(stock.abs().max())
+            first = next(part for unit in model.units() for part in unit.sublayers() if isinstance(part, nn.Conv2D))
+            channels = first.weight.shape[1] * first._groups
+            noise = np.random.default_rng(0).uniform(-2, 2, (2, channels, 37, 33))
+            x = paddle.to_tensor(noise.astype("float32"))
+            for part in parts:
+                x = _compare(engine, part, x)
     finally:
         for layer, training in modes:
             layer.training = training
         for t, value in zip(statistics, kept):
             t.set_value(value)
-    if not apart <= 1e-3 * size:
-        raise Unavailable(f"its result departs from stock's by {apart:.2g} of {size:.2g}: a bug, please report it")
+
+
+def _compare(engine: Engine, part: Part, x):
+    """What stock operators make of ``x``; the fused ones have to agree."""
+    fused = execute(engine, part.steps, x) if part.steps else None  # first: it refuses parameters of other types
+    for unit in part.units:
+        x = unit(x)
+    if fused is not None:
+        apart, size = float((fused - x).abs().max()), float(x.abs().max())
+        if not apart <= 1e-3 * size:
+            raise Unavailable(f"its result departs from stock's by {apart:.2g} of {size:.2g}: a bug, please report it")
+    return x
 
 
 @paddle.jit.not_to_static
 def _features(model: nn.Layer, units: Sequence[nn.Layer] | None, x):
-    """What the units make of ``x`` on the fused operators, or None where only the stock operators will do."""
+    """What the units make of ``x``, some on fused operators; or None where only the stock operators will do."""
     engine = getattr(model, "_cpu_kernels", None)
     if engine is None or not paddle.in_dynamic_mode() or not _can_take(x):
         return None
@@ -164,14 +172,27 @@ def _features(model: nn.Layer, units: Sequence[nn.Layer] | None, x):
     units = model.units() if units is None else units
     try:
         check_around(model, model.units())
-        steps = plan(units)
-        if not engine.forms.issuperset(form(unit) for unit in units):
-            return None  # something was put in that nobody compared
-        if not model.training and paddle.is_grad_enabled() and _is_trained(steps, x):
-            return None  # a gradient in evaluation mode: explanations, not training
-        return execute(engine, steps, x)
     except Unsupported:
         return None
+    parts = plan(units, engine.known)
+    trained = not x.stop_gradient or any(not p.stop_gradient for unit in units for p in unit.parameters())
+    if not model.training and paddle.is_grad_enabled() and trained:
+        return None  # a gradient in evaluation mode: explanations, not training
+    for part in parts:
+        x = _part(engine, part, x)
+    return x
+
+
+def _part(engine: Engine, part: Part, x):
+    """What the units of a part make of ``x``."""
+    if part.steps and _can_take(x):
+        try:
+            return execute(engine, part.steps, x)
+        except Unsupported:
+            pass  # nothing was computed yet
+    for unit in part.units:
+        x = unit(x)
+    return x
 
 
 def forward(self: nn.Layer, x):  # the names are those that jit.save and pickle want
@@ -197,10 +218,6 @@ def run_units(model: nn.Layer, units: Sequence[nn.Layer], x):
     for unit in units:
         x = unit(x)
     return x
-
-
-def _is_trained(steps, x) -> bool:
-    return not x.stop_gradient or any(not p.stop_gradient for step in steps for p in step.parameters)
 
 
 def _can_take(x) -> bool:

@@ -23,19 +23,28 @@ import numpy as np
 import paddle
 from paddle.base import core
 
-from ppmobilenet.kernels.plan import DENSE3, Step, Unsupported
+from ppmobilenet.kernels.plan import DENSE, DEPTHWISE, POINTWISE, SAME, Step, Unsupported
 
 MAX_THREADS = 1024  # as in src/layout.h
 
 
+KINDS = {DENSE: 3, POINTWISE: 1, DEPTHWISE: 2}
+STEM = 0  # a dense convolution that reads the pixels as they are
+GATE, SCALE, DROP = 1, 2, 4  # bits of ``after``
+WEIGHT, GAMMA, BETA, SQUEEZE, SQUEEZE_OFFSET, EXCITE, EXCITE_OFFSET, CHANNEL_SCALE, TRAINED = range(9)
+NORM, GATES = 1 << GAMMA | 1 << BETA, sum(1 << bit for bit in range(SQUEEZE, TRAINED))
+
+
 class _Layer(Structure):
     _fields_ = [
-        *((name, c_int32) for name in ("kind", "c_in", "c_out", "stride", "h_in", "w_in", "h_out", "w_out")),
-        *((name, c_int32) for name in ("activation", "residual", "running", "needs_gradient")),
-        ("epsilon", c_float),
-        ("momentum", c_float),
+        *((name, c_int32) for name in ("kind", "c_in", "c_out", "kernel", "stride", "before_h", "before_w")),
+        *((name, c_int32) for name in ("h_in", "w_in", "h_out", "w_out", "activation", "residual", "running")),
+        *((name, c_int32) for name in ("needs_gradient", "after", "squeezed")),
+        *((name, c_float) for name in ("slope", "epsilon", "momentum")),
         *((name, c_void_p) for name in ("weight", "gamma", "beta", "mean", "variance")),
-        *((name, c_void_p) for name in ("weight_grad", "gamma_grad", "beta_grad")),
+        *((name, c_void_p) for name in ("squeeze", "squeeze_offset", "excite", "excite_offset")),
+        *((name, c_void_p) for name in ("channel_scale", "kept")),
+        ("gradients", c_void_p * TRAINED),
     ]
 
 
@@ -117,15 +126,15 @@ class _Held(c_float * 1):
 class Engine:
     """The compiled library, which of its instruction sets to use, and on how many threads.
 
-    ``forward`` and ``forms``: the network's own forward, and the units (see :func:`~ppmobilenet.kernels.plan.form`),
-    that were compared with this engine; nothing else runs on it.
+    ``forward`` and ``known``: the network's own forward, and the kinds of layers (see
+    :func:`~ppmobilenet.kernels.plan.kinds`), that were compared with this engine; nothing else runs on it.
     """
 
     library: ctypes.CDLL
     instruction_set: int
     threads: int
     forward: object = None
-    forms: frozenset = frozenset()
+    known: frozenset = frozenset()
 
     def __deepcopy__(self, memo):
         return self  # a copied model runs on the same library
@@ -155,6 +164,13 @@ def _address(tensor: paddle.Tensor, shape: Sequence[int]) -> int:
     return tensor.data_ptr()
 
 
+def _before(step: Step, size: int) -> int:
+    """Zeros in front of a map's row or column."""
+    if step.padding != SAME:
+        return step.padding
+    return max((-(-size // step.stride) - 1) * step.stride + step.kernel - size, 0) // 2
+
+
 class _Call:
     """One forward pass through ``steps``, and any number of backward passes."""
 
@@ -167,22 +183,44 @@ class _Call:
         self.input = _address(x, x.shape)
         for layer, step in zip(self.layers, steps):
             norm, wide = step.norm, (step.c_out,)
-            layer.kind, layer.stride, layer.activation = step.kind, step.stride, step.activation
-            layer.c_in, layer.c_out = step.c_in, step.c_out
-            layer.h_in, layer.w_in = height, width
+            layer.kind, layer.kernel, layer.stride = KINDS[step.kind], step.kernel, step.stride
+            layer.activation, layer.residual, layer.running = step.activation, step.residual, step.running
+            layer.c_in, layer.c_out, layer.h_in, layer.w_in = step.c_in, step.c_out, height, width
+            layer.before_h, layer.before_w = _before(step, height), _before(step, width)
             height, width = -(-height // step.stride), -(-width // step.stride)
             layer.h_out, layer.w_out = height, width
-            layer.residual, layer.running = step.residual, step.running
             layer.epsilon, layer.momentum = norm._epsilon, norm._momentum
-            layer.weight = _address(step.conv.weight, step.conv.weight.shape)
-            layer.gamma, layer.beta = _address(norm.weight, wide), _address(norm.bias, wide)
             layer.mean, layer.variance = _address(norm._mean, wide), _address(norm._variance, wide)
-            layer.needs_gradient = sum(bit for bit, p in zip((1, 2, 4), step.parameters) if not p.stop_gradient)
+            self._point(layer, step)
+            trained = enumerate(step.trained)
+            layer.needs_gradient = sum(1 << bit for bit, p in trained if p is not None and not p.stop_gradient)
+            layer.after = GATE * bool(step.gate) + SCALE * bool(step.scale) + DROP * bool(step.drop)
+            if step.gate:
+                layer.squeezed, layer.slope = step.gate.conv1.weight.shape[0], step.gate._slope
             if not layer.running and images * height * width == 1:
                 raise Unsupported("batch statistics of one value: Paddle passes it through")
+        first = steps[0].kind == DENSE and x.stop_gradient and channels < 16
+        if first and all(step.residual != -1 for step in steps):
+            self.layers[0].kind = STEM
         self.shape = [images, steps[-1].c_out, height, width]
         self.run = _Run(self.layers, len(steps), images, engine.threads, 0, 0)
         self.sizes = _Sizes()
+        self._kept: list[paddle.Tensor] = []
+
+    @staticmethod
+    def _point(layer: _Layer, step: Step) -> None:
+        """Tell the library where the step's parameters are by now."""
+        wide = (step.c_out,)
+        layer.weight = _address(step.conv.weight, step.conv.weight.shape)
+        layer.gamma, layer.beta = _address(step.norm.weight, wide), _address(step.norm.bias, wide)
+        if step.gate:
+            down, up = step.gate.conv1, step.gate.conv2
+            squeezed = down.weight.shape[0]
+            layer.squeeze = _address(down.weight, (squeezed, *wide, 1, 1))
+            layer.squeeze_offset = _address(down.bias, (squeezed,))
+            layer.excite, layer.excite_offset = _address(up.weight, (*wide, squeezed, 1, 1)), _address(up.bias, wide)
+        if step.scale:
+            layer.channel_scale = _address(step.scale.gamma, wide)
 
     @property
     def differentiable(self) -> bool:
@@ -197,30 +235,41 @@ class _Call:
 
     def forward(self, saved: _Loan, out: paddle.Tensor) -> None:
         """Compute into ``out``, which is dense and of ``shape``."""
+        with paddle.no_grad():
+            for layer, step in zip(self.layers, self.steps):
+                if step.drop:
+                    self._kept.append(step.drop.factors(self.run.images))
+                    layer.kept = _address(self._kept[-1], (self.run.images, 1, 1, 1))
         scratch = _Loan(self.sizes.scratch_forward)
         self._enter("forward", self.input, saved.address, scratch.address, _address(out, self.shape))
         scratch.release()
 
-    def backward(self, saved: c_void_p, gradient: paddle.Tensor) -> dict[object, paddle.Tensor]:
-        """Return the gradients by what they belong to: a step's index, ``"norms"``, ``"input"``; each in one row."""
-        found: dict[object, paddle.Tensor] = {}
-        norms = [
-            (layer, field, step.c_out)
-            for layer, step in zip(self.layers, self.steps)
-            for bit, field in ((2, "gamma_grad"), (4, "beta_grad"))
-            if layer.needs_gradient & bit
+    def trained(self) -> list[tuple[tuple[int, int], paddle.Tensor]]:
+        """All parameters with gradients, each with its step and its bit."""
+        return [
+            ((k, bit), p)
+            for k, (layer, step) in enumerate(zip(self.layers, self.steps))
+            for bit, p in enumerate(step.trained)
+            if layer.needs_gradient >> bit & 1
         ]
-        if norms:
-            found["norms"] = _fresh(sum(count for _, _, count in norms))
-            at = found["norms"].data_ptr()
-            for layer, field, count in norms:
-                setattr(layer, field, at)
-                at += 4 * count
-        for k, (layer, step) in enumerate(zip(self.layers, self.steps)):
-            layer.weight = _address(step.conv.weight, step.conv.weight.shape)
-            if layer.needs_gradient & 1:
-                found[k] = _fresh(step.conv.weight.size)
-                layer.weight_grad = found[k].data_ptr()
+
+    def backward(self, saved: c_void_p, gradient: paddle.Tensor) -> dict[object, paddle.Tensor]:
+        """Return the gradients by what they belong to: (step, bit), ``"vectors"``, ``"input"``; each in one row."""
+        found: dict[object, paddle.Tensor] = {}
+        for layer, step in zip(self.layers, self.steps):
+            self._point(layer, step)
+        trained = self.trained()
+        vectors = [(key, p.size) for key, p in trained if p.ndim == 1]
+        if vectors:
+            found["vectors"] = _fresh(sum(size for _, size in vectors))
+            at = found["vectors"].data_ptr()
+            for (k, bit), size in vectors:
+                self.layers[k].gradients[bit] = at
+                at += 4 * size
+        for (k, bit), p in trained:
+            if p.ndim > 1:
+                found[k, bit] = _fresh(p.size)
+                self.layers[k].gradients[bit] = found[k, bit].data_ptr()
         into = None
         if self.run.input_gradient:
             found["input"] = _fresh(self.x.size)
@@ -243,17 +292,20 @@ class _Call:
         """Of everything that backward depends on: what changed in place since cannot be differentiated."""
         found, reached = [], not self.x.stop_gradient
         for layer, step in zip(self.layers, self.steps):
-            weights, scales = layer.needs_gradient & 1, layer.needs_gradient & 6
+            weights = layer.needs_gradient & 1
             if reached or weights:
-                found.append(step.conv.weight.inplace_version)
+                found.append(step.conv.weight)
                 if step is self.steps[0]:
-                    found.append(self.x.inplace_version)
+                    found.append(self.x)
             reached = reached or bool(weights)
-            if reached or scales:
+            if reached or layer.needs_gradient & NORM:
                 norm = step.norm
-                found += [t.inplace_version for t in (norm.weight, norm.bias, norm._mean, norm._variance)]
-            reached = reached or bool(scales)
-        return found
+                found += [norm.weight, norm.bias, norm._mean, norm._variance]
+            reached = reached or bool(layer.needs_gradient & NORM)
+            if reached or layer.needs_gradient & GATES:
+                found += [step.trained[bit] for bit in (SQUEEZE, EXCITE, CHANNEL_SCALE)]
+            reached = reached or bool(layer.needs_gradient)
+        return [t.inplace_version for t in found if t is not None]
 
 
 def _fresh(size: int) -> paddle.Tensor:
@@ -297,24 +349,19 @@ def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
     operator that holds the saved maps (until Paddle frees the graph), one that refuses changed tensors, and one that
     has no second derivative (as the stock network has none); at each parameter a hook puts the gradient in its place.
     """
-    steps, layers = call.steps, call.layers
     zero = paddle.zeros([1], dtype="float32")
     held = _Held(1.0)
     held.loan = saved
     holder = core.eager.Tensor(np.frombuffer(held, np.float32), paddle.CPUPlace(), False, True, "", True)
     gradients = _Gradients(call, saved.address)
-    norms = [
-        p
-        for step, layer in zip(steps, layers)
-        for bit, p in ((2, step.norm.weight), (4, step.norm.bias))
-        if layer.needs_gradient & bit
-    ]
-    ends = [(k, step.conv.weight) for k, step in enumerate(steps) if layers[k].needs_gradient & 1]
+    trained = call.trained()
+    ends = [(key, p) for key, p in trained if p.ndim > 1]
+    vectors = [p for _, p in trained if p.ndim == 1]
     if call.run.input_gradient:
         ends.append(("input", call.x))
     rows = [(key, paddle.reshape(p, [-1])) for key, p in ends]
-    if norms:
-        rows.append(("norms", paddle.concat(norms)))
+    if vectors:
+        rows.append(("vectors", paddle.concat(vectors)))
     for key, row in rows:
         zero._share_underline_tensor_to(row)  # a number with the row's place in the graph
         row.register_hook(gradients.of(key))
@@ -328,7 +375,7 @@ def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
 def _check_gradients(call: _Call) -> None:
     """Leave to stock operators what their backward pass answers in its own way."""
     for layer, step in zip(call.layers, call.steps):
-        if layer.needs_gradient & 6 in (2, 4):
+        if layer.needs_gradient & NORM not in (0, NORM):
             raise Unsupported("of a scale and its offset only one is trained: Paddle then gives it no gradient")
         if not layer.running and not step.norm.training:
             raise Unsupported("batch statistics in evaluation: Paddle's gradient takes the running ones there")
@@ -344,8 +391,6 @@ def execute(engine: Engine, steps: Sequence[Step], x: paddle.Tensor) -> paddle.T
     """
     call = _Call(engine, steps, dense(x))
     keep = paddle.is_grad_enabled() and call.differentiable
-    if keep and steps[0].kind == DENSE3 and not x.stop_gradient:
-        raise Unsupported("the gradient of the pixels: not on the way of training")
     if keep:
         _check_gradients(call)
     call.prepare(keep)

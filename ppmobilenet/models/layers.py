@@ -8,6 +8,8 @@ from paddle import ParamAttr, nn
 from paddle.nn.initializer import Constant, Normal
 from paddle.regularizer import L2Decay
 
+from .computes import ChannelScale, ConvNorm, Gate, PathDrop
+
 
 def gelu(x):
     """The exact one. Exported as the error function that it is: the old program format lacks the operator."""
@@ -51,6 +53,7 @@ class ConvBNLayer(nn.Layer):
 
     # names of the two layers; the filter's initialiser (None: Paddle's); whether an optimizer's L2 takes the batch norm
     CONV, NORM, INITIALIZER, DECAYS_NORM = "conv", "bn", None, True
+    computes = ConvNorm()
 
     def __init__(
         self,
@@ -99,6 +102,8 @@ class SqueezeExcitation(nn.Layer):
         data_format: ``"NCHW"`` or ``"NHWC"``.
     """
 
+    computes = Gate()
+
     def __init__(
         self, num_channels: int, num_squeezed: int, *, name: str, slope: float = 1 / 6, data_format: str = "NCHW"
     ):
@@ -122,6 +127,8 @@ class SqueezeExcitation(nn.Layer):
 class DropPath(nn.Layer):
     """Drop a photo's whole map with probability ``rate``, in training (Huang et al. 2016, arXiv 1603.09382)."""
 
+    computes = PathDrop()
+
     def __init__(self, rate: float):
         super().__init__()
         self._rate = rate
@@ -133,9 +140,15 @@ class DropPath(nn.Layer):
         kept = paddle.full([], 1 - self._rate, x.dtype)
         return x / kept * paddle.floor(kept + paddle.rand([x.shape[0]] + [1] * (x.ndim - 1)).astype(x.dtype))
 
+    def factors(self, photos: int):
+        """Draw what the next training forward would multiply by: float32 [photos, 1, 1, 1]."""
+        return self(paddle.ones([photos, 1, 1, 1], "float32"))
+
 
 class LayerScale(nn.Layer):
     """A factor ``gamma`` for each channel, small at first (Touvron et al. 2021, arXiv 2103.17239)."""
+
+    computes = ChannelScale()
 
     def __init__(self, num_channels: int, initial: float, *, name: str, data_format: str = "NCHW"):
         super().__init__()

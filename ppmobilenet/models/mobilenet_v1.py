@@ -12,6 +12,7 @@ from paddle import nn
 from paddle.nn.initializer import KaimingNormal
 
 from . import layers
+from .computes import Chain
 from .family import Family, register
 from .network import Network
 
@@ -50,6 +51,8 @@ class DepthwiseSeparable(nn.Layer):
         activation: ``"relu"`` or ``"relu6"``.
         data_format: ``"NCHW"`` or ``"NHWC"``.
     """
+
+    computes = Chain("depthwise_conv", "pointwise_conv")
 
     def __init__(
         self,

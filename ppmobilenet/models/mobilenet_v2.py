@@ -12,6 +12,7 @@ from math import ceil
 from paddle import nn
 
 from . import layers
+from .computes import Chain
 from .family import Family, register
 from .network import Network
 from .widths import scaled_width
@@ -51,6 +52,8 @@ class InvertedResidualUnit(nn.Layer):
         activation: of the first two convolutions.
         data_format: ``"NCHW"`` or ``"NHWC"``.
     """
+
+    computes = Chain("_expand_conv", "_bottleneck_conv", "_linear_conv")
 
     def __init__(
         self,

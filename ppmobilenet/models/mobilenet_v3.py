@@ -18,6 +18,7 @@ from typing import NamedTuple
 from paddle import ParamAttr, nn
 
 from . import layers
+from .computes import Chain
 from .family import Family, register
 from .layers import ACTIVATIONS, SqueezeExcitation
 from .network import Network
@@ -112,6 +113,8 @@ class ResidualUnit(nn.Layer):
         same_padding: pad as TensorFlow does where the stride is 2.
         data_format: ``"NCHW"`` or ``"NHWC"``.
     """
+
+    computes = Chain("expand_conv", "bottleneck_conv", "mid_se", "linear_conv")
 
     def __init__(
         self,
@@ -247,7 +250,10 @@ class MobileNetV3(Network):
             out_indices=out_indices,
         )
         self.scale, self.se_slope = scale, se_slope
+        self._unwritten = {"same_padding": float(same_padding), "strides": float(strides is not None)}
+        self._unwritten["max_pool"] = float(max_pool)
         self._max_pool = nn.MaxPool2D(2, 2, data_format=data_format) if max_pool and not features_only else None
+        self.head_takes_mean = not max_pool
 
         def squeezed(expanded: int) -> int:
             return scaled_width(expanded // 4, 1.0, se_divisor)
@@ -289,8 +295,11 @@ class MobileNetV3(Network):
 
     @property
     def computes(self) -> dict[str, float]:
-        """What other projects' files assume otherwise: slope of the gates, and evaluation's factor of the features."""
-        return {"se_slope": self.se_slope, "kept": 1.0 - self._dropout}
+        """What other projects' files assume otherwise: slope of the gates, and evaluation's factor of the features.
+
+        And what has no place in them: arguments that change no array.
+        """
+        return {"se_slope": self.se_slope, "kept": 1.0 - self._dropout, **self._unwritten}
 
     def head(self, x):
         """[N, C, h, w] in the layout computed in -> logits, or what the classifier would get."""

@@ -11,6 +11,7 @@ published hybrids most likely came from timm's: try ``attention_scale="timm"`` w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import paddle.nn.functional as F
 from paddle import ParamAttr, nn
 
 from . import layers
+from .computes import Chain, ConvNorm
 from .family import Family, register
 from .layers import DropPath, LayerScale, batch_norm
 from .network import Network, strides_after
@@ -141,6 +143,8 @@ PLAIN = Form()
 class ConvUnit(ConvBNLayer):
     """One convolution; where paths are dropped, its whole map is, as in PaddleClas: it has no shortcut."""
 
+    computes = ConvNorm(then=("drop_path",))
+
     def __init__(self, num_channels: int, row: Conv, *, name: str, form: Form = PLAIN):
         super().__init__(
             *(num_channels, row.filter_size, row.out, row.stride, row.filter_size // 2),
@@ -180,6 +184,8 @@ class _Residual(nn.Layer):
 class FusedInvertedBottleneck(_Residual):
     """A dense convolution expands and strides, a 1x1 convolution without activation projects."""
 
+    computes = Chain("conv_exp", "conv_pwl", "layer_scale", "drop_path")
+
     def __init__(self, num_channels: int, row: Fused, *, name: str, form: Form = PLAIN):
         super().__init__(num_channels, row)
         k = row.filter_size
@@ -204,6 +210,8 @@ class UniversalInvertedBottleneck(_Residual):
         name: start of the parameter names.
         form: what the network's units have in common.
     """
+
+    computes = Chain("dw_start", "pw_exp", "dw_mid", "pw_proj", "layer_scale", "drop_path")
 
     def __init__(self, num_channels: int, row: UIB, *, name: str, form: Form = PLAIN):
         super().__init__(num_channels, row)
@@ -239,7 +247,8 @@ class MobileAttention(_Residual):
 
     def __init__(self, num_channels: int, row: MQA, *, name: str, form: Form = PLAIN):
         super().__init__(num_channels, row)
-        self._heads, self._dim, self._channels_last = row.heads, row.dim, form.data_format == "NHWC"
+        self._heads, self._dim, self._shrink = row.heads, row.dim, row.shrink
+        self._data_format, self._channels_last = form.data_format, form.data_format == "NHWC"
         queries = row.heads * row.dim
         self._scale = (row.dim if form.attention_scale == "timm" else queries) ** -0.5
 
@@ -267,6 +276,12 @@ class MobileAttention(_Residual):
         weights = F.softmax(queries @ self._columns(keys, 1), -1)
         mixed = weights @ self._columns(values, 1).transpose([0, 1, 3, 2])  # [N, heads, points, dim]
         return self._end(x, self.proj(self._map(mixed, y)))
+
+    def products(self, shape: Sequence[int]) -> int:
+        """Return the multiply-adds of scores and of mixing for a map (channels, height, width); see paper.cost."""
+        height, width = shape[1:]
+        points = -(-height // self._shrink) * -(-width // self._shrink)
+        return 2 * self._heads * self._dim * height * width * points
 
     def _columns(self, x, heads: int):
         """A map of heads * dim channels -> [N, heads, dim, points]."""

@@ -58,8 +58,10 @@ class Network(nn.Layer, metaclass=OwnNames):
         num_features: width of the pooled features.
         feature_channels: channels of the pyramid's maps, by out_indices.
         feature_strides: their strides.
+        head_takes_mean: the head needs no more of its features than their means.
     """
 
+    head_takes_mean = True
     # names of the first convolution, of the last one (None: there is none) and of the classifier
     STEM, LAST, CLASSIFIER = "conv", None, "fc"
     # what ``activation`` may be

@@ -201,13 +201,18 @@ def _cost(family: str, scale: float) -> Cost:
 
 
 def _madds(family: str, scale: float, resolution: int) -> int:
-    """Multiply-adds at a multiple of 32 pixels: those of maps grow with the area, exactly; of pooled features not."""
-    rows = _cost(family, scale).layers
-    pooled = sum(row.madds for row in rows if row.output_shape[1:] in ((), (1, 1)))
-    return pooled + sum(row.madds for row in rows if row.output_shape[1:] not in ((), (1, 1))) * resolution**2 // 64**2
+    """Multiply-adds at a multiple of 32 pixels.
+
+    Exactly: those of maps grow with the area, of attention with its square; those of pooled features do not.
+    """
+    total = 0
+    for row in _cost(family, scale).layers:
+        power = 0 if row.output_shape[1:] in ((), (1, 1)) else 4 if row.kind == "attention" else 2
+        total += row.madds * resolution**power // 64**power
+    return total
 
 
 def _size(cost: Cost, precision: str) -> int:
     weights = sum(layer.weights for layer in cost.layers)
-    offsets = sum(layer.output_shape[0] for layer in cost.layers)
+    offsets = sum(layer.output_shape[0] for layer in cost.layers if layer.weights)
     return weights + 4 * offsets if precision.startswith("int8") else 4 * (weights + offsets)

@@ -1,7 +1,8 @@
 """What a network costs: parameters, multiply-adds and memory, counted from its real layers.
 
 The counts are those of the papers: a multiply-add is one multiplication with its addition, biases and batch norm are
-not counted among them (batch norm folds into the convolution before it), and an image is one image.
+not counted among them (batch norm folds into the convolution before it), and an image is one image. Products of two
+maps, attention's, are counted and told apart: a layer that has such says how many in ``products``.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ RESOLUTIONS = (128, 160, 192, 224)
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One convolution or linear layer, for one image.
+    """One convolution or linear layer, or what a layer multiplies beside its layers, for one image.
 
     Attributes:
         name: where it stands in the model: ``"blocks.0.depthwise_conv.conv"``.
-        kind: ``"conv 1x1"``, ``"depthwise 3x3"``, ``"conv 3x3"``, ``"depthwise 5x5"``, ``"fc"``.
+        kind: ``"conv 1x1"``, ``"depthwise 3x3"``, ``"conv 3x3"``, ``"depthwise 5x5"``, ``"fc"``, ``"attention"``.
         input_shape: (channels, height, width); (features,) of a linear layer.
         output_shape: likewise.
         weights: values of the filter alone, as MobileNetV1's Table 2 counts parameters.
@@ -80,6 +81,11 @@ class Cost:
     def madds(self) -> int:
         """Multiply-adds of one image."""
         return sum(layer.madds for layer in self.layers)
+
+    @property
+    def products(self) -> int:
+        """Those of them that multiply two maps: attention's, which PaddleClas's figures leave out."""
+        return sum(layer.madds for layer in self.layers if layer.kind == "attention")
 
     @property
     def paper_madds(self) -> int:
@@ -205,6 +211,7 @@ class Cost:
             "split": split,
             "parameters": self.parameters,
             "madds": self.madds,
+            "products": self.products,
             "paper_madds": self.paper_madds,
             "model_bytes": self.parameters * bits // 8,
             "peak_activation_bytes": None if peak is None else peak * scale,
@@ -231,6 +238,8 @@ def cost_of(model: nn.Layer, resolution: int | tuple[int, int] = 224) -> Cost:
     for name, layer in model.named_sublayers():
         if layer._parameters:
             hooks.append(layer.register_forward_post_hook(partial(counter.count, name)))
+        if hasattr(layer, "products"):
+            hooks.append(layer.register_forward_post_hook(partial(counter.multiply, name)))
         for role in ("shortcut", "gates"):
             if hasattr(layer, role):
                 hooks.append(layer.register_forward_pre_hook(partial(counter.enter, name, role)))
@@ -282,6 +291,13 @@ class _Counter:
         )
         if unit and unit["adds"]:
             unit["held"] = unit["input"]  # the first layer's input is the shortcut's: held from the second on
+
+    def multiply(self, name, layer, inputs, output):
+        """Enter what a layer multiplies beside its layers, behind them."""
+        maps = _shape(layer, inputs[0]), _shape(layer, output)
+        row = {"name": name, "kind": "attention", "weights": 0, "parameters": 0, "madds": layer.products(maps[0])}
+        unit = self.running["shortcut"][-1]["name"] if self.running["shortcut"] else None
+        self.rows.append({**row, "input_shape": maps[0], "output_shape": maps[1], "live": 0, "unit": unit})
 
     def enter(self, name, role, layer, inputs):
         if role == "shortcut" and len(self.rows) == 1:

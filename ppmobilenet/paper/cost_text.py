@@ -35,6 +35,10 @@ def cost_text(cost: Mapping, weights: str | None = None) -> str:
         f"  parameters      {cost['parameters']:,} ({amount(cost['model_bytes'], 'B')})",
         f"  multiply-adds   {cost['madds']:,} an image",
     ]
+    if cost["products"]:
+        lines.append(
+            f"                  {cost['products']:,} of them attention's products, which PaddleClas leaves out"
+        )
     if cost["paper_madds"] != cost["madds"]:
         lines.append(f"                  {cost['paper_madds']:,} without the 1x1 expansion at t = 1, as papers count")
     if cost["peak_activation_bytes"] is not None:

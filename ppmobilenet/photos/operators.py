@@ -19,6 +19,7 @@ from ppmobilenet.photos.chain import ANY_TYPE, FILE, PHOTO, PIXELS, Form, Takes
 from ppmobilenet.photos.decode import MAX_PIXELS, check_size, decode_image, pixel_size, read_bytes
 from ppmobilenet.registry import TRANSFORMS
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INTERPOLATIONS = {
     "nearest": cv2.INTER_NEAREST,
     "bilinear": cv2.INTER_LINEAR,
@@ -218,14 +219,15 @@ class NormalizeImage:
         self.takes = Takes(("uint8",), ("CHW" if self.chw else "HWC",))
         self.scale = np.float32(1.0 / 255.0 if scale is None else scale)
         shape = (3, 1, 1) if self.chw else (1, 1, 3)
-        self.mean = _three("mean", mean or (0.485, 0.456, 0.406)).reshape(shape)
-        self.std = _three("std", std or (0.229, 0.224, 0.225)).reshape(shape)
+        self.mean = _three("mean", mean or IMAGENET_MEAN).reshape(shape)
+        self.std = _three("std", std or IMAGENET_STD).reshape(shape)
         if not self.std.all():
             raise ValueError(f"std {std!r} divides by zero; allowed: three numbers other than 0")
         brightest = 255 * abs(float(self.scale))
         if np.abs(self.mean).max() > 2 * brightest:
+            shown = ", ".join(f"{value:g}" for value in self.mean.ravel())
             raise ValueError(
-                f"mean {list(self.mean.ravel())} is far above the pixels, which reach {brightest:g} after the scale "
+                f"mean [{shown}] is far above the pixels, which reach {brightest:g} after the scale "
                 f"{float(self.scale):g}: a network would see next to nothing; give scale: 1.0 with mean and std of "
                 "0 to 255, or divide both by 255"
             )

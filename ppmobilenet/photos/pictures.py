@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ppmobilenet.photos.operators import NormalizeImage
+
 
 def pictures(images: np.ndarray, ops: Sequence[Mapping]) -> np.ndarray | None:
     """Return the uint8 RGB pictures [N, H, W, 3] behind normalised images.
@@ -17,12 +19,11 @@ def pictures(images: np.ndarray, ops: Sequence[Mapping]) -> np.ndarray | None:
     Returns:
         None if there is no NormalizeImage among them: their scale is then unknown.
     """
-    found = [op["NormalizeImage"] or {} for op in ops if "NormalizeImage" in op]
+    found = [NormalizeImage(**(op["NormalizeImage"] or {})) for op in ops if "NormalizeImage" in op]
     if len(found) != 1:
         return None
-    scale = float(found[0].get("scale") or 1 / 255)
-    mean, std = found[0].get("mean") or (0.485, 0.456, 0.406), found[0].get("std") or (0.229, 0.224, 0.225)
-    values = (images * np.reshape(std, (1, 3, 1, 1)) + np.reshape(mean, (1, 3, 1, 1))) / scale
+    mean, std = (values.reshape(1, 3, 1, 1) for values in (found[0].mean, found[0].std))
+    values = (images * std + mean) / found[0].scale
     shown = np.clip(np.rint(values), 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
     decodes_bgr = any((op.get("DecodeImage") or {}).get("to_rgb") is False for op in ops)
     return shown[..., ::-1] if decodes_bgr else shown

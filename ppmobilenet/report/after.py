@@ -10,12 +10,13 @@ from paddle import nn
 
 from ppmobilenet import telling
 from ppmobilenet.config import Config
-from ppmobilenet.config.parts import Labels
 from ppmobilenet.data.class_names import class_names
 from ppmobilenet.errors import UserError
 from ppmobilenet.report import gather
 from ppmobilenet.report import page as report
 from ppmobilenet.report.predictions import FILE_NAME, Collector, Predictions
+from ppmobilenet.report.several import FILE_NAME as LABELS
+from ppmobilenet.report.several import LabelCollector, LabelPredictions
 from ppmobilenet.telling import log
 from ppmobilenet.training.evaluator import Ready, ready, tell
 from ppmobilenet.training.trainer import train
@@ -43,9 +44,9 @@ def train_and_report(config: Config, *, random_init: bool = False) -> dict[str, 
         try:
             trained = best()
             if trained.evaluator is not None:
-                found, table = predict(trained, config.labels)
+                found, table = predict(trained, config)
                 tell(found)
-                table.save(folder / FILE_NAME)
+                _save(table, folder)
             shown.append(trained.model)
         except UserError as error:
             # the training is done and saved: what its report lacks is no reason to fail it
@@ -82,12 +83,19 @@ def evaluate_and_report(config: Config, *, random_init: bool = False) -> dict[st
             result = found.evaluator(found.network)
             tell(result)
             return result
-        result, table = predict(found, config.labels)
+        result, table = predict(found, config)
         tell(result)
     folder = own_folder(Path(config.run.output_dir), str(table.about["weights"]))
-    table.save(folder / FILE_NAME)
+    _save(table, folder)
     _write(lambda: report.write(gather.from_run(folder, config, found.model, table), folder / "report"))
     return result
+
+
+def _save(table: Predictions | LabelPredictions, folder: Path) -> None:
+    """Write the table of an evaluation; there is one, of one kind."""
+    kept, gone = (FILE_NAME, LABELS) if isinstance(table, Predictions) else (LABELS, FILE_NAME)
+    table.save(folder / kept)
+    (folder / gone).unlink(missing_ok=True)
 
 
 def own_folder(folder: Path, weights: str) -> Path:
@@ -105,16 +113,17 @@ def own_folder(folder: Path, weights: str) -> Path:
     return folder / APART
 
 
-def predict(found: Ready, labels: Labels) -> tuple[dict[str, float], Predictions]:
+def predict(found: Ready, config: Config) -> tuple[dict[str, float], Predictions | LabelPredictions]:
     """Evaluate; return the result and the table of predictions."""
     dataset = found.evaluator.loader.dataset
     try:
         names = dataset.class_names or []
         if len(names) != dataset.class_num:
-            names = class_names(labels, found.lists, dataset.class_num)
+            names = class_names(config.labels, found.lists, dataset.class_num)
     except UserError:  # a list of other classes: it is what an export would refuse, an evaluation needs no names
         names = [f"class {number}" for number in range(dataset.class_num)]
-    collector = Collector(names)
+    several = found.evaluator.several
+    collector = LabelCollector(names, config.decision["thresholds"]) if several else Collector(names)
     began = time.monotonic()
     result = found.evaluator(found.network, collector.add)
     seconds = round(time.monotonic() - began, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from ppmobilenet.config import Config, load_config
 from ppmobilenet.config.parts import Arch
 from ppmobilenet.config.tree import is_effective, to_yaml
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.field import backends
 from ppmobilenet.field.package import Package, measured_on, open_package
 from ppmobilenet.field.preprocessing import Ops, deployment_ops
@@ -26,7 +27,10 @@ from ppmobilenet.photos.pictures import pictures
 from ppmobilenet.registry import MODELS
 from ppmobilenet.report import cam, figures
 from ppmobilenet.report import page as report
-from ppmobilenet.report.predictions import FILE_NAME, Predictions
+from ppmobilenet.report.advice import advise
+from ppmobilenet.report.predictions import FILE_NAME, LINEAR, SUSPECTS, Predictions
+from ppmobilenet.report.several import FILE_NAME as LABELS
+from ppmobilenet.report.several import LabelPredictions
 from ppmobilenet.telling import duration
 from ppmobilenet.weights.loading import load_weights
 from ppmobilenet.zoo import create_model
@@ -80,13 +84,17 @@ def report_run(folder: Path, config: Config, network: nn.Layer) -> Path:
 
 def _add_package(content: report.Content, folder: Path, config: Config | None, timed: bool) -> None:
     package = package_of(folder, config.run.save_inference_dir, config.arch) if config else None
+    _advise(content, folder, package)
     if package is not None:
         content.forms, content.certainty = forms(package), certainty(package.meta)
         content.latencies = _part(content, "latency", lambda: package_latencies(package)) if timed else []
 
 
 def from_run(
-    folder: Path, config: Config | None = None, network: nn.Layer | None = None, table: Predictions | None = None
+    folder: Path,
+    config: Config | None = None,
+    network: nn.Layer | None = None,
+    table: Predictions | LabelPredictions | None = None,
 ) -> report.Content:
     """Gather a run: its curves, its configuration, its last evaluation.
 
@@ -104,14 +112,19 @@ def from_run(
     curves = [{**row, **_speed(steps, row["epoch"])} for row in read_curves(folder / "metrics.csv")]
     if table is None and (folder / FILE_NAME).is_file():
         table = Predictions.load(folder / FILE_NAME)
+    if table is None and (folder / LABELS).is_file():
+        table = LabelPredictions.load(folder / LABELS)
     if not curves and table is None:
         raise UserError(
             f"neither metrics.csv nor {FILE_NAME} is in this folder",
             where=folder,
             hint="give the Global.output_dir of a training or an evaluation, or an exported package",
         )
-    content = report.Content(title=folder.resolve().name, predictions=table, curves=curves)
+    kind = "labels" if isinstance(table, LabelPredictions) else "predictions"
+    content = report.Content(title=folder.resolve().name, curves=curves, **{kind: table})
     content.times = run_times(curves, steps, table)
+    content.linear = Predictions.load(folder / LINEAR) if table is not None and (folder / LINEAR).is_file() else None
+    content.suspects = _suspects(folder)
     if config is None:
         return content
     content.title = f"{config.arch.name}, {folder.resolve().name}"
@@ -126,9 +139,24 @@ def from_run(
             load_weights(network, weights, class_num_may_differ=False)
         return activations(network, deployment_ops(config.eval.dataset.transform_ops), table)
 
-    if weights:
+    if weights and kind == "predictions":
         content.activations = _part(content, "where it looked", maps)
     return content
+
+
+def _suspects(folder: Path) -> list[dict]:
+    """Return the photos whose labels a fit has found to look wrong."""
+    path = folder / SUSPECTS
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError as error:
+        raise DamagedFileError(f"not a list of suspects: {error}", where=path, hint="remove it") from error
+
+
+def _advise(content: report.Content, folder: Path, package: Package | None) -> None:
+    if content.predictions is not None:
+        about = content.linear, content.suspects, content.curves, package and package.folder, folder
+        content.advice = advise(content.predictions, *about)
 
 
 def _part(content: report.Content, what: str, compute: Callable):
@@ -152,7 +180,10 @@ def from_package(folder: Path, *, timed: bool = True) -> report.Content:
         where = f" on {measured_on(row)}" if measured_on(row) else ""
         of = f" of {row['samples']:,} photos" if "samples" in row else f", {row.get('source', 'measured elsewhere')}"
         same = f"; as float in {100 * row['agreement']:.1f} %" if "agreement" in row else ""
-        facts.append((f"top-1 of {row['form']}{where}", f"{100 * row['top1']:.2f} %{of}{same}"))
+        known = ("form", "epoch", "source", "engine", "processor", "computed", "agreement", "samples", "top5")
+        for figure, value in ((name, value) for name, value in row.items() if name not in known):
+            named = "top-1" if figure == "top1" else figure
+            facts.append((f"{named} of {row['form']}{where}", f"{100 * value:.2f} %{of}{same}"))
     facts += [(f"written by {name}", str(version)) for name, version in meta.get("versions", {}).items()]
     content = report.Content(f"{meta['name']}, package", forms=forms(package), data=facts)
     content.certainty = certainty(meta)
@@ -231,7 +262,9 @@ def model_cost(name: str, model, resolution: tuple[int, int]) -> dict:
     return {"model": name, "paper": family.paper if family else "", **cost_of(model, resolution).to_dict()}
 
 
-def run_times(curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predictions | None) -> list[tuple[str, str]]:
+def run_times(
+    curves: Sequence[Mapping], steps: Sequence[Mapping], table: Predictions | LabelPredictions | None
+) -> list[tuple[str, str]]:
     """Return the time and throughput that a run wrote down."""
     facts = []
     seconds = [row["seconds"] for row in curves if "seconds" in row]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 import numpy as np
@@ -87,6 +87,18 @@ def sum_over_processes(values: np.ndarray, world: int) -> np.ndarray:
     tensor = paddle.to_tensor(np.asarray(values, np.float64))
     dist.all_reduce(tensor)
     return tensor.numpy()
+
+
+def add_up_counts(counts: Mapping[str, int | np.ndarray], world: int) -> dict[str, int | np.ndarray]:
+    """Return a metric's counts over all processes, whole numbers as such."""
+    if world == 1 or not counts:
+        return dict(counts)
+    flat = sum_over_processes(np.concatenate([np.ravel(v).astype(np.float64) for v in counts.values()]), world)
+    parts = np.split(flat, np.cumsum([np.size(v) for v in counts.values()])[:-1])
+    return {
+        name: type(value)(part[0]) if np.ndim(value) == 0 else part.reshape(np.shape(value))
+        for (name, value), part in zip(counts.items(), parts)
+    }
 
 
 def share_statistics(model: nn.Layer, world: int) -> None:

@@ -18,10 +18,10 @@ from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.errors import NumericsError
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.telling import aloud, log
-from ppmobilenet.training.device import Precision, set_device, start_processes, sum_over_processes
+from ppmobilenet.training.device import Precision, add_up_counts, set_device, start_processes
 from ppmobilenet.training.inputs import check_images
 from ppmobilenet.training.losses import Loss, build_loss
-from ppmobilenet.training.metrics import TopkAcc, Totals, build_metrics
+from ppmobilenet.training.metrics import Metrics, TopkAcc, Totals, build_metrics
 from ppmobilenet.training.runfolder import Progress
 from ppmobilenet.training.start import Start, network_for_answers, require_start
 
@@ -39,14 +39,18 @@ class Evaluator:
         metric: counts right answers.
         precision: to compute in.
         rank, world: this process and the number of processes.
+        class_num: numbers of an answer.
+        several: a photo has several labels, each with a probability of its own.
     """
 
     loader: Loader
     loss: Loss
-    metric: TopkAcc
+    metric: TopkAcc | Metrics
     precision: Precision
     rank: int = 0
     world: int = 1
+    class_num: int = 1
+    several: bool = False
 
     def __call__(self, network: nn.Layer, collect: Collect | None = None) -> dict[str, float]:
         """Evaluate a network; it is in training mode again afterwards if it was.
@@ -73,8 +77,9 @@ class Evaluator:
                 loss = float(self.loss(scores, paddle.to_tensor(batch.labels)))
                 totals.add(len(batch.labels), loss, self.metric.count(logits, batch.labels))
                 if collect is not None:
-                    collect(F.softmax(scores, axis=-1).numpy(), batch.labels, batch.indices)
-                progress.step(len(batch.labels), **totals.means())
+                    shares = F.sigmoid(scores) if self.several else F.softmax(scores, axis=-1)
+                    collect(shares.numpy(), batch.labels, batch.indices)
+                progress.step(len(batch.labels), **totals.means(self.metric))
         progress.close()
         if was_training:
             network.train()
@@ -91,12 +96,17 @@ class Evaluator:
         )
 
     def _over_processes(self, totals: Totals) -> dict[str, float]:
-        names = ["loss", *(f"top{k}" for k in self.metric.topk)]
-        mine = np.array([totals.photos, *(totals.sums.get(name, 0.0) for name in names)])
-        sums = sum_over_processes(mine, self.world)
-        photos = int(sums[0])
-        result: dict[str, float] = {name: float(value) / max(1, photos) for name, value in zip(names, sums[1:])}
-        return {**result, "evaluated": photos, "listed": len(self.loader.dataset)}
+        if self.world > 1:
+            # a process without photos has counted nothing, and the shapes have to be those of the others
+            counts = add_up_counts({**self._nothing(), "loss": 0.0, **totals.sums, "photos": totals.photos}, self.world)
+            totals = Totals({k: v for k, v in counts.items() if k != "photos"}, int(counts["photos"]))
+        result = totals.means(self.metric)
+        return {**result, "evaluated": totals.photos, "listed": len(self.loader.dataset)}
+
+    def _nothing(self) -> dict[str, np.ndarray]:
+        labels = self.loader.dataset.samples.labels[:1].astype(np.int64)
+        counts = self.metric.count(np.zeros((len(labels), self.class_num), np.float32), labels)
+        return {name: value * 0 for name, value in counts.items()}
 
 
 def build_evaluator(
@@ -106,7 +116,8 @@ def build_evaluator(
     class_num = config.arch.class_num
     metric = build_metrics(config.metric.eval, class_num)
     loader = build_loader(config.eval, class_num, listed, rank=rank, world_size=world)
-    return Evaluator(loader, build_loss(config.loss.eval), metric, precision, rank, world)
+    loss = build_loss(config.loss.eval, loader.dataset.samples.labels, class_num, "Loss.Eval")
+    return Evaluator(loader, loss, metric, precision, rank, world, class_num, bool(config.run.use_multilabel))
 
 
 @dataclass(frozen=True)
@@ -130,8 +141,9 @@ class Ready:
 
 def line(result: Mapping[str, float]) -> str:
     """Return the last line of an evaluation: ``top1: 0.50500, top5: 0.76100, evaluated 1000/1000``."""
-    tops = [f"{name}: {value:.5f}" for name, value in result.items() if name.startswith("top")]
-    return ", ".join([*tops, f"evaluated {result['evaluated']}/{result['listed']}"])
+    rest = ("loss", "evaluated", "listed")
+    figures = [f"{name}: {value:.5f}" for name, value in result.items() if name not in rest]
+    return ", ".join([*figures, f"evaluated {result['evaluated']}/{result['listed']}"])
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import paddle
 from paddle import nn
 
 from ppmobilenet import files
+from ppmobilenet.data.lists import Samples
 from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler, Share
 from ppmobilenet.data.transforms import build_transforms
@@ -119,12 +120,13 @@ def cache_features(
             raise UserError("features of several resolutions cannot be kept", where="Arch.cache_features")
     log.info("cache_features: the first %d of %d blocks are frozen and computed once", count, len(model.units()))
     ops = train.dataset.transform_ops
-    if _is_random(ops, train.dataset.samples.path(0)):
+    if leaves_to_chance(ops, train.dataset.samples.path(0)):
         log.info("cache_features: training views are those of evaluation, for the training transforms are random")
         ops = views
-    cached = _cached(model, count, train, ops, folder / "features-train")
+    cached = CachedLoader(train, *features_of(model, count, train, ops, folder / "features-train"))
     if evaluation is not None:
-        evaluation = _cached(model, count, evaluation, evaluation.dataset.transform_ops, folder / "features-eval")
+        views, name = evaluation.dataset.transform_ops, folder / "features-eval"
+        evaluation = CachedLoader(evaluation, *features_of(model, count, evaluation, views, name))
     return Rest(model, count), cached, evaluation
 
 
@@ -139,13 +141,31 @@ class _Watched:
         return getattr(self._generator, name)
 
 
-def _is_random(ops: Sequence[Mapping], path: str) -> bool:
+def leaves_to_chance(ops: Sequence[Mapping], path: str) -> bool:
+    """Whether transforms ask for random numbers, tried on one photo."""
     watched = _Watched()
     build_transforms(ops)(path, watched)
     return watched.asked
 
 
-def _cached(model: nn.Layer, count: int, loader: Loader, ops: Sequence[Mapping], name: Path) -> CachedLoader:
+def features_of(
+    model: nn.Layer, count: int, loader: Loader, ops: Sequence[Mapping], name: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the leading part of a network answers for each photo of a list, from the file that keeps it.
+
+    Args:
+        model: on its kernels if it has any.
+        count: of its leading units. All of them: what the head pools is kept pooled.
+        loader: of the list.
+        ops: transforms without chance.
+        name: start of the file's name; each process has its own.
+
+    Returns:
+        Features [N, C, h, w], mapped; and which of the N photos could be read.
+
+    Raises:
+        UserError: none could be read.
+    """
     samples = loader.dataset.samples
     path = name.with_name(f"{name.name}-{loader.rank}.npy")
     key = _key(model, count, ops, samples)
@@ -153,8 +173,8 @@ def _cached(model: nn.Layer, count: int, loader: Loader, ops: Sequence[Mapping],
     if found is None:
         found = _compute(model, count, loader, ops, path, key)
     else:
-        log.info("cache_features: %s holds them already", path)
-    return CachedLoader(loader, *found)
+        log.info("features: %s holds them already", path)
+    return found
 
 
 def _key(model: nn.Layer, count: int, ops: Sequence[Mapping], samples) -> str:
@@ -164,11 +184,16 @@ def _key(model: nn.Layer, count: int, ops: Sequence[Mapping], samples) -> str:
         digest.update(type(unit).__name__.encode())
         for value in unit.state_dict().values():
             digest.update(np.ascontiguousarray(value.numpy()).tobytes())
+    add_photos(digest, samples)
+    return digest.hexdigest()
+
+
+def add_photos(digest, samples: Samples) -> None:
+    """Have a hash depend on the photos of a list, with their sizes and times."""
     for i in range(len(samples)):
         file = Path(samples.path(i))
         stat = file.stat() if file.exists() else None
         digest.update(f"{file}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _found(path: Path, key: str, count: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -208,12 +233,13 @@ def _compute(model, count, loader, ops, path, key) -> tuple[np.ndarray, np.ndarr
         with paddle.no_grad():
             for batch in once:
                 values = run_units(model, model.units()[:count], paddle.to_tensor(batch.images))
-                if count == len(model.units()):  # the head pools first: what it pools is all it needs
+                # a head that takes the mean first needs no more than that
+                if count == len(model.units()) and getattr(model, "head_takes_mean", True):
                     values = values.mean(axis=[2, 3], keepdim=True)
                 if features is None:
                     shape = (len(dataset), *values.shape[1:])
                     if np.prod(shape) * 4 > LARGE:
-                        log.warning("cache_features: %.1f GB in %s", np.prod(shape) * 4 / 1e9, path)
+                        log.warning("features: %.1f GB in %s", np.prod(shape) * 4 / 1e9, path)
                     features = np.lib.format.open_memmap(path, "w+", np.float32, shape)
                 features[batch.indices] = values.numpy()
                 readable[batch.indices] = True

@@ -1,4 +1,8 @@
-"""How good answers are: counts, so that batches and processes add up exactly."""
+"""How good answers are: counts, so that batches and processes add up exactly.
+
+A metric has ``names`` of figures, the first of which decides between epochs, ``count(logits, labels)``: numbers or
+arrays by name, that are added up over batches, and ``figures(sums, photos)``: name -> what they come to.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,19 @@ class TopkAcc:
         self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
         if not self.topk or min(self.topk) < 1:
             raise ValueError(f"topk {list(self.topk)}; allowed: numbers from 1 up")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its figures."""
+        return tuple(f"top{k}" for k in self.topk)
+
+    def figures(self, sums: Mapping, photos: int) -> dict[str, float]:
+        """Return the shares of right answers; photos that were mixed have none."""
+        return {name: sums[name] / max(1, photos) for name in self.names if name in sums}
+
+    def score(self, result: Mapping[str, float]) -> float:
+        """Return the figure that decides, the more the better."""
+        return result[self.names[0]]
 
     def limited(self, class_num: int) -> TopkAcc:
         """Return this metric for a network of ``class_num`` classes."""
@@ -55,21 +72,68 @@ class TopkAcc:
         return {f"top{k}": int((rank < k).sum()) for k in self.topk}
 
 
-def build_metrics(terms: Iterable[Term], class_num: int) -> TopkAcc:
+@METRICS.register()
+class DistillationTopkAcc(TopkAcc):
+    """The same of a student, whose answers are all that is judged here."""
+
+    def __init__(self, model_key: str = "Student", feature_key: str | None = None, topk: int | list[int] = (1, 5)):
+        super().__init__(topk)
+        if model_key != "Student" or feature_key not in (None, "logits"):
+            raise ValueError(f"model_key {model_key!r}, feature_key {feature_key!r}; allowed: Student, logits")
+
+
+class Metrics:
+    """Several metrics as one; the first of the list decides."""
+
+    def __init__(self, parts: Iterable):
+        self._parts = list(parts)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of their figures."""
+        return tuple(name for part in self._parts for name in part.names)
+
+    def count(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray | int]:
+        """Return what is added up, by name."""
+        return {name: value for part in self._parts for name, value in part.count(logits, labels).items()}
+
+    def figures(self, sums: Mapping, photos: int) -> dict[str, float]:
+        """Return every figure, in the order of the list."""
+        return {name: value for part in self._parts for name, value in part.figures(sums, photos).items()}
+
+    def score(self, result: Mapping[str, float]) -> float:
+        """Return the figure that decides, the more the better."""
+        return self._parts[0].score(result)
+
+
+def build_metrics(terms: Iterable[Term], class_num: int) -> TopkAcc | Metrics:
     """Return the metric that a config's ``Metric.Train`` or ``Metric.Eval`` list describes."""
     ks: list[int] = []
+    others: list = []
+    deciding = None
     for term in terms:
         try:
-            ks += METRICS.resolve(term.name)(**term.parameters).topk
+            part = METRICS.resolve(term.name)(**term.parameters)
         except ValueError as error:
             raise UserError(f"{term.name}: {error}", where="Metric") from error
+        if getattr(part, "classes", class_num) != class_num:
+            told = f"{term.name} is for {part.classes} classes, and Arch.class_num is {class_num}"
+            raise UserError(told, where="Metric")
+        deciding = deciding or part
+        if isinstance(part, TopkAcc):
+            ks += part.topk
+        else:
+            others.append(part)
     if class_num < 1:
         raise UserError(
             f"Arch.class_num is {class_num}: such a network gives features, not classes",
             where="Arch.class_num",
             hint="say how many classes the photos have: -o Arch.class_num=10",
         )
-    return TopkAcc(list(dict.fromkeys(ks))).limited(class_num)
+    best = [TopkAcc(list(dict.fromkeys(ks))).limited(class_num)] if ks else []
+    if not others:
+        return best[0]
+    return Metrics([*best, *others] if isinstance(deciding, TopkAcc) else [*others, *best])
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> tuple[float, list[dict]]:
@@ -107,12 +171,15 @@ class Totals:
     def __init__(self, sums: Mapping[str, float] | None = None, photos: int = 0):
         self.sums, self.photos = dict(sums or {}), int(photos)
 
-    def add(self, photos: int, loss: float, counts: Mapping[str, int]) -> None:
+    def add(self, photos: int, loss: float, counts: Mapping[str, int | np.ndarray]) -> None:
         """Add a batch of ``photos`` whose mean loss is ``loss``."""
         self.photos += photos
         for name, value in {"loss": loss * photos, **counts}.items():
             self.sums[name] = self.sums.get(name, 0) + value
 
-    def means(self) -> dict[str, float]:
-        """Return the averages, the loss first."""
-        return {name: value / max(1, self.photos) for name, value in self.sums.items()}
+    def means(self, metric: TopkAcc | Metrics | None = None) -> dict[str, float]:
+        """Return the averages, the loss first, and the figures of a metric (by default one whose sums are counts)."""
+        if metric is None:
+            return {name: value / max(1, self.photos) for name, value in self.sums.items()}
+        loss = {"loss": self.sums["loss"] / max(1, self.photos)} if "loss" in self.sums else {}
+        return {**loss, **metric.figures(self.sums, self.photos)}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import paddle
 import paddle.nn.functional as F
+from paddle import nn
 
-from ppmobilenet.training.losses import Loss
+from ppmobilenet.data.loader import Batch
+from ppmobilenet.errors import UserError
+from ppmobilenet.training.distillation import LOGITS, TeacherLoss
+from ppmobilenet.training.losses import Loss, Terms, add_up
+from ppmobilenet.training.teacher import Stages, Teacher
 
 Network = Callable[[paddle.Tensor], paddle.Tensor]
-# (network, images [N, 3, H, W], labels) -> (loss, a tensor without axes; logits [N, classes])
-Objective = Callable[[Network, paddle.Tensor, paddle.Tensor], tuple[paddle.Tensor, paddle.Tensor]]
+# (network, images [N, 3, H, W], their batch) -> (loss, a tensor without axes; logits of what has labels [n, classes])
+Objective = Callable[[Network, paddle.Tensor, Batch], tuple[paddle.Tensor, paddle.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -21,9 +26,75 @@ class Supervised:
 
     loss: Loss
 
-    def __call__(self, network: Network, images: paddle.Tensor, labels: paddle.Tensor):
+    def __call__(self, network: Network, images: paddle.Tensor, batch: Batch):
         logits = network(images)
-        return self.loss(logits, labels), logits
+        return self.loss(logits, paddle.to_tensor(batch.labels)), logits
+
+
+class LearnFrom:
+    """The answers are to be near those of a teacher, and, as far as losses ask them, the labels.
+
+    Photos without labels stand behind the others of a batch; only losses that ask no label see them.
+
+    Args:
+        teacher: that answers where the batch does not bring its answers.
+        terms: the losses, at least one of them a teacher's.
+        network: the student, whose layers a loss may ask for.
+
+    Raises:
+        UserError: no loss asks the teacher, or one asks for a layer that is not there.
+    """
+
+    def __init__(self, teacher: Teacher, terms: Terms, network: nn.Layer):
+        self._teacher, self._terms = teacher, terms
+        asking = [term for _, term in terms if isinstance(term, TeacherLoss)]
+        if not asking:
+            raise UserError(
+                "no loss asks the Teacher",
+                where="Loss.Train",
+                hint="-o Loss.Train=[DistillationKLDivLoss], and as many others as are wanted",
+            )
+        ours, theirs = ([name for t in asking for name in _layers(t)[side]] for side in (0, 1))
+        self._ours = Stages(network, dict.fromkeys(ours), "Arch") if ours else None
+        self._theirs = teacher.watch(list(dict.fromkeys(theirs)))
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether logits are all that is asked of the teacher."""
+        return self._theirs is None
+
+    def __call__(self, network: Network, images: paddle.Tensor, batch: Batch):
+        wanted = self._teacher(images) if batch.answers is None else paddle.to_tensor(batch.answers)
+        logits = network(images)
+        labels, count = paddle.to_tensor(batch.labels), len(batch.labels)
+        values = []
+        for weight, term in self._terms:
+            if not isinstance(term, TeacherLoss):
+                values.append((weight, term(logits[:count], labels)))
+                continue
+            upto = count if term.asks_labels else len(logits)
+            for ours, theirs in term.stages or ((LOGITS, LOGITS),):
+                s, t = (x[:upto] for x in (_stage(self._ours, ours, logits), _stage(self._theirs, theirs, wanted)))
+                _refuse_shapes(term, s, t)
+                values.append((weight, term(s.astype("float32"), t.detach().astype("float32"), labels)))
+        return add_up(values), logits[:count]
+
+
+def _layers(term: TeacherLoss) -> tuple[Sequence[str], Sequence[str]]:
+    return tuple([pair[side] for pair in term.stages if pair[side] != LOGITS] for side in (0, 1))
+
+
+def _stage(stages: Stages | None, name: str, logits: paddle.Tensor) -> paddle.Tensor:
+    return logits if name == LOGITS else stages[name]
+
+
+def _refuse_shapes(term: TeacherLoss, s: paddle.Tensor, t: paddle.Tensor) -> None:
+    if s.shape != t.shape and not hasattr(term, "relates"):
+        raise UserError(
+            f"{type(term).__name__}: the student's layer gives {s.shape[1:]}, the teacher's {t.shape[1:]}",
+            where="Loss.Train",
+            hint="name layers of equal shapes, or take DistillationRKDLoss, which compares relations among photos",
+        )
 
 
 class AgreeWith:
@@ -37,7 +108,7 @@ class AgreeWith:
         self._teacher = teacher
         self._agreed = self._seen = 0
 
-    def __call__(self, network: Network, images: paddle.Tensor, labels: paddle.Tensor):
+    def __call__(self, network: Network, images: paddle.Tensor, batch: Batch):
         with paddle.no_grad():
             wanted = self._teacher(images)
         logits = network(images)

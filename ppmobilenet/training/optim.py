@@ -201,7 +201,6 @@ def RMSProp(
     learning_rate, parameters, momentum: float = 0.0, rho: float = 0.95, epsilon: float = 1e-6, **common
 ):  # the optimizer of the MobileNet papers
     """Steps divided by the running root mean square of the gradient (Tieleman and Hinton 2012)."""
-    common.pop("multi_precision", None)
     return paddle.optimizer.RMSProp(
         learning_rate, rho=rho, epsilon=epsilon, momentum=momentum, parameters=parameters, **common
     )
@@ -252,7 +251,10 @@ def build_optimizer(part: parts.Optimizer, model: nn.Layer, schedule: Schedule) 
         own["grad_clip"] = nn.ClipGradByNorm(part.clip_norm)
     if part.clip_global_norm:
         own["grad_clip"] = nn.ClipGradByGlobalNorm(part.clip_global_norm)
-    if part.name != "RMSProp":
+    if part.name == "RMSProp":  # Paddle's has none
+        if part.multi_precision:
+            log.warning("Optimizer.multi_precision changes nothing: RMSProp keeps no float32 weights beside others")
+    else:
         own["multi_precision"] = part.multi_precision
     return OPTIMIZERS.resolve(part.name, where="Optimizer.name")(schedule, [p for _, p in named], **own)
 

@@ -21,18 +21,21 @@ from ppmobilenet.data.loader import Loader
 from ppmobilenet.errors import UserError
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.telling import log
+from ppmobilenet.training.answers import Joined, keep_answers
 from ppmobilenet.training.device import Precision, sum_over_processes
 from ppmobilenet.training.ema import ModelEma
 from ppmobilenet.training.evaluator import Evaluator, build_evaluator
 from ppmobilenet.training.feature_cache import cache_features
 from ppmobilenet.training.freezing import freeze, norms
-from ppmobilenet.training.losses import build_loss
-from ppmobilenet.training.metrics import TopkAcc, build_metrics
-from ppmobilenet.training.objective import Objective, Supervised
+from ppmobilenet.training.losses import build_loss, build_terms
+from ppmobilenet.training.metrics import Metrics, TopkAcc, build_metrics
+from ppmobilenet.training.objective import LearnFrom, Objective, Supervised
 from ppmobilenet.training.optim import Schedule, build_optimizer, build_schedule
 from ppmobilenet.training.scalars import HYPERPARAMETERS
+from ppmobilenet.training.solved_head import solve_head
 from ppmobilenet.training.start import Start, load_start
 from ppmobilenet.training.state import TrainState
+from ppmobilenet.training.teacher import Teacher, build_teacher
 from ppmobilenet.zoo import create_model
 
 LOWER_RATE = (
@@ -60,6 +63,7 @@ class Setting:
         optimizer: ``Optimizer``, to build it anew.
         diverged: what to do about a loss that is not finite.
         hyperparameters: what tells runs apart.
+        best_names: what the best weights are saved as.
     """
 
     name: str
@@ -72,7 +76,7 @@ class Setting:
     resting: tuple[nn.Layer, ...]
     schedule: Schedule
     objective: Objective
-    metric: TopkAcc
+    metric: TopkAcc | Metrics
     precision: Precision
     rank: int = 0
     world: int = 1
@@ -80,6 +84,7 @@ class Setting:
     optimizer: Optimizer | None = None
     diverged: str = LOWER_RATE
     hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict)
+    best_names: tuple[str, ...] = ("best_model",)
 
     @property
     def first(self) -> bool:
@@ -107,23 +112,28 @@ def require_what_is_kept(config: Config, start: Start | None, random_init: bool)
 
 
 def prepare(
-    config: Config, start: Start | None, lists: Mapping[str, Listed], device: str, rank: int, world: int
+    config: Config,
+    start: Start | None,
+    lists: Mapping[str, Listed],
+    device: str,
+    rank: int,
+    world: int,
+    random_init: bool = False,
 ) -> tuple[TrainState, Setting]:
-    """Build everything that a run needs."""
+    """Build everything that a run needs; with ``random_init`` a teacher too may go without weights."""
     run, arch = config.run, config.arch
     seed = _seed(run.seed, world, rank)
     paddle.seed(seed)
     model, resting = _network(config, start)
+    teacher = _teacher(config, device, random_init) if config.teacher else None
     if rank == 0:
         check_labels(config.labels, lists, arch.class_num)
         if run.check_data != "off":
             examined = {name: lists[name] for name in lists if name == "train" or run.eval_during_train}
             place = config.where("Arch.class_num")
             check_before_training(examined, config.train, arch, full=run.check_data == "full", place=place)
-    share = {"rank": rank, "world_size": world}
-    loader = build_loader(
-        config.train, arch.class_num, lists.get("train"), **share, seed=seed, on_device=device != "cpu"
-    )
+    share = {"rank": rank, "world_size": world, "seed": seed, "on_device": device != "cpu"}
+    loader = build_loader(config.train, arch.class_num, lists.get("train"), **share)
     precision, evaluator = Precision(config.amp, device), None
     if run.eval_during_train:
         evaluator = build_evaluator(config, precision, lists.get("validation"), rank=rank, world=world)
@@ -132,15 +142,17 @@ def prepare(
         config.optimizer.lr, run.epochs, steps // update_freq, loader.batch_size * world * update_freq
     )
     optimizer = build_optimizer(config.optimizer, model, schedule)
-    ema = ModelEma(model, config.ema.decay if config.ema else None)
     model = _on_device(model, config, device)
+    if arch.solve_head and (start is None or start.checkpoint is None):
+        solve_head(model, loader, config.eval.dataset.transform_ops, Path(run.output_dir), arch.solve_head)
+    ema = ModelEma(model, config.ema.decay if config.ema else None)
     model, optimizer = precision.decorate(model, optimizer)
     network, loader, evaluator = _trained_part(model, config, loader, evaluator)
     if run.to_static and device != "cpu":
         network = paddle.jit.to_static(network)
     elif run.to_static:
         log.info("Global.to_static: a CPU gains nothing by it; computing eagerly")
-    loss = build_loss(config.loss.train, loader.dataset.samples.labels, arch.class_num)
+    objective, loader = _objective(config, loader, network, teacher, share)
     setting = Setting(
         name=arch.name,
         run=run,
@@ -151,7 +163,7 @@ def prepare(
         forward=paddle.DataParallel(network) if world > 1 else network,
         resting=resting,
         schedule=schedule,
-        objective=Supervised(loss),
+        objective=objective,
         metric=build_metrics(config.metric.train, arch.class_num),
         precision=precision,
         rank=rank,
@@ -159,6 +171,8 @@ def prepare(
         evaluator=evaluator,
         optimizer=config.optimizer,
         hyperparameters=config.given(HYPERPARAMETERS),
+        # PaddleClas's name of the same: there, best_model holds the teacher too
+        best_names=("best_model", "best_model_student") if teacher else ("best_model",),
     )
     log.info("%d photos, %d steps an epoch, %d epochs; seed %d", len(loader.dataset), steps, run.epochs, seed)
     return TrainState(model, optimizer, ema, precision.scaler, seed), setting
@@ -195,6 +209,37 @@ def _trained_part(
     judged = evaluator.loader if evaluator else None
     network, loader, judged = cache_features(model, loader, judged, Path(config.run.output_dir), views)
     return network, loader, replace(evaluator, loader=judged) if evaluator else None
+
+
+def _teacher(config: Config, device: str, random_init: bool) -> Teacher:
+    if config.arch.cache_features:
+        raise UserError(
+            "features of a frozen trunk are kept in place of photos, which a Teacher would have to see",
+            where=config.where("Arch.cache_features"),
+            hint="-o Arch.cache_features=False; the teacher's answers are kept where views come again: Teacher.views",
+        )
+    ops, kernels = config.train.dataset.transform_ops, config.run.cpu_kernels
+    return build_teacher(
+        config.teacher, config.arch.class_num, ops, device=device, cpu_kernels=kernels, random=random_init
+    )
+
+
+def _objective(
+    config: Config, loader: Loader, network: nn.Layer, teacher: Teacher | None, share: Mapping
+) -> tuple[Objective, Loader]:
+    """Return what is minimised, and the loader of what it asks for: a teacher's answers, photos without labels."""
+    given = config.loss.train, loader.dataset.samples.labels, config.arch.class_num
+    if teacher is None:
+        return Supervised(build_loss(*given)), loader
+    objective = LearnFrom(teacher, build_terms(*given), network)
+    loaders = [loader]
+    if config.unlabelled:
+        loaders.append(build_loader(config.unlabelled, config.arch.class_num, **share))
+        log.info("%d photos without labels join, for losses that ask a teacher only", len(loaders[-1].dataset))
+    if objective.keeps_answers:
+        folder, views, classes = Path(config.run.output_dir), config.teacher.views, config.arch.class_num
+        loaders = [keep_answers(loader, teacher, folder, views, classes) for loader in loaders]
+    return objective, Joined(*loaders) if config.unlabelled else loaders[0]
 
 
 def _seed(seed: int | None, world: int, rank: int) -> int:

@@ -111,20 +111,28 @@ def load_start(model: nn.Layer, start: Start, *, new_head: bool = False) -> Path
     return file
 
 
-def network_for_answers(arch: Arch, start: Start | None) -> nn.Layer:
+def network_for_answers(arch: Arch, start: Start | None, **instead) -> nn.Layer:
     """Build a network with weights of :func:`require_start`: strictly, nothing starts anew.
+
+    Args:
+        arch: of the config.
+        start: the weights; None: random ones.
+        **instead: arguments in place of the config's.
 
     Raises:
         UserError, DamagedFileError, NumericsError: they do not fit.
     """
-    model = create_model(arch.name, **arch.parameters)
+    model = create_model(arch.name, **{**arch.parameters, **instead})
     if start is not None:
         load_start(model, start)
     return model
 
 
 def model_with_weights(config: Config, random_init: bool = False) -> nn.Layer:
-    """Build the config's network with the weights that it names, for answers.
+    """Build the config's network with the weights that it names, for answers and for what is deployed.
+
+    One that trained in NHWC becomes the same network in NCHW: Paddle Lite, ONNX and Paddle Inference's own fusions of
+    the old format take no other.
 
     Raises:
         UserError: no weights are named and ``random_init`` is not set, or they do not fit.
@@ -132,4 +140,5 @@ def model_with_weights(config: Config, random_init: bool = False) -> nn.Layer:
     start = require_start(config.weights, random_init)
     if config.typed("Global.device"):  # what a file says is where it was trained
         set_device(config.run.device)
-    return network_for_answers(config.arch, start)
+    layout = {"data_format": "NCHW"} if "data_format" in config.arch.parameters else {}
+    return network_for_answers(config.arch, start, **layout)

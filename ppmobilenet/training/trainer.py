@@ -19,12 +19,19 @@ from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import NumericsError
 from ppmobilenet.telling import aloud, duration, log
 from ppmobilenet.training import checkpoint
-from ppmobilenet.training.device import images_of, set_device, share_statistics, start_processes, sum_over_processes
+from ppmobilenet.training.device import (
+    add_up_counts,
+    images_of,
+    set_device,
+    share_statistics,
+    start_processes,
+    sum_over_processes,
+)
 from ppmobilenet.training.evaluator import Ready, build_evaluator, line
 from ppmobilenet.training.freezing import train_mode
 from ppmobilenet.training.inputs import check_images
 from ppmobilenet.training.keeping import Keeper, RunKeeper
-from ppmobilenet.training.metrics import TopkAcc, Totals
+from ppmobilenet.training.metrics import Totals
 from ppmobilenet.training.optim import build_optimizer
 from ppmobilenet.training.runfolder import Progress, Record, owned, timed
 from ppmobilenet.training.scalars import Scalars
@@ -63,7 +70,7 @@ def train(
             with listening() as stop:
                 start = find_start(config.weights, training=True)
                 require_what_is_kept(config, start, random_init)
-                state, setting = prepare(config, start, lists, device, rank, world)
+                state, setting = prepare(config, start, lists, device, rank, world, random_init)
                 loaders = [setting.loader, *([setting.evaluator.loader] if setting.evaluator else [])]
                 resumed = _resume(state, setting, start.checkpoint if start else None)
                 if first:
@@ -177,18 +184,21 @@ def _epochs(
 ) -> dict[str, float]:
     """Train, evaluate and save, from the epoch that the state stands in to the last."""
     run, evaluator = setting.run, setting.evaluator
-    names = list(dict.fromkeys(["loss", *_names(setting.metric), *(_names(evaluator.metric) if evaluator else ())]))
+    names = list(dict.fromkeys(["loss", *setting.metric.names, *(evaluator.metric.names if evaluator else ())]))
     folder = setting.folder if setting.first else None
     scalars = Scalars(folder, run.use_visualdl, run.use_tensorboard)
     record = Record(folder, names, state.step if resumed else None, scalars)
     keeper = RunKeeper(setting, writer, stop, record)
     result: dict[str, float] = {}
+    if run.epochs == 0 and not resumed:
+        result = _evaluate(state, setting)
+        keeper.save(state, ["latest", *_best(state, result, setting)], _judged(result, setting))
     try:
         while state.epoch < run.epochs:
             began = time.monotonic()
             train_epoch(state, setting, keeper)
             state.epoch, state.step_in_epoch, state.photos_seen = state.epoch + 1, 0, 0
-            means, state.totals = state.totals.means(), Totals()
+            means, state.totals = state.totals.means(setting.metric), Totals()
             share_statistics(state.model, setting.world)
             result = _evaluate(state, setting)
             saved_as = ["latest", *_epoch_name(state.epoch, setting), *_best(state, result, setting)]
@@ -208,7 +218,8 @@ def _epochs(
         scalars.result(setting.hyperparameters, {"best_metric": state.best_metric, **result}, state.step)
     finally:
         record.close()
-    best = f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}" if state.best_epoch else "not evaluated"
+    evaluated = state.best_metric >= 0
+    best = f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}" if evaluated else "not evaluated"
     log.info("done: %s; see %s", best, setting.folder)
     return {
         **result,
@@ -240,7 +251,7 @@ def train_epoch(state: TrainState, setting: Setting, keeper: Keeper) -> None:
         # gradients that are only added up need not travel yet
         adding = (state.step_in_epoch + 1) % setting.update_freq and setting.world > 1
         with setting.forward.no_sync() if adding else nullcontext():
-            loss, logits = setting.objective(network, images_of(batch), paddle.to_tensor(batch.labels))
+            loss, logits = setting.objective(network, images_of(batch), batch)
             counts = setting.metric.count(logits.numpy(), batch.labels)
             photos, mean, counts, asked = _together(setting, batch, float(loss), counts, keeper.asked)
             _refuse_non_finite(mean, state, setting, batch, rate)
@@ -270,12 +281,11 @@ def _reseed(state: TrainState, rank: int) -> None:
     random.seed(number)
 
 
-def _together(setting: Setting, batch: Batch, loss: float, counts: Mapping[str, int], asked: int):
-    """Add up a step over all processes: (photos, mean loss, right answers, whether one was asked to stop)."""
+def _together(setting: Setting, batch: Batch, loss: float, counts: Mapping[str, int | np.ndarray], asked: int):
+    """Add up a step over all processes: (photos, mean loss, counts, whether one was asked to stop)."""
     n = len(batch.labels)
-    mine = np.array([n, n * loss, asked, *counts.values()], np.float64)
-    photos, total, asked, *right = sum_over_processes(mine, setting.world)
-    return int(photos), float(total) / photos, {k: int(v) for k, v in zip(counts, right)}, bool(asked)
+    photos, total, asked = sum_over_processes(np.array([n, n * loss, asked], np.float64), setting.world)
+    return int(photos), float(total) / photos, add_up_counts(counts, setting.world), bool(asked)
 
 
 def _refuse_non_finite(loss: float, state: TrainState, setting: Setting, batch: Batch, rate: float) -> None:
@@ -314,7 +324,7 @@ def _evaluate(state: TrainState, setting: Setting) -> dict[str, float]:
 
 def _judged(result: Mapping[str, float], setting: Setting) -> float:
     """The figure that decides which epoch is best: the first of the config's metrics."""
-    return result[f"top{setting.evaluator.metric.topk[0]}"] if result else 0.0
+    return setting.evaluator.metric.score(result) if result else 0.0
 
 
 def _best(state: TrainState, result: Mapping[str, float], setting: Setting) -> list[str]:
@@ -322,16 +332,12 @@ def _best(state: TrainState, result: Mapping[str, float], setting: Setting) -> l
     if not result or not _judged(result, setting) > state.best_metric:
         return []
     state.best_metric, state.best_epoch = _judged(result, setting), state.epoch
-    return ["best_model"]
+    return list(setting.best_names)
 
 
 def _epoch_name(epoch: int, setting: Setting) -> list[str]:
     interval = setting.run.save_interval
     return [f"epoch_{epoch}"] if interval > 0 and epoch % interval == 0 else []
-
-
-def _names(metric: TopkAcc) -> list[str]:
-    return [f"top{k}" for k in metric.topk]
 
 
 def _said(means: Mapping[str, float], result: Mapping[str, float]) -> str:

@@ -15,6 +15,7 @@ from ppmobilenet.weights import naming
 from ppmobilenet.weights.inspecting import inspect_weights
 from ppmobilenet.weights.layouts import LAYOUTS
 from ppmobilenet.weights.loading import LoadReport, load_weights
+from ppmobilenet.weights.schemes import EPSILON
 from ppmobilenet.weights.unfolding import unfold_bn
 from ppmobilenet.weights.writing import write_weights
 
@@ -81,7 +82,7 @@ def convert_weights(
     arrays = {key: tensor.numpy() for key, tensor in state.items()}
     names = {key: tensor.name for key, tensor in state.items()}
     if to != "paddle":
-        arrays, names = renamed(arrays, to), None
+        arrays, names = renamed(arrays, to, getattr(model, "computes", {})), None
     path = write_weights(arrays, output, names)
     return Conversion(report, path, len(arrays), photos)
 
@@ -119,38 +120,59 @@ def architecture_of(
     return arch
 
 
-def renamed(arrays: Mapping[str, np.ndarray], to: str) -> dict[str, np.ndarray]:
+def renamed(arrays: Mapping[str, np.ndarray], to: str, computes: Mapping[str, float] | None = None) -> dict:
     """Name our network's arrays as another project does: ``mobilenet_v2().load_state_dict`` takes ``"torchvision"``.
 
+    What the other project's network computes otherwise (batch norm's epsilon, V3's gates) goes into the values.
+
+    Args:
+        arrays: the network's key -> array.
+        to: whose naming.
+        computes: what the network computes with, see :attr:`ppmobilenet.weights.schemes.Scheme.computes`.
+
     Raises:
-        UserError: that project has no such family, or the first block has a trained expand convolution, which its
-            layout has no place for.
+        UserError: that project has no such family, or no place for what the network has: a trained expand convolution
+            in the first block, squeeze-excitation of another width, padding or pooling of its own.
     """
-    layout = naming.read_layout(arrays)
-    if to not in LAYOUTS[layout.family].writes:
+    layout, computes = naming.read_layout(arrays), dict(computes or {})
+    known = LAYOUTS[layout.family]
+    if to not in known.writes:
         able = " or ".join(family for family, layouts in LAYOUTS.items() if to in layouts.writes)
         raise UserError(f"{to} has no {layout.family}: only {able} can be written in its naming")
+    scheme = next(row for row in known.schemes if row.name.startswith(f"{to}-"))
+    foreign = [name for name, value in computes.items() if value and name not in scheme.computes]
+    if foreign:
+        raise UserError(
+            f"the network computes with {', '.join(foreign)}, which {to}'s has not",
+            hint="write .pdparams, .npz or .safetensors in Paddle naming",
+        )
     neutral, _ = naming.neutral_arrays(layout, arrays)
-    blocks = 1 + max(int(name.split(".")[1]) for name in neutral if name.startswith("block."))
-    places = LAYOUTS[layout.family].writes[to](blocks)
+    places = known.writes[to](neutral)
     expansion = {name: neutral.pop(name) for name in list(neutral) if name.rpartition(".")[0] not in places}
-    if expansion and not naming.is_identity_expansion(expansion):
+    if expansion and not (known.identity_expansion and naming.is_identity_expansion(expansion)):
         raise UserError(
             f"its first block has a trained expand convolution, which {to}'s layout has no place for",
             hint="write .pdparams, .npz or .safetensors in Paddle naming; only networks that came from "
             "torchvision, timm or paddle.vision can go back",
         )
+    known.adapt(neutral, computes, scheme.computes) if scheme.computes else None
     made = {}
     for unit, (conv, norm) in places.items():
-        if unit == "head":
-            continue
-        made[f"{conv}.weight"] = neutral[f"{unit}.weight"]
-        made[f"{norm}.weight"] = neutral[f"{unit}.scale"]
-        made[f"{norm}.bias"] = neutral[f"{unit}.offset"]
-        made[f"{norm}.running_mean"] = neutral[f"{unit}.mean"]
-        made[f"{norm}.running_var"] = neutral[f"{unit}.variance"]
-        made[f"{norm}.num_batches_tracked"] = np.array(0, "int64")
-    if "head.weight" in neutral:
-        made[f"{places['head'][0]}.weight"] = np.ascontiguousarray(neutral["head.weight"].T)
-        made[f"{places['head'][0]}.bias"] = neutral["head.bias"]
+        if f"{unit}.weight" not in neutral:
+            continue  # a network without classifier
+        weight = neutral[f"{unit}.weight"]
+        if norm is None:  # a linear layer
+            made[f"{conv}.weight"] = np.ascontiguousarray(weight.T if weight.ndim == 2 else weight[:, :, 0, 0])
+        else:
+            made[f"{conv}.weight"] = weight
+        if norm:
+            variance = neutral[f"{unit}.variance"]
+            factor = np.sqrt((variance.astype("float64") + scheme.epsilon) / (variance + EPSILON))
+            made[f"{norm}.weight"] = (neutral[f"{unit}.scale"] * factor).astype("float32")
+            made[f"{norm}.bias"] = neutral[f"{unit}.offset"]
+            made[f"{norm}.running_mean"] = neutral[f"{unit}.mean"]
+            made[f"{norm}.running_var"] = variance
+            made[f"{norm}.num_batches_tracked"] = np.array(0, "int64")
+        else:
+            made[f"{conv}.bias"] = neutral.get(f"{unit}.bias", np.zeros(len(made[f"{conv}.weight"]), "float32"))
     return made

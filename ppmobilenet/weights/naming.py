@@ -214,39 +214,44 @@ def _turned(neutral: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], t
 
 
 _AUTOMATIC_NAME = re.compile(
-    r"(?P<kind>conv2d|depthwise_conv2d|batch_norm2d|batch_norm|linear|fc)_(?P<n>\d+)\.(?P<end>[wb]_\d)(?:_deepcopy_\d+)?"
+    r"(?P<kind>conv2d|depthwise_conv2d|batch_norm2d|batch_norm|linear|fc|create_parameter)_(?P<n>\d+)\.(?P<end>[wb]_\d)(?:_deepcopy_\d+)?"
 )
 _AUTOMATIC_ENDS = {
     "conv": {"w_0": "weight", "b_0": "bias"},
     "norm": {"w_0": "scale", "b_0": "offset", "w_1": "mean", "w_2": "variance"},
     "head": {"w_0": "weight", "b_0": "bias"},
+    "gamma": {"w_0": "gamma"},
 }
 
 
 def _automatic(names: Mapping[str, str], shapes: Mapping, ignored: Mapping[str, str]) -> Layout | None:
     """Read Paddle's automatic names (``conv2d_3.w_0``) by position, if the shapes are those of a family."""
-    layers: dict[str, dict[int, dict[str, str]]] = {"conv": {}, "norm": {}, "head": {}}
+    layers: dict[str, dict[int, dict[str, str]]] = {kind: {} for kind in _AUTOMATIC_ENDS}
     for name, key in names.items():
         match = _AUTOMATIC_NAME.fullmatch(name)
         if not match:
             return None
-        kind = "conv" if "conv" in match["kind"] else "norm" if "norm" in match["kind"] else "head"
+        kind = next((kind for kind in ("conv", "norm") if kind in match["kind"]), "head")
+        kind = "gamma" if match["kind"] == "create_parameter" else kind
         role = _AUTOMATIC_ENDS[kind].get(match["end"])
         if role is None:
             return None
         layers[kind].setdefault(int(match["n"]), {})[role] = key
-    convs, norms, heads = ([rows[n] for n in sorted(rows)] for rows in layers.values())
+    convs, norms, heads, gammas = ([rows[n] for n in sorted(rows)] for rows in layers.values())
     if not convs or any("weight" not in c for c in convs) or len(heads) > 1:
         return None
     kinds = "".join(_letter(shapes[c["weight"]]) for c in convs)
     for family, layouts in LAYOUTS.items():
-        units = layouts.in_order(kinds)
         text = f"Paddle's automatic names, {family} by the order and shapes of its convolutions"
         layout = Layout(AUTOMATIC, text, family, False, {}, dict(ignored))
-        normed = [unit for unit in units or () if not layout.is_plain(unit)]
-        if units is None or len(norms) not in (0, len(normed)):
+        parts = [name.partition(":") for name in layouts.in_order(kinds) or ()]
+        normed = [unit for unit, _, alone in parts if alone == "norm" or not (alone or layout.is_plain(unit))]
+        scaled = [unit for unit, _, alone in parts if alone == "gamma"]
+        if not parts or len(norms) not in (0, len(normed)) or len(gammas) != len(scaled):
             continue
-        for unit, roles in (*zip(units, convs), *zip(normed, norms), *(("head", head) for head in heads)):
+        units = [unit for unit, _, alone in parts if alone in ("", "conv")]
+        found = (*zip(units, convs), *zip(normed, norms), *zip(scaled, gammas), *(("head", head) for head in heads))
+        for unit, roles in found:
             layout.keys.update({f"{unit}.{role}": key for role, key in roles.items()})
         return layout
     return None

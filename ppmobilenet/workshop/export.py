@@ -79,7 +79,8 @@ def export(
                 "int8 forms take normalised input", where="--embed-preprocess", hint="leave one of them out"
             )
         spec.int8 = plan_int8(config, network, Int8Settings())
-    spec.decision = certainty and measured_decision(config, network, certainty)
+    if certainty:
+        spec.decision = {**(spec.decision or {}), **measured_decision(config, network, certainty)}
     return make_package(network, spec, _folder(config, output), lambda _written: trained_accuracy(config))
 
 
@@ -113,7 +114,8 @@ def quantize(
     spec = package_spec(config, to, with_board=with_board)
     samples = list(islice(listed_photos(config.eval), limit))
     spec.int8 = plan_int8(config, network, settings)
-    spec.decision = certainty and measured_decision(config, network, certainty)
+    if certainty:
+        spec.decision = {**(spec.decision or {}), **measured_decision(config, network, certainty)}
     folder = make_package(network, spec, _folder(config, output), lambda written: form_accuracies(written, samples))
     rows = open_package(folder).meta["accuracy"]
     return Int8Report(folder, settings.method, rows, spec.int8.errors, spec.int8.kept)
@@ -141,16 +143,9 @@ def plan_int8(config: Config, network: nn.Layer, settings: Int8Settings) -> Plan
 
 
 def _fine_tuned(config: Config, teacher: nn.Layer, plan: Plan) -> nn.Layer:
-    student, settings = model_with_weights(config), plan.settings
+    student = model_with_weights(config)
     loader = build_loader(config.train, config.arch.class_num)
     try:
-        return fine_tune(
-            student,
-            teacher,
-            loader,
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            keep_float=plan.kept,
-        )
+        return fine_tune(student, teacher, loader, plan)
     finally:
         loader.close()

@@ -87,7 +87,7 @@ def _write_int8_program(bench: Bench) -> Mapping:
     plan, (model, parameters) = bench.plan, bench.program("int8")
     model.parent.mkdir()
     if plan.trained is not None:
-        layer = Deployed(plan.trained, bench.layer.softmax)
+        layer = Deployed(plan.trained, bench.layer.softmax, several=bench.layer.several)
         layer.eval()
         save_trained(layer, plan.trained, model.parent, bench.shape, bench.dtype)
     else:

@@ -12,12 +12,14 @@ import paddle
 from paddle import nn
 
 from ppmobilenet.config import Config
-from ppmobilenet.config.parts import Source
+from ppmobilenet.config.parts import Dataset, Source
 from ppmobilenet.data.build import lists_of
 from ppmobilenet.data.class_names import class_names
-from ppmobilenet.data.lists import read_list
+from ppmobilenet.data.label_lists import read_several
+from ppmobilenet.data.lists import Samples, read_list
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.field import infer
+from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.package import Package
 from ppmobilenet.field.predictor import Classifier
 from ppmobilenet.field.preprocessing import Ops, deployment_ops, spell_out
@@ -50,7 +52,14 @@ def package_spec(config: Config, to: str | Sequence[str], with_board: bool = Fal
     spec.photos = example_photos(config)
     spec.softmax_inside = config.arch.infer_add_softmax
     spec.topk = config.infer.post.topk
+    spec.decision = config.decision
     return spec
+
+
+def _decision(config: Config) -> Decision:
+    """Return how a network's own logits are read."""
+    output = {"kind": "logits", "class_num": config.arch.class_num}
+    return Decision.of({"output": output, "decision": config.decision})
 
 
 def _labels(config: Config) -> list[str]:
@@ -89,18 +98,24 @@ def infer_job(
     ``class_id_map_file``). The preprocessing is that of ``DataLoader.Eval``, with which the accuracy was measured;
     where ``Infer.transforms`` says otherwise, that is said.
     """
-    given = config.infer
-    source = source or given.infer_imgs
+    given, typed = config.infer, source
+    source = typed or given.infer_imgs
     if not source:
         raise UserError(
             "which photos?", where="Infer.infer_imgs", hint="-o Infer.infer_imgs=photo.jpg, or -i photo.jpg"
         )
-    photos, film = infer.what_is_there(source, infer_list or given.infer_list)
+    if given.infer_list and not infer_list and (typed or Path(source).is_file()):
+        tell(f"note: all of {source}: Infer.infer_list {given.infer_list} is passed over; --infer-list takes a list")
+    else:
+        infer_list = infer_list or given.infer_list
+    photos, film = infer.what_is_there(source, infer_list)
     ops = evaluation_ops(config)
     if given.transforms and spell_out(deployment_ops(given.transforms)) != spell_out(ops):
         tell("note: Infer.transforms differ from those of DataLoader.Eval; the latter are used, as in evaluation")
     network = model_with_weights(config, random_init)
-    classifier = Classifier(ops, _as_function(network), _labels(config), topk=topk or given.post.topk)
+    classifier = Classifier(
+        ops, _as_function(network), _labels(config), _decision(config), topk=topk or given.post.topk
+    )
     save = given.save_dir
     if save and Path(save).suffix not in infer.SAVED_AS:
         save = save.rstrip("/") + ".json"  # PaddleClas takes save_dir for a file's name
@@ -114,7 +129,9 @@ def trained_accuracy(config: Config) -> list[dict]:
     states = read_pickle(path) if path is not None and path.is_file() else None
     if not isinstance(states, dict) or not states.get("metric", 0) > 0:
         return []
-    row = {"form": "trained", "top1": round(float(states["metric"]), 5), "epoch": int(states.get("epoch", 0))}
+    deciding = config.metric.eval[0].name
+    figure = "top1" if deciding in ("TopkAcc", "DistillationTopkAcc") else deciding
+    row = {"form": "trained", figure: round(float(states["metric"]), 5), "epoch": int(states.get("epoch", 0))}
     return [{**row, "source": "evaluation during training"}]
 
 
@@ -137,7 +154,13 @@ def listed_photos(source: Source) -> Sequence[tuple[str, int]]:
             hint="photos are measured here: set the data set's paths with -o"
             + (", or give --images DIR to calibrate on" if source.mode == "Train" else ""),
         )
-    return read_list(listed, dataset.image_root or "", delimiter=dataset.delimiter, check_files=False)
+    return _samples(dataset)
+
+
+def _samples(dataset: Dataset) -> Samples:
+    read = read_several if dataset.name == "MultiLabelDataset" else read_list
+    root = Path(dataset.image_root or "")
+    return read(Path(dataset.cls_label_path), root, delimiter=dataset.delimiter, check_files=False)
 
 
 def calibration_tensors(config: Config, count: int = 64, images: str | None = None) -> np.ndarray:
@@ -154,7 +177,17 @@ def calibration_tensors(config: Config, count: int = 64, images: str | None = No
 
 
 def measured_decision(config: Config, network: nn.Layer, wanted: Certainty) -> dict:
-    """Return what package.json says as ``decision``, measured on the evaluation's list with a trained network."""
+    """Return what package.json says as ``decision``, measured on the evaluation's list with a trained network.
+
+    Raises:
+        UserError: photos have several labels.
+    """
+    if config.run.use_multilabel:
+        raise UserError(
+            "a temperature and being unsure are of one label a photo",
+            where="--calibrate, --unsure-at",
+            hint="set the labels' own thresholds: -o Infer.PostProcess.threshold=[...]",
+        )
     samples = listed_photos(config.eval)
     strangers = list_photos(wanted.none_of_these) if wanted.none_of_these else None
     logits = _logits_of(config, network, [path for path, _ in samples], "validation photos")
@@ -179,8 +212,7 @@ def example_photos(config: Config, count: int = 4) -> list[bytes]:
     dataset, photos = config.eval.dataset, config.infer.infer_imgs
     paths: Iterable[str] = ()
     if dataset.cls_label_path and Path(dataset.cls_label_path).is_file() and dataset.image_root:
-        samples = read_list(dataset.cls_label_path, dataset.image_root, delimiter=dataset.delimiter, check_files=False)
-        paths = (sample[0] for sample in samples)
+        paths = (sample[0] for sample in _samples(dataset))
     elif photos and Path(photos).exists():
         paths = list_photos(photos)
     return [Path(path).read_bytes() for path in itertools.islice(filter(lambda p: Path(p).is_file(), paths), count)]

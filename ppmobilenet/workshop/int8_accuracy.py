@@ -13,6 +13,7 @@ import numpy as np
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.field.backends import open_backend, usable
+from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.package import Package, measured_on
 from ppmobilenet.machine import usable_cores
 from ppmobilenet.photos.operators import build
@@ -43,18 +44,16 @@ class Int8Report:
     kept: list[str]
 
     def table(self) -> str:
-        lines = [
-            f"{'form':<17}{'engine':<13}{'processor':<17}{'top1':>8}{'top5':>9}{'agrees':>9}  of {self.samples} photos"
-        ]
+        figures = [name for name in ("top1", "top5", "labels", "photos") if name in self.accuracy[0]]
+        heads = "".join(f"{name:>9}" for name in (*figures, "agrees"))
+        lines = [f"{'form':<17}{'engine':<13}{'processor':<16}{heads}  of {self.samples} photos"]
         for row in self.accuracy:
-            lines.append(
-                f"{row['form']:<17}{row['engine']:<13}{measured_on(row):<17}"
-                f"{row['top1']:8.4f}{row['top5']:9.4f}{row['agreement']:9.1%}"
-            )
+            numbers = "".join(f"{row[name]:9.4f}" for name in figures)
+            lines.append(f"{row['form']:<17}{row['engine']:<13}{measured_on(row):<16}{numbers}{row['agreement']:9.1%}")
         float_row, wanted = self.accuracy[0], WANTED_AGREEMENT[self.method]
         for row in self.accuracy[1:]:
-            cost = row["top1"] - float_row["top1"]
-            lines.append(f"{row['form']} on {measured_on(row)}: top-1 {cost:+.4f} against float")
+            cost, named = row[figures[0]] - float_row[figures[0]], "top-1" if figures[0] == "top1" else "labels right"
+            lines.append(f"{row['form']} on {measured_on(row)}: {named} {cost:+.4f} against float")
             if row["agreement"] >= wanted:
                 continue
             if row["computed"]:
@@ -151,7 +150,9 @@ def form_accuracies(package: Package, samples: Sequence[tuple[str, int]]) -> lis
 
     Returns:
         A row a form; float first, then what was computed, then what this machine's engines gave: ``form``,
-        ``engine``, ``processor``, ``computed``, ``top1``, ``top5``, ``agreement`` with float, ``samples``.
+        ``engine``, ``processor``, ``computed``, ``top1``, ``top5``, ``agreement`` with float, ``samples``. Of several
+        labels a photo, in place of ``top1`` and ``top5``: ``labels``, the share of them that is right, and ``photos``,
+        the share with all of them right.
     """
     runs = _runs(package)
     try:
@@ -174,18 +175,22 @@ def form_accuracies(package: Package, samples: Sequence[tuple[str, int]]) -> lis
             computed.append(answer)
             for answers, (_, run) in zip(ran, runs):
                 answers.append(run(tensor)[0])
-    labels = np.array([label for _, label in samples])
-    reference = np.stack(ran[0]).argmax(axis=1)
+    labels, decision = np.array([label for _, label in samples]), Decision.of(package.meta)
+    reference = np.stack(ran[0])
     heads = [row for row, _ in runs]
     measured = [(heads[0], ran[0]), *((row, computed) for row in arm_rows), *zip(heads[1:], ran[1:])]
-    return [{**row, **_scores(np.stack(answers), labels, reference)} for row, answers in measured]
+    return [{**row, **_scores(np.stack(answers), labels, reference, decision)} for row, answers in measured]
 
 
-def _scores(answers: np.ndarray, labels: np.ndarray, reference: np.ndarray) -> dict:
-    order = np.argsort(-answers, axis=1, kind="stable")
-    return {
-        "top1": round(float((order[:, 0] == labels).mean()), 5),
-        "top5": round(float((order[:, :5] == labels[:, None]).any(axis=1).mean()), 5),
-        "agreement": round(float((order[:, 0] == reference).mean()), 5),
-        "samples": len(labels),
-    }
+def _scores(answers: np.ndarray, labels: np.ndarray, reference: np.ndarray, decision: Decision) -> dict:
+    if decision.several:
+        said = decision.probabilities(answers) >= np.array(decision.thresholds, np.float32)
+        right = ((said == (labels > 0)) | (labels < 0)) if len(labels) else np.zeros((0, 1), bool)
+        known = labels >= 0
+        shares = {"labels": float(right[known].mean()), "photos": float(right.all(axis=1).mean())}
+    else:
+        order = np.argsort(-answers, axis=1, kind="stable")
+        top5 = (order[:, :5] == labels[:, None]).any(axis=1)
+        shares = {"top1": float((order[:, 0] == labels).mean()), "top5": float(top5.mean())}
+    agreed = decision.agreement(answers, reference)
+    return {**{k: round(v, 5) for k, v in shares.items()}, "agreement": round(agreed, 5), "samples": len(labels)}

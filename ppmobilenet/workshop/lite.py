@@ -1,4 +1,4 @@
-"""Paddle's legacy program -> Paddle Lite ``.nb`` files. ``engines/lite_runtime.py`` runs the x86 ones.
+"""Paddle's legacy program -> Paddle Lite ``.nb`` files. ``field/engines/lite_runtime.py`` runs the x86 ones.
 
 What is known of version 2.13-rc: an ``.nb`` for ARM that the x86 runtime loads raises nothing and answers zeros, and
 int8 on x86 answers garbage, so only ``x86_fp32.nb`` is run and compared here. Whether the int8 model is right is proven

@@ -15,7 +15,6 @@ from paddle import nn
 from ppmobilenet import __version__
 from ppmobilenet.errors import NumericsError, UserError
 from ppmobilenet.field import inference_yml, package
-from ppmobilenet.field.answers import softmax
 from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.engines.lite_env import LITE_VERSION
 from ppmobilenet.field.golden import answer_of
@@ -27,6 +26,7 @@ from ppmobilenet.workshop import golden_record
 from ppmobilenet.workshop.board_sources import copy_board
 from ppmobilenet.workshop.folder import replacing
 from ppmobilenet.workshop.forms import PADDLE_FORMS, Bench, parse_forms, write_forms
+from ppmobilenet.workshop.int8_arithmetic import Int8Program
 from ppmobilenet.workshop.int8_plan import Plan
 from ppmobilenet.workshop.program import Deployed
 
@@ -48,7 +48,7 @@ class PackageSpec:
         topk: answers a predictor shows.
         int8: write int8 forms too, as planned.
         with_board: put the board program's sources into the package too, as ``board``.
-        decision: package.json's: a temperature, when to be unsure, how that was measured.
+        decision: package.json's: several labels and their thresholds, a temperature, when to be unsure.
 
     Raises:
         UserError: an unknown form; a board program without a form that it runs.
@@ -108,7 +108,7 @@ def make_package(
         forms = write_forms(Bench(folder, made.layer, shape, str(made.batch.dtype), spec.int8), spec.to)
         if spec.with_board:
             copy_board(folder)
-        package.write_package(folder, {**_describe(spec, made, folder), "forms": forms}, made.ops)
+        package.write_package(folder, {**_describe(spec, made, folder, forms), "forms": forms}, made.ops)
         for program, reason in inference_yml.why_not(spec.name, made.ops).items():
             log.info("inference.yml: not for %s's own predictor: %s", program, reason)
         prove(folder, lambda batch: _logits(made.layer, batch), made.photos)
@@ -129,7 +129,8 @@ def _prepare(network: nn.Layer, spec: PackageSpec) -> _Prepared:
     ops, normalise = deployment_ops(spec.ops), None
     if spec.embed_preprocess:
         ops, normalise = _without_normalisation(ops, spec.embed_preprocess)
-    layer = Deployed(network, spec.softmax_inside, normalise, spec.embed_preprocess or "NCHW")
+    several = bool((spec.decision or {}).get("several"))
+    layer = Deployed(network, spec.softmax_inside, normalise, spec.embed_preprocess or "NCHW", several)
     layer.eval()
     transform = build(ops)
     batch = np.stack([np.ascontiguousarray(transform(photo)) for photo in photos])
@@ -165,15 +166,29 @@ def _logits(layer: Deployed, batch: np.ndarray) -> np.ndarray:
             layer.softmax = inside
 
 
-def _describe(spec: PackageSpec, made: _Prepared, folder: Path) -> dict:
+def _computed_int8(folder: Path, forms: Sequence[Mapping], tensor: np.ndarray) -> np.ndarray | None:
+    """Return what the int8 program gives for a tensor by its own arithmetic, as a board follows it."""
+    files = next((form["files"] for form in forms if form["name"] == "pdmodel-int8"), None)
+    if files is None:
+        return None
+    try:
+        return Int8Program(*(folder / file for file in files))(tensor[None])[0]
+    except UserError as error:  # of an operator whose arithmetic is not known
+        log.info("warning: no int8 output is recorded: %s", error)
+        return None
+
+
+def _describe(spec: PackageSpec, made: _Prepared, folder: Path, forms: Sequence[Mapping]) -> dict:
     """Return the keys of package.json besides its forms; writes the golden record on the way."""
-    expected = softmax(made.logits) if spec.softmax_inside else made.logits
     classes = len(spec.labels)
     output = {"kind": "probabilities" if spec.softmax_inside else "logits", "class_num": classes}
-    record = golden_record.write_golden(folder, made.ops, made.photos[0], made.logits[0], expected[0])
-    decided = {} if spec.decision is None else {"decision": dict(spec.decision)}
+    computed = _computed_int8(folder, forms, made.batch[0])
+    decision = Decision.of({"output": output, "decision": spec.decision or {}})
+    expected = decision.inside(made.logits)
+    record = golden_record.write_golden(folder, made.ops, made.photos[0], made.logits[0], expected[0], computed)
+    decided = {"decision": dict(spec.decision)} if spec.decision else {}
     if decided:
-        record = {**record, "answer": answer_of(Decision.of({"output": output, **decided}), expected[0])}
+        record = {**record, "answer": answer_of(decision, expected[0])}
     return {
         "name": spec.name,
         "class_num": classes,

@@ -11,11 +11,18 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddle import nn
+from paddle.base.layer_helper import LayerHelper
+
+from ppmobilenet import models
 
 try:  # the context in which Paddle 3 builds the old kind of program (.pdmodel); Paddle 2 knows no other
     from paddle.pir_utils import OldIrGuard as legacy_program
 except ImportError:
     legacy_program = nullcontext
+
+# Paddle rewrites the source of every layer before it follows it into a program, which is most of an export's time; the
+# branches and loops of our networks are of Python alone, and running them is enough
+paddle.jit.ignore_module([models])
 
 
 class Deployed(nn.Layer):
@@ -26,10 +33,19 @@ class Deployed(nn.Layer):
         softmax: give probabilities.
         normalise: the NormalizeImage operator to compute inside the graph, with ``layout`` ``"NCHW"`` or ``"NHWC"`` of
             a uint8 input; None: the input is normalised float32 NCHW.
+        several: a photo has several labels: a sigmoid gives their probabilities.
     """
 
-    def __init__(self, model: nn.Layer, softmax: bool, normalise: Mapping | None = None, layout: str = "NCHW"):
+    def __init__(
+        self,
+        model: nn.Layer,
+        softmax: bool,
+        normalise: Mapping | None = None,
+        layout: str = "NCHW",
+        several: bool = False,
+    ):
         super().__init__()
+        self.several = several
         self.model, self.softmax, self.nhwc, self.normalised = model, softmax, layout == "NHWC", normalise is None
         if normalise is not None:
             self.scale = float(normalise["scale"])
@@ -43,7 +59,19 @@ class Deployed(nn.Layer):
                 x = x.transpose([0, 3, 1, 2])
             x = (x * self.scale - self.mean) / self.std
         x = self.model(x)
-        return nn.functional.softmax(x, axis=-1) if self.softmax else x
+        if not self.softmax:
+            return x
+        return _sigmoid(x) if self.several else nn.functional.softmax(x, axis=-1)
+
+
+def _sigmoid(x):
+    """A sigmoid, also in the old kind of program, where Paddle 3's own function takes values of the new kind only."""
+    if not isinstance(x, paddle.static.Variable):
+        return nn.functional.sigmoid(x)
+    helper = LayerHelper("sigmoid")
+    out = helper.create_variable_for_type_inference(x.dtype)
+    helper.append_op(type="sigmoid", inputs={"X": [x]}, outputs={"Out": [out]})
+    return out
 
 
 def writes_json() -> bool:

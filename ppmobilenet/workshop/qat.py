@@ -22,7 +22,7 @@ from ppmobilenet.training.optim import build_optimizer, build_schedule
 from ppmobilenet.training.setting import Setting
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.trainer import train_epoch
-from ppmobilenet.workshop.int8_plan import quantizable_layers
+from ppmobilenet.workshop.int8_plan import Plan, quantizable_layers
 from ppmobilenet.workshop.program import legacy_program
 from ppmobilenet.workshop.quantizers import clearly_float, quiet
 
@@ -55,15 +55,7 @@ def finished(network: nn.Layer, keep_float: Iterable[str] = ()) -> nn.Layer:
     return network
 
 
-def fine_tune(
-    network: nn.Layer,
-    teacher: nn.Layer,
-    loader: Loader,
-    *,
-    epochs: int = 2,
-    learning_rate: float = 1e-4,
-    keep_float: Iterable[str] = (),
-) -> nn.Layer:
+def fine_tune(network: nn.Layer, teacher: nn.Layer, loader: Loader, plan: Plan) -> nn.Layer:
     """Train a network with int8 rounding in its forward pass to answer as the float one does.
 
     It is trained like any other network, with the objective :class:`AgreeWith` the float one: no labels are needed.
@@ -73,22 +65,21 @@ def fine_tune(
         network: the float network; changed in place and returned.
         teacher: another copy of it.
         loader: of training photos.
-        epochs: passes.
-        learning_rate: at the start; falls to zero along a cosine.
-        keep_float: names of layers that stay float.
+        plan: says how many passes, the learning rate at the start, which falls to zero along a cosine, and which layers
+            stay float.
     """
-    keep_float = list(keep_float)
-    network = fake_quantized(network, keep_float)
+    epochs = plan.settings.epochs
+    network = fake_quantized(network, plan.kept)
     teacher.eval()
     agree = AgreeWith(teacher)
-    state, setting = _run(network, loader, agree, epochs, learning_rate)
+    state, setting = _run(network, loader, agree, epochs, plan.settings.learning_rate)
     while state.epoch < epochs:
         train_epoch(state, setting, Keeper())
         loss, state.totals = state.totals.means()["loss"], Totals()
         state.epoch, state.step_in_epoch = state.epoch + 1, 0
         told = f"loss {loss:.4f}, agrees with float {agree.agreement():.1%}"
         log.info("QAT epoch %d/%d: %s", state.epoch, epochs, told)
-    return finished(network, keep_float)
+    return finished(network, plan.kept)
 
 
 def _run(

@@ -91,6 +91,19 @@ def test_a_typed_clip_beats_the_files(load):
     said(config, "clip_global_norm is passed over", "-o Optimizer.clip_norm=1.0")
 
 
+def test_a_typed_seed_draws_the_sizes_too(load, recipe):
+    """MultiScaleSampler may have a seed of its own."""
+    sampler = recipe[recipe.index("    sampler:") :]
+    sampler = sampler[: sampler.index("    loader:")]
+    own = "    sampler: {name: MultiScaleSampler, scales: [160, 192], first_bs: 8, seed: 7}\n"
+    config = load("Global.seed=3", replace={sampler: own})
+    assert config.get("DataLoader.Train.sampler.seed") is None
+    said(config, "-o Global.seed=3", "not by DataLoader.Train.sampler.seed 7 of the file")
+    kept = load("Global.seed=3", "DataLoader.Train.sampler.seed=5", replace={sampler: own})
+    assert kept.get("DataLoader.Train.sampler.seed") == 5 and not kept.notes
+    assert load(replace={sampler: own}).get("DataLoader.Train.sampler.seed") == 7
+
+
 def test_needs_that_are_met_are_not_noted(load):
     assert not load("AMP.level=O1", "AMP.use_amp=True").notes
     assert not load("Arch.use_ssld=True", "Arch.pretrained=True").notes
@@ -111,6 +124,10 @@ def test_names_of_the_classes_lie_beside_the_list(load, tmp_path):
     said(config, str(names), "is not there")
     assert load(*typed, f"{key}=mine.txt").get(key) == "mine.txt", "what is typed has to be there"
     assert load(typed[0]).get(key).endswith("imagenet1k_label_list.txt"), "1000 classes: the names that we ship"
+    for null in (load(*typed, f"{key}=null"), load(*typed, replace={"ppcls/utils/imagenet1k_label_list.txt": "null"})):
+        assert null.get(key) is None and not null.notes, "who says null goes without names"
+        null.dump(tmp_path / "effective.yaml")
+        assert load_config(tmp_path / "effective.yaml").get(key) is None
     (tmp_path / "own.txt").write_text("0 a\n1 b\n2 c\n")
     named = {"ppcls/utils/imagenet1k_label_list.txt": "own.txt"}
     assert load(*typed, replace=named).get(key) == "own.txt", "the file's own lies beside the file"

@@ -11,7 +11,7 @@ import pytest
 from ppmobilenet.data import augment
 from ppmobilenet.data.batch_ops import CutmixOperator, MixupOperator, build_batch_transforms
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.errors import UserError
+from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.registry import TRANSFORMS
 
 
@@ -140,6 +140,22 @@ def test_jitter_rotation_pad_and_crop(photo):
     grid = np.dstack([np.add.outer(np.zeros(48), np.arange(64)), np.add.outer(np.arange(48), np.zeros(64))] * 2)
     places = {tuple(augment.RandomCropImage([60, 46])(grid, rng)[0, 0, :2]) for _ in range(400)}
     assert places == {(x, y) for x in range(5) for y in range(3)}
+
+
+def test_an_image_on_a_larger_one(photo):
+    """Padv2 at all four places; person_attribute's own: 192x256 on 212x276, the image in the middle."""
+    for mode, (left, top) in {0: (0, 0), 1: (3, 11), 2: (6, 22), -1: (2, 5)}.items():
+        pad = augment.Padv2([70, 70], pad_mode=mode, offsets=[2, 5] if mode == -1 else None, fill_value=[9, 8, 7])
+        image = pad(photo)
+        assert image.shape == (70, 70, 3) and image.dtype == np.uint8
+        np.testing.assert_array_equal(image[top : top + 48, left : left + 64], photo)
+        assert image.sum() == photo.sum(dtype=np.int64) + (70 * 70 - 48 * 64) * 24
+    wide = augment.Padv2([212, 276], pad_mode=1, fill_value=0)(np.full((256, 192, 3), 255, np.uint8))
+    assert (np.argwhere(wide[..., 0]).min(axis=0) == (10, 10)).all() and wide.mean() < 255
+    with pytest.raises(DataError, match="64x48 before Padv2 to 60x60"):
+        augment.Padv2(60)(photo)
+    with pytest.raises(ValueError, match="offsets"):
+        augment.Padv2(60, pad_mode=-1)
 
 
 def test_mixup_and_cutmix():

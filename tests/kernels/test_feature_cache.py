@@ -73,6 +73,24 @@ def test_same_result_as_without_a_cache(data, tmp_path, freeze, kernels):
     assert cached["evaluated"] == 20
 
 
+@pytest.mark.parametrize(
+    "network,freeze",
+    [
+        # the head pools by maxima before it takes the mean, so its features are whole maps
+        (["Arch.name=MobileNetV3_small_x0_35", "Arch.max_pool=True", "Arch.dropout_prob=0"], "trunk"),
+        (["Arch.name=MobileNetV3_small_x0_35", "Arch.dropout_prob=0"], '["conv", "blocks.[0-8]"]'),
+        (["Arch.name=MobileNetV4_conv_small"], "trunk"),
+    ],
+)
+def test_heads_of_several_layers(data, tmp_path, network, freeze):
+    words = [*network, "Arch.pretrained=False", f"Arch.freeze={freeze}", "Global.epochs=1"]
+    plain, weights, _ = train(data, tmp_path / "plain", *words, kernels='"off"')
+    cached, ours, text = train(data, tmp_path / "cached", *words, "Arch.cache_features=True", kernels='"off"')
+    assert "frozen and computed once" in text and cached["loss"] == pytest.approx(plain["loss"], abs=1e-4)
+    for key, value in weights.items():
+        np.testing.assert_allclose(ours[key].numpy(), value.numpy(), atol=1e-4, err_msg=key)
+
+
 def test_found_again_and_not_when_something_changed(data, tmp_path):
     out, options = tmp_path / "out", ("Arch.freeze=trunk", "Arch.cache_features=True")
     train(data, out, *options)

@@ -7,7 +7,8 @@ import pytest
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.kernels.build import INSTRUCTION_SETS, Unavailable, load_library
 from ppmobilenet.kernels.plan import plan
-from ppmobilenet.models import mobilenet_v1, mobilenet_v2
+from ppmobilenet.models import layers, mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4
+from ppmobilenet.models.family import FAMILIES
 from ppmobilenet.zoo import create_model
 
 try:
@@ -35,29 +36,39 @@ class Chain(paddle.nn.Layer):
         return x
 
 
-def conv_norm(c_in, c_out, kernel=1, stride=1, activation="relu6", groups=1):
-    return mobilenet_v2.ConvBNLayer(
-        c_in,
-        kernel,
-        c_out,
-        stride,
-        kernel // 2,
-        groups,
-        name=paddle.utils.unique_name.generate("c"),
-        activation=activation,
-    )
+NAME = paddle.utils.unique_name.generate
 
 
-def depthwise(channels, stride, activation="relu6"):
-    return conv_norm(channels, channels, 3, stride, activation, groups=channels)
+def conv_norm(c_in, c_out, kernel=1, stride=1, activation="relu6", groups=1, padding=None):
+    padding = kernel // 2 if padding is None else padding
+    return layers.ConvBNLayer(*(c_in, kernel, c_out, stride, padding, groups), name=NAME("c"), activation=activation)
+
+
+def depthwise(channels, stride, activation="relu6", kernel=3, padding=None):
+    return conv_norm(channels, channels, kernel, stride, activation, channels, padding)
 
 
 def inverted_residual(c_in, c_out, stride, t=6):
-    return mobilenet_v2.InvertedResidualUnit(c_in, c_in * t, c_out, stride, name=paddle.utils.unique_name.generate("u"))
+    return mobilenet_v2.InvertedResidualUnit(c_in, c_in * t, c_out, stride, name=NAME("u"))
 
 
 def separable(c_in, c_out, stride):
-    return mobilenet_v1.DepthwiseSeparable(c_in, c_out, stride, name=paddle.utils.unique_name.generate("b"))
+    return mobilenet_v1.DepthwiseSeparable(c_in, c_out, stride, name=NAME("b"))
+
+
+def gated(c_in, mid, c_out, **options):
+    options = {"filter_size": 5, "num_squeezed": max(1, mid // 4), **options}
+    return mobilenet_v3.ResidualUnit(c_in, mid, c_out, name=NAME("g"), **options)
+
+
+def universal(c_in, c_out, mid, start, middle, stride=1, **form):
+    row = mobilenet_v4.UIB(c_out, mid, start, middle, stride)
+    return mobilenet_v4.UniversalInvertedBottleneck(c_in, row, name=NAME("u"), form=mobilenet_v4.Form(**form))
+
+
+def fused(c_in, c_out, mid, kernel, stride):
+    row = mobilenet_v4.Fused(c_out, mid, kernel, stride)
+    return mobilenet_v4.FusedInvertedBottleneck(c_in, row, name=NAME("f"))
 
 
 def randomise(layer, seed=0):
@@ -67,7 +78,7 @@ def randomise(layer, seed=0):
         shape = p.shape
         if len(shape) > 1:
             value = rng.normal(size=shape) * (2 / np.prod(shape[1:])) ** 0.5
-        elif name.endswith(("weight", "_variance")):
+        elif name.endswith(("weight", "_variance", "gamma")):
             value = rng.uniform(0.5, 1.5, shape)
         else:
             value = rng.normal(size=shape) * 0.5
@@ -88,6 +99,7 @@ def passes(make, shape, kind, *, threads=2, instruction_set=BEST, offset=0.0, in
         assert accelerate(model, "on", threads=threads).accelerated
         model._cpu_kernels.instruction_set = instruction_set
     (model.train if training else model.eval)()
+    paddle.seed(5)
     x.stop_gradient = not input_gradient
     out = model(x)
     (out * paddle.to_tensor(rng.normal(size=out.shape).astype("float32")).astype(out.dtype)).sum().backward()
@@ -133,14 +145,32 @@ def test_pointwise(channels):
     compare(lambda: [conv_norm(*channels)], (2, channels[0], size, size + 1))
 
 
+@pytest.mark.parametrize("kernel", (3, 5))
 @pytest.mark.parametrize("stride", (1, 2))
-@pytest.mark.parametrize("channels", (1, 8, 16, 24, 33, 96))
+@pytest.mark.parametrize("channels", (2, 16, 33))
 @pytest.mark.parametrize("size", ((14, 14), (7, 9), (2, 3), (1, 4)), ids=str)
-def test_depthwise(channels, stride, size):
-    compare(lambda: [depthwise(channels, stride)], (2, channels, *size))
+def test_depthwise(channels, stride, kernel, size):
+    compare(lambda: [depthwise(channels, stride, kernel=kernel)], (2, channels, *size))
 
 
-@pytest.mark.parametrize("activation", ("relu", "relu6", None))
+@pytest.mark.parametrize("kernel", (3, 5))
+@pytest.mark.parametrize("size", ((8, 8), (7, 10), (2, 3), (1, 4)), ids=str)
+def test_same_padding(kernel, size):
+    compare(lambda: [depthwise(20, 2, kernel=kernel, padding="SAME")], (2, 20, *size))
+    compare(lambda: [conv_norm(18, 5, kernel, 2, padding="SAME")], (2, 18, *size))
+    compare(lambda: [conv_norm(3, 5, kernel, 2, padding="SAME")], (2, 3, *size), input_gradient=False)
+
+
+@pytest.mark.parametrize("kernel", (3, 5))
+@pytest.mark.parametrize("stride", (1, 2))
+@pytest.mark.parametrize("channels", ((3, 20), (17, 33), (32, 16)), ids=str)
+@pytest.mark.parametrize("size", ((9, 12), (4, 1)), ids=str)
+def test_dense(channels, stride, kernel, size):
+    compare(lambda: [conv_norm(*channels, kernel, stride)], (2, channels[0], *size))
+    compare(lambda: [conv_norm(5, channels[0]), conv_norm(*channels, kernel, stride)], (2, 5, *size))
+
+
+@pytest.mark.parametrize("activation", ("relu", "relu6", "hardswish", None))
 @pytest.mark.parametrize("kernel", (1, 3))
 def test_activations(kernel, activation):
     compare(lambda: [conv_norm(24, 24, kernel, 1, activation, groups=24 if kernel == 3 else 1)], (3, 24, 10, 11))
@@ -153,29 +183,51 @@ def test_first_convolution(size, stride, channels):
     compare(lambda: [conv_norm(channels, 20, 3, stride)], (2, channels, *size), input_gradient=False)
 
 
-@pytest.mark.parametrize(
-    "units",
-    {
-        "residual": lambda: [inverted_residual(16, 16, 1)],
-        "two residuals": lambda: [inverted_residual(24, 24, 1), inverted_residual(24, 24, 1)],
-        "no expansion": lambda: [conv_norm(3, 8, 3, 2), inverted_residual(8, 4, 1, t=1), inverted_residual(4, 6, 2)],
-        "residual of an activation": lambda: [conv_norm(9, 16), inverted_residual(16, 16, 1), conv_norm(16, 40)],
-        "V1": lambda: [separable(8, 16, 1), separable(16, 24, 2)],
-    }.items(),
-    ids=lambda item: item[0],
-)
+BLOCKS = {  # channels in, units
+    "residual": (16, lambda: [inverted_residual(16, 16, 1)]),
+    "two residuals": (24, lambda: [inverted_residual(24, 24, 1), inverted_residual(24, 24, 1)]),
+    "no expansion": (3, lambda: [conv_norm(3, 8, 3, 2), inverted_residual(8, 4, 1, t=1), inverted_residual(4, 6, 2)]),
+    "residual of an activation": (9, lambda: [conv_norm(9, 16), inverted_residual(16, 16, 1), conv_norm(16, 40)]),
+    "V1": (8, lambda: [separable(8, 16, 1), separable(16, 24, 2)]),
+    "depthwise of a sum": (6, lambda: [inverted_residual(6, 6, 1), depthwise(6, 2), conv_norm(6, 9)]),
+    "gate": (10, lambda: [gated(10, 33, 8, slope=1 / 6), gated(8, 16, 8, activation="relu"), conv_norm(8, 9)]),
+    "gate, SAME": (10, lambda: [gated(10, 33, 8, stride=2, same_padding=True, filter_size=3, num_squeezed=2)]),
+    "no expansion, gated": (7, lambda: [gated(7, 7, 9, expand=False), gated(9, 20, 9)]),
+    "both filters": (10, lambda: [universal(10, 10, 24, 5, 3), universal(10, 12, 24, 3, 5, 2)]),
+    "one filter": (9, lambda: [universal(9, 9, 33, 5, 0), universal(9, 9, 20, 0, 0), universal(9, 9, 20, 0, 5)]),
+    "layer scale": (
+        9,
+        lambda: [universal(9, 9, 20, 3, 0, layer_scale=0.3), universal(9, 7, 20, 0, 0, layer_scale=0.3)],
+    ),
+    "fused": (3, lambda: [conv_norm(3, 18, 3, 2), fused(18, 9, 20, 3, 2), universal(9, 9, 20, 3, 0)]),
+    "fused with a sum": (9, lambda: [conv_norm(9, 18), fused(18, 18, 20, 3, 1)]),
+}
+
+
+@pytest.mark.parametrize("units", BLOCKS)
 @pytest.mark.parametrize("batch", (1, 3))
 def test_blocks(units, batch):
-    make = units[1]
-    c_in = {"residual": 16, "two residuals": 24, "no expansion": 3, "residual of an activation": 9, "V1": 8}[units[0]]
-    compare(make, (batch, c_in, 13, 11), input_gradient=c_in != 3)
+    channels, make = BLOCKS[units]
+    compare(make, (batch, channels, 13, 11), input_gradient=channels != 3)
+
+
+def test_drop_path():
+    """The factors are those that stock operators draw from the same seed."""
+
+    def make():
+        form = {"drop_path_rate": 0.4}
+        conv = mobilenet_v4.ConvUnit(9, mobilenet_v4.Conv(8, 3, 2), name=NAME("d"), form=mobilenet_v4.Form(**form))
+        return [conv, universal(8, 8, 20, 3, 3, **form), universal(8, 8, 20, 0, 3, layer_scale=0.5, **form)]
+
+    compare(make, (6, 9, 9, 8))
 
 
 @pytest.mark.parametrize("threads", (1, 2, 3, 7))
 @pytest.mark.parametrize("which", range(BEST + 1), ids=lambda i: INSTRUCTION_SETS[i][0])
 def test_every_instruction_set_and_thread_count(which, threads):
     def make():
-        return [conv_norm(3, 24, 3, 2), inverted_residual(24, 24, 1), inverted_residual(24, 40, 2), conv_norm(40, 50)]
+        first = [conv_norm(3, 24, 3, 2), inverted_residual(24, 24, 1), fused(24, 20, 40, 3, 2)]
+        return [*first, universal(20, 20, 50, 5, 5, layer_scale=0.5), gated(20, 40, 20), conv_norm(20, 50)]
 
     compare(make, (2, 3, 21, 18), input_gradient=False, threads=threads, instruction_set=which)
 
@@ -205,22 +257,23 @@ def test_not_a_number_stays_visible():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", (224, 160, 97))
-@pytest.mark.parametrize("name", ("MobileNetV1", "MobileNetV2", "MobileNetV2_x0_75", "MobileNetV1_x0_25"))
+@pytest.mark.parametrize(
+    "name", [*(family.name for family in FAMILIES.values()), "MobileNetV2_x0_75", "MobileNetV1_x0_25"]
+)
 def test_every_layer_of_the_networks(name, size):
     """Every distinct layer at the size the network has it for images of ``size``."""
     model = create_model(name, class_num=2)
     seen = set()
     height = width = size
-    for step in plan(model.units()):
-        kernel = step.conv._kernel_size[0]
-        key = (step.c_in, step.c_out, kernel, step.stride, step.conv._groups, height)
+    for step in (step for part in plan(model.units()) for step in part.steps):
+        key = (step.c_in, step.c_out, step.kernel, step.stride, step.conv._groups, height)
         if key not in seen:
             seen.add(key)
-            activation = {0: None, 1: "relu", 2: "relu6"}[step.activation]
+            activation = {0: None, 1: "relu", 2: "relu6", 3: "hardswish"}[step.activation]
 
-            def make(step=step, kernel=kernel, activation=activation):
-                return [conv_norm(step.c_in, step.c_out, kernel, step.stride, activation, step.conv._groups)]
+            def make(step=step, activation=activation):
+                return [conv_norm(step.c_in, step.c_out, step.kernel, step.stride, activation, step.conv._groups)]
 
-            compare(make, (1, step.c_in, height, width), input_gradient=step.kind != 0)
+            compare(make, (1, step.c_in, height, width), input_gradient=len(seen) > 1)
         height, width = -(-height // step.stride), -(-width // step.stride)
     assert len(seen) > 10

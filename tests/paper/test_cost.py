@@ -15,6 +15,7 @@ from ppmobilenet.cli import main
 from ppmobilenet.errors import UserError
 from ppmobilenet.models import mobilenet_v1, mobilenet_v2
 from ppmobilenet.paper import bottleneck, cost, published
+from ppmobilenet.paper.cost_text import cost_text
 from ppmobilenet.zoo import create_model, list_models
 
 V2_SCALES = {"MobileNetV2": 1.0, "MobileNetV2_x0_25": 0.25, "MobileNetV2_x1_5": 1.5}
@@ -55,6 +56,17 @@ def paddle_flops_rows(model, resolution: int, capsys) -> list[int]:
     return [int(row) for row in re.findall(r"^\|\s*(?:conv2d|linear)_\d+\s*\|.*\|\s*(\d+)\s*\|$", table, re.M)]
 
 
+@pytest.mark.parametrize("data_format", ["NCHW", "NHWC"])
+def test_attention_says_what_it_multiplies(data_format):
+    """Scores and mixing, by hand: four rows of 4 heads of 64 at stride 16, their keys at 32, and four at stride 32."""
+    found = cost.cost_of(create_model("MobileNetV4_hybrid_medium", data_format=data_format), 96)
+    assert found.products == 4 * 2 * 4 * 64 * 36 * 9 + 4 * 2 * 4 * 64 * 9 * 9
+    rows = [row for row in found.to_dict()["by_kind"] if row["kind"] == "attention"]
+    assert [(row["layers"], row["madds"], row["weights"]) for row in rows] == [(8, found.products, 0)]
+    assert "829,440 of them attention's products" in cost_text({**found.to_dict(), "model": "a"})
+
+
+@pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning")  # paddle.flops: int() of its own counts
 @pytest.mark.parametrize("name", ["MobileNetV1_x0_25", "MobileNetV1", "MobileNetV2_x0_25", "MobileNetV2"])
 @pytest.mark.parametrize("resolution", [64, 97])
 def test_each_row_is_what_paddle_flops_counts(name, resolution, capsys):

@@ -33,6 +33,18 @@ def test_a_network_without_classifier_has_none():
         cam.class_activation(create_model("MobileNetV1_x0_25", class_num=0), np.zeros((1, 3, 32, 32), np.float32))
 
 
+def test_layers_behind_the_pooling_have_none():
+    """MobileNetV3 and V4 answer by more than one linear layer of the mean; without it V3 has maps."""
+    images = np.random.default_rng(0).normal(0, 1, (2, 3, 64, 64)).astype(np.float32)
+    for name in ("MobileNetV3_small_x0_35", "MobileNetV4_conv_small"):
+        with pytest.raises(UserError, match="whose answer is one linear layer of the mean of its last features"):
+            cam.class_activation(create_model(name, class_num=5), images)
+    trunk = create_model("MobileNetV3_small_x0_35", class_num=5, class_expand=0)
+    maps, logits = cam.class_activation(trunk, images)
+    best = maps.mean(axis=(1, 2)) + trunk.fc.bias.numpy()[logits.argmax(1)]
+    np.testing.assert_allclose(best, logits.max(1), rtol=1e-4, atol=1e-6)
+
+
 def test_overlay_marks_what_speaks_for_the_class():
     picture = np.full((60, 80, 3), 100, np.uint8)
     activation = np.array([[5.0, -3.0], [-1.0, -2.0]])

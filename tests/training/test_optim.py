@@ -132,6 +132,13 @@ def test_no_decay_of_norms_and_biases(name):
             assert same == (change.ndim > 1), key
 
 
+@pytest.mark.parametrize("name", ["Momentum", "RMSProp"])
+def test_an_optimizer_without_multi_precision_says_so(name, caplog):
+    made = optimizer(network(), name=name, multi_precision=True)
+    assert getattr(made, "_multi_precision", False) == (name == "Momentum")
+    assert ("multi_precision changes nothing: RMSProp" in caplog.text) == (name == "RMSProp")
+
+
 def test_nesterov_and_clipping():
     model = network()
     np.testing.assert_allclose(

@@ -44,6 +44,15 @@ def test_chaos_short():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["taught", "several"])
+def test_chaos_of_other_runs(kind):
+    """The same of a run with a teacher, and of one with several labels a photo."""
+    assert re.match(
+        r"survived: 22, lost: 0, wrong: 0", chaos("--kills", "16", "--faults", "--sample", "6", "--kind", kind)
+    )
+
+
+@pytest.mark.slow
 def test_chaos_long():
     """The campaign of the README: 200 kills, and every fault at every call of two saves."""
     assert re.match(r"survived: \d{3}, lost: 0, wrong: 0", chaos("--kills", "200", "--faults"))

@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 from training_helpers import losses
 
 from ppmobilenet.errors import Stopped
 from ppmobilenet.training import trainer
 from ppmobilenet.weights.files import read_weights
+from ppmobilenet.zoo import create_model
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -113,6 +115,38 @@ def test_two_processes_stopped_and_resumed(tiny_yaml, tmp_path):
     part.mkdir()
     for suffix in ("pdparams", "pdopt", "pdstates", "manifest.json"):
         (part / f"epoch_1.{suffix}").write_bytes((tmp_path / f"whole/epoch_1.{suffix}").read_bytes())
+    for name in ("steps.csv", "metrics.csv"):
+        (part / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+    resumed = launch(
+        str(tmp_path / "log2"), *base, "-o", f"Global.output_dir={part}", "-o", f"Global.checkpoints={part}/epoch_1"
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert_same_run(tmp_path / "whole", part)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_a_teacher_and_go_on_exactly(tiny, tiny_yaml, tmp_path):
+    """Each process keeps the answers to the photos that it drew; photos without labels are shared out, too."""
+    unlabelled = {
+        "dataset.name": "ImageNetDataset",
+        "dataset.image_root": tiny / "val",
+        "dataset.transform_ops": "[DecodeImage: {}, RandCropImage: {size: 32}, NormalizeImage: {order: ''}]",
+        **{"sampler.batch_size": 3, "sampler.shuffle": True, "loader.num_workers": 0},
+    }
+    words = ["Teacher.name=MobileNetV1_x0_25", "Teacher.views=2", "Loss.Train=[DistillationKLDivLoss]", "EMA.decay=0.9"]
+    words += [f"Teacher.pretrained={tmp_path}/teacher.pdparams", "Global.epochs=3"]
+    words += [f"DataLoader.UnLabelTrain.{key}={value}" for key, value in unlabelled.items()]
+    paddle.save(create_model("MobileNetV1_x0_25", class_num=3).state_dict(), str(tmp_path / "teacher.pdparams"))
+    base = ("-c", str(tiny_yaml), *(w for word in words for w in ("-o", word)))
+    base = (*base, "-o", "DataLoader.Train.sampler.batch_size=4")
+    whole = launch(str(tmp_path / "log"), *base, "-o", f"Global.output_dir={tmp_path}/whole")
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    assert "evaluated 13/13" in (tmp_path / "whole/train.log").read_text()
+    assert len(list((tmp_path / "whole").glob("teacher-*.npy"))) == 4
+    part = tmp_path / "part"
+    part.mkdir()
+    for path in [*(tmp_path / "whole").glob("epoch_1.*"), *(tmp_path / "whole").glob("teacher-*")]:
+        (part / path.name).write_bytes(path.read_bytes())
     for name in ("steps.csv", "metrics.csv"):
         (part / name).write_bytes((tmp_path / "whole" / name).read_bytes())
     resumed = launch(

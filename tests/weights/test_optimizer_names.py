@@ -1,4 +1,4 @@
-"""MobileNetV1's .pdopt goes to PaddleClas and comes back: the next step is the same on both sides."""
+"""A .pdopt goes to PaddleClas and comes back: the next step is the same on both sides."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ OPTIMIZERS = {
 }
 
 
-@pytest.fixture
-def sides(peer):
+@pytest.fixture(params=["MobileNetV1_x0_25", "MobileNetV3_small_x0_35"])
+def sides(peer, request):
     """Our network and PaddleClas's, with equal weights; theirs numbered from 0 as in a process of its own."""
-    ours = create_model("MobileNetV1_x0_25", class_num=3)
+    options = {"class_num": 3} if "V1" in request.param else {"class_num": 3, "dropout_prob": None}
+    ours = create_model(request.param, **options)
     with paddle.utils.unique_name.guard():
-        theirs = peer.v1.MobileNetV1_x0_25(class_num=3)
+        theirs = getattr(peer.v1 if "V1" in request.param else peer.v3, request.param)(**options)
     copy_weights(ours, theirs)
     return ours, theirs
 
@@ -102,6 +103,17 @@ def test_numbers_may_start_anywhere_and_master_weights_follow():
     later = shifted(there) | {"master_weights": shifted(there["master_weights"])}
     assert "conv2d_66.w_0_velocity_0" in later
     assert from_automatic(later, ours) == state
+
+
+@pytest.mark.parametrize("name", ["MobileNetV4_conv_small", "MobileNetV4_hybrid_medium"])
+def test_v4_s_state_goes_and_comes_back(name):
+    """With the factors of the hybrids, which Paddle numbers by themselves."""
+    ours = create_model(name, class_num=3)
+    state = {f"{key}_{kind}_0": i for i, key in enumerate(names(ours)) for kind in ("moment1", "beta2_pow_acc")}
+    there = to_automatic(state, ours)
+    assert len(there) == len(state) and all(re.match(r"\w+_\d+\.[wb]_[012]_(moment1|beta2_pow)", key) for key in there)
+    assert ("create_parameter_27.w_0_moment1_0" in there) == ("hybrid" in name)
+    assert from_automatic(there, ours) == state
 
 
 def test_our_own_names_pass_through():

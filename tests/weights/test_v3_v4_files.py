@@ -11,7 +11,7 @@ import pytest
 
 from ppmobilenet.errors import DamagedFileError, UserError
 from ppmobilenet.weights import catalog, download
-from ppmobilenet.weights.convert import architecture_of
+from ppmobilenet.weights.convert import architecture_of, renamed
 from ppmobilenet.weights.inspecting import inspect_weights
 from ppmobilenet.weights.loading import load_weights
 from ppmobilenet.weights.optimizer_names import automatic_names
@@ -121,6 +121,12 @@ def test_torchvision_timm_and_paddle_vision(tmp_path, size, stages, expand):
     named = {torchvision_key(key, blocks): value for key, value in torch.items()}
     path = write_weights(named, tmp_path / "torchvision.npz")
     assert_loads(path, arch, "torchvision-v3", network(IMAGES))
+    # and goes back to torchvision's names, to within the rounding of its factors
+    model = create_model(**arch)
+    load_weights(model, path, class_num_may_differ=False)
+    back = renamed(state_of(model), "torchvision", model.computes)
+    assert {key for key in back if not key.endswith("num_batches_tracked")} == set(named)
+    assert all(np.allclose(back[key], value, rtol=1e-5, atol=1e-7) for key, value in named.items())
     # a network with the file's own slope and no dropout needs nothing changed but the epsilon
     told = assert_loads(path, arch, "torchvision-v3", network(IMAGES), se_slope=1 / 6, dropout_prob=None)
     assert told.endswith("266 of 266 tensors loaded" if size == "large" else "210 of 210 tensors loaded")
@@ -176,12 +182,31 @@ def test_timm_v4(tmp_path, size):
     own = load_weights(network, write_weights(state_of(network), tmp_path / "own.npz"), class_num_may_differ=False)
     assert own.scheme == "paddleclas-v4" and own.loaded == own.total and not own.notes
     assert "queries" not in assert_loads(path, arch, scheme, network(IMAGES), **kwargs)
-    if size == "conv_small":  # an exported program names its arrays by numbers
-        model = create_model("MobileNetV4_conv_small", class_num=7)
-        names, table = {p.name: p.numpy() for p in network.state_dict().values()}, automatic_names(network)
-        write_weights({table[name]: value for name, value in names.items()}, tmp_path / "numbers.npz")
-        assert load_weights(model, tmp_path / "numbers.npz").scheme == "paddle-automatic"
-        assert all(np.array_equal(value, state_of(network)[key]) for key, value in state_of(model).items())
+    # an exported program names its arrays by numbers
+    model = create_model(f"MobileNetV4_{size}", class_num=7)
+    names, table = {p.name: p.numpy() for p in network.state_dict().values()}, automatic_names(network)
+    write_weights({table[name]: value for name, value in names.items()}, tmp_path / "numbers.npz")
+    report = load_weights(model, tmp_path / "numbers.npz")
+    assert report.scheme == "paddle-automatic" and report.loaded == report.total
+    assert all(np.array_equal(value, state_of(network)[key]) for key, value in state_of(model).items())
+
+
+def test_what_torchvision_has_no_place_for_is_not_written():
+    def written(**options) -> None:
+        model = create_model("MobileNetV3_small_x0_35", class_num=3, **options)
+        renamed(state_of(model), "torchvision", model.computes)
+
+    written(**OPTIONS)
+    for options, said in (
+        ({"se_divisor": None}, "squeeze-excitation of block 0 is 2 wide; torchvision's is 8 wide"),
+        ({"use_se": False}, "squeeze-excitation of block 0 is missing"),
+        ({"expand_first": True}, "its first block has a trained expand convolution"),
+        ({"class_expand": 0}, "one has none .class_expand=0"),
+        ({"same_padding": True}, "the network computes with same_padding, which torchvision's has not"),
+        ({"max_pool": True, "strides": [2, 2, 2, 1]}, "computes with strides, max_pool, which"),
+    ):
+        with pytest.raises(UserError, match=said):
+            written(**{**OPTIONS, **options})
 
 
 def test_other_width_rules_are_refused_by_name(tmp_path):

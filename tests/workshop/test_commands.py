@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ppmobilenet.cli import main
+from ppmobilenet.workshop.program import read_operators
 
 CONFIG = """
 Global: {{device: cpu, image_shape: [3, 32, 32], save_inference_dir: {folder}/inference, epochs: 1}}
@@ -71,6 +72,15 @@ def test_export_says_a_shape_that_is_not_the_transforms(place, capsys):
     assert re.search(r"image_shape(.|\n)*32", capsys.readouterr().err)
 
 
+def test_what_trained_in_nhwc_is_deployed_in_nchw(place, tmp_path):
+    """Paddle Lite, ONNX and Paddle Inference's fusions of the old format take no other layout."""
+    words = ["-o", "Arch.data_format=NHWC", "--to", "pdmodel", "--output", str(tmp_path / "package")]
+    assert main(["export", "-c", str(place / "config.yaml"), "--random-init", *words]) == 0
+    operators, _ = read_operators(tmp_path / "package" / "inference.pdmodel", tmp_path / "package/inference.pdiparams")
+    layouts = {attributes["data_format"] for kind, _, _, attributes in operators if "conv2d" in kind}
+    assert layouts == {"NCHW"} and "transpose2" not in [kind for kind, *_ in operators]
+
+
 def test_export_says_labels_of_another_model(place, capsys):
     words = ["export", "-c", str(place / "config.yaml"), "--random-init", "--output", str(place / "other")]
     words += ["-o", "Infer.PostProcess.class_id_map_file=ppcls/utils/imagenet1k_label_list.txt"]
@@ -110,6 +120,20 @@ def test_infer_from_weights_writes_what_paddleclas_writes(place, capsys):
     assert main([*words, "-o", "Infer.PostProcess.topk=2"]) == 3
     answers = json.loads((place / "out.json").read_text(encoding="utf-8"))
     assert len(answers) == 3 and len(answers[0]["class_ids"]) == 2
+
+
+def test_the_photo_that_is_typed_counts_before_the_files_list(place, capsys, tmp_path):
+    listed = f"Infer.infer_list={place}/list.txt"
+    words = ["infer", "-c", str(place / "config.yaml"), "--random-init", "-o", listed]
+    assert main([*words, "-o", f"Infer.infer_imgs={place}"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and "passed over" not in err
+    for one in (["-i", str(place / "photos/a.jpg")], ["-o", f"Infer.infer_imgs={place}/photos/a.jpg"]):
+        assert main([*words, *one]) == 0
+        out, err = capsys.readouterr()
+        assert len(out.splitlines()) == 1 and f"Infer.infer_list {place}/list.txt is passed over" in err
+    assert main([*words, "-i", str(place), "--infer-list", str(place / "list.txt")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_infer_by_a_list_into_a_table(place, capsys):

@@ -9,7 +9,7 @@
 namespace ppmobilenet {
 namespace {
 
-constexpr int kFormatVersion = 1;
+constexpr int kFormatVersion = 2;
 
 // One value of package.json; a missing one is an error that names the key.
 cv::FileNode need(const cv::FileNode& parent, const std::string& key, const std::string& where) {
@@ -219,17 +219,31 @@ Package open_package(const std::string& folder) {
                            need(node, "sha256", file + " files").string()};
   }
   const cv::FileNode golden = root["golden"];
-  for (const std::string key : {"image", "decode", "resize", "crop", "tensor", "logits", "output"}) {
+  for (const std::string key : {"image", "decode", "resize", "crop", "tensor", "logits", "output", "output_int8"}) {
     if (!golden[key].empty()) package.golden[key] = golden[key].string();
   }
   const cv::FileNode answer = golden["answer"];
   if (!answer.empty()) {
     package.recorded_answer = true;
-    package.answer_class = static_cast<int>(need(answer, "class_id", file + " golden.answer"));
-    package.answer_score = static_cast<double>(need(answer, "score", file + " golden.answer"));
-    package.answer_unsure = static_cast<int>(need(answer, "unsure", file + " golden.answer")) != 0;
+    if (answer["class_ids"].empty()) {
+      package.answer_classes = {static_cast<int>(need(answer, "class_id", file + " golden.answer"))};
+      package.answer_scores = {static_cast<double>(need(answer, "score", file + " golden.answer"))};
+      package.answer_unsure = static_cast<int>(need(answer, "unsure", file + " golden.answer")) != 0;
+    } else {
+      for (const auto& id : answer["class_ids"]) package.answer_classes.push_back(static_cast<int>(id));
+      for (const auto& score : need(answer, "scores", file + " golden.answer")) {
+        package.answer_scores.push_back(static_cast<double>(score));
+      }
+    }
   }
   const cv::FileNode decision = root["decision"];
+  package.several = !decision["several"].empty() && static_cast<int>(decision["several"]) != 0;
+  if (package.several) package.thresholds = floats(need(decision, "thresholds", file + " decision"));
+  if (!decision["threshold"].empty()) package.thresholds = {static_cast<float>(decision["threshold"])};
+  if (package.several ? package.thresholds.size() != static_cast<size_t>(package.class_num)
+                      : !package.thresholds.empty() && package.class_num != 2) {
+    throw Failure(kDamaged, file + ": decision must hold a threshold for each label" + kAgain);
+  }
   if (!decision["temperature"].empty()) package.temperature = static_cast<double>(decision["temperature"]);
   if (!(package.temperature > 0)) throw Failure(kDamaged, file + ": decision.temperature must be above 0");
   package.asks_sure = !decision["unsure_below"].empty();
@@ -237,6 +251,7 @@ Package open_package(const std::string& folder) {
   if (!root["versions"]["lite_runtime"].empty()) package.lite_runtime = root["versions"]["lite_runtime"].string();
   if (!root["bounds"]["logits"].empty()) package.bound_logits = root["bounds"]["logits"];
   if (!root["bounds"]["probabilities"].empty()) package.bound_probabilities = root["bounds"]["probabilities"];
+  if (!root["bounds"]["int8"].empty()) package.bound_int8 = root["bounds"]["int8"];
   return package;
 }
 

@@ -49,16 +49,18 @@ struct Package {
   std::vector<Op> ops;
   std::vector<Form> forms;
   std::map<std::string, StoredFile> files;    // path -> what it was when the package was written
-  std::map<std::string, std::string> golden;  // image, decode, resize, crop, tensor, logits, output -> file
+  std::map<std::string, std::string> golden;  // image, decode, ..., output, output_int8 -> file
   std::string lite_runtime;                   // the runtime version that the .nb files need
-  double bound_logits = 1e-4, bound_probabilities = 1e-5;
+  double bound_logits = 1e-4, bound_probabilities = 1e-5, bound_int8 = 0.05;
 
+  bool several = false;           // a photo has several labels, each with a probability of its own
+  std::vector<float> thresholds;  // of each; of one label a photo, if not empty: of class 1 of two
   double temperature = 1;   // of the decision
   bool asks_sure = false;   // whether there is a threshold
   double unsure_below = 0;  // it: a best answer below is unsure
   bool recorded_answer = false;  // whether golden holds what the decision made of the recorded output, and that
-  int answer_class = 0;
-  double answer_score = 0;
+  std::vector<int> answer_classes;     // one, or the labels that the photo has
+  std::vector<double> answer_scores;
   bool answer_unsure = false;
 
   // Where one of the package's files lies; throws Failure(kDamaged) unless its size and sha256 are as exported.

@@ -40,6 +40,7 @@ std::string list(const Answer& answer, Each each) {
 std::string text_line(const Package& package, const std::string& source, const Answer& answer, const Frame* frame) {
   std::string line = source + (frame ? number(" %.2f s", frame->seconds) : "") + ":";
   if (package.asks_sure && answer.unsure) line += "  unsure:";
+  if (answer.best.empty()) line += "  none of the labels";
   for (const Ranked& ranked : answer.best) {
     const std::string name = ranked.label.empty() ? "class" : ranked.label;
     line += number("  %.4f ", ranked.score) + name + " (" + std::to_string(ranked.class_id) + ")";

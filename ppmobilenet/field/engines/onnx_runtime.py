@@ -25,7 +25,7 @@ class OnnxRuntime(Engine):
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what it refuses it also raises, and that is told
         self._session = onnxruntime.InferenceSession(str(self.files[0]), options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        self._input, self.input_shape = self._session.get_inputs()[0].name, self._session.get_inputs()[0].shape
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         return self._session.run(None, {self._input: batch})[0]

@@ -33,7 +33,8 @@ int32_t ppm_sizes(const Run* run, Sizes* sizes) {
 
 int32_t ppm_forward(int32_t set, const Run* run, const float* input, float* saved, float* scratch, float* output) {
     if (!run || !input || !saved || !scratch || !output) return FAULT_POINTER;
-    const int32_t fault = run_fault(*run);
+    int32_t fault = run_fault(*run);
+    if (!fault) fault = forward_fault(*run);
     if (!fault) engine(set).forward(*run, input, saved, scratch, output);
     return fault;
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ppmobilenet.weights.schemes import Scheme
@@ -37,13 +37,15 @@ class Layouts:
         schemes: whose files name its tensors how; the first is PaddleClas's and the network's own.
         guess: (channels of the first convolution, of each block's output, neutral name -> shape) -> the arguments that
             build a network of these widths, ``scale`` first; None if none does.
-        in_order: a letter a convolution (``c`` standard, ``d`` depthwise, ``p`` 1x1) -> their neutral names; None if
-            this is no such network. For files that name by position.
+        in_order: a letter a convolution (``c`` standard, ``d`` depthwise, ``p`` 1x1) -> the neutral names of all
+            units; None if this is no such network. For files that name by position. A unit is a convolution with its
+            batch norm or, if ``plain``, its bias; one with ``:conv``, ``:norm`` or ``:gamma`` behind is that alone.
         plain: units with a bias and without a batch norm: ``("se1", "se2")``.
         activation: of the published networks.
         identity_expansion: where a file lacks the first block's expand convolution, the identity stands for it: right
             where its input comes from ReLU or ReLU6.
-        writes: other projects' naming -> function (number of blocks) -> neutral unit -> (convolution, batch norm).
+        writes: other projects' naming -> function (neutral name -> array) -> neutral unit -> (convolution, batch norm):
+            ``""`` where a bias stands for the batch norm, None where the layer is linear there, too.
         published: PaddleClas's files: (model, arguments, parameters, multiply-adds of one 224x224 image, top-1, top-5,
             published millions of parameters, published millions of multiply-adds, their source, how it counted).
         adapt: (neutral arrays, what the file's networks compute with, what the model does) -> notes; changes the arrays
@@ -65,7 +67,7 @@ class Layouts:
     plain: tuple[str, ...] = ()
     activation: str = "relu"
     identity_expansion: bool = False
-    writes: Mapping[str, Callable[[int], dict[str, tuple[str, str]]]] = field(default_factory=dict)
+    writes: Mapping[str, Callable[[Mapping], dict[str, tuple[str, str | None]]]] = field(default_factory=dict)
     adapt: Callable[[dict, Mapping[str, float], Mapping[str, float]], list[str]] = lambda arrays, theirs, ours: []
     refusal: Callable[[int, list[int], Mapping[str, tuple[int, ...]]], str | None] = lambda stem, outs, shapes: None
     published: tuple[tuple, ...] = ()
@@ -101,6 +103,11 @@ def scales(width: int, channels: int) -> Iterator[float]:
 def number_blocks(blocks: list[tuple[str, ...]]) -> list[str]:
     """Return ``["stem", "block.0.dw", ...]`` for the units of each block."""
     return ["stem"] + [f"block.{i}.{unit}" for i, block in enumerate(blocks) for unit in block]
+
+
+def count_blocks(names: Iterable[str]) -> int:
+    """Return how many blocks neutral names tell of."""
+    return 1 + max(int(name.split(".")[1]) for name in names if name.startswith("block."))
 
 
 for _file in pkgutil.iter_modules(__path__):

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import product
 from math import ceil
 
 from ppmobilenet.models.widths import scaled_width
-from ppmobilenet.weights.layouts import AS_PAPER, PC, PS, TF, WITH_NORM, Layouts, number_blocks, register, scales
+from ppmobilenet.weights.layouts import (
+    AS_PAPER,
+    PC,
+    PS,
+    TF,
+    WITH_NORM,
+    Layouts,
+    count_blocks,
+    number_blocks,
+    register,
+    scales,
+)
 from ppmobilenet.weights.schemes import PARAM_ATTR, Scheme
 
 _TORCHVISION = (
@@ -120,7 +132,8 @@ def in_order(kinds: str) -> list[str] | None:
     return [*number_blocks([unit[3 - len(match[1]) :], *[unit] * (len(match[2]) // 3)]), "last"]
 
 
-def torchvision(blocks: int) -> dict[str, tuple[str, str]]:
+def torchvision(arrays: Mapping) -> dict[str, tuple[str, str | None]]:
+    blocks = count_blocks(arrays)
     places = {"stem": ("features.0.0", "features.0.1")}
     places["block.0.dw"] = ("features.1.conv.0.0", "features.1.conv.0.1")
     places["block.0.out"] = ("features.1.conv.1", "features.1.conv.2")
@@ -130,7 +143,7 @@ def torchvision(blocks: int) -> dict[str, tuple[str, str]]:
         places[f"block.{i}.dw"] = (f"{at}.1.0", f"{at}.1.1")
         places[f"block.{i}.out"] = (f"{at}.2", f"{at}.3")
     places["last"] = (f"features.{blocks + 1}.0", f"features.{blocks + 1}.1")
-    places["head"] = ("classifier.1", "")
+    places["head"] = ("classifier.1", None)
     return places
 
 

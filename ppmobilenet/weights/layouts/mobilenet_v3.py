@@ -7,8 +7,19 @@ from itertools import product
 
 import numpy as np
 
+from ppmobilenet.errors import UserError
 from ppmobilenet.models.widths import scaled_width
-from ppmobilenet.weights.layouts import AS_BUILT, NORM_ONCE, PADDLE_FILES, PC, Layouts, number_blocks, register, scales
+from ppmobilenet.weights.layouts import (
+    AS_BUILT,
+    NORM_ONCE,
+    PADDLE_FILES,
+    PC,
+    Layouts,
+    count_blocks,
+    number_blocks,
+    register,
+    scales,
+)
 from ppmobilenet.weights.schemes import PARAM_ATTR, Scheme
 
 
@@ -226,6 +237,42 @@ def in_order(kinds: str) -> list[str] | None:
     return None
 
 
+def torchvision(arrays: Mapping) -> dict[str, tuple[str, str | None]]:
+    """Place what torchvision's network has; its gates' widths are those of no argument.
+
+    Raises:
+        UserError: the gates are of another width, or there are none; no convolution behind the pooling.
+    """
+    blocks = count_blocks(arrays)
+    if "last2.weight" not in arrays:
+        raise UserError("torchvision's MobileNetV3 has a layer behind the pooling, this one has none (class_expand=0)")
+    places: dict[str, tuple[str, str | None]] = {"stem": ("features.0.0", "features.0.1")}
+    rows = next((rows for rows in ROWS.values() if len(rows) == blocks), ())
+    for i, (_, _, gated) in enumerate(rows):
+        name, at = f"block.{i}", f"features.{i + 1}.block"
+        units = (*(("expand",) if i else ()), "dw", *(("se",) if gated else ()), "out")
+        for j, unit in enumerate(units):
+            if unit == "se":
+                places |= {f"{name}.se{n}": (f"{at}.{j}.fc{n}", "") for n in (1, 2)}
+                has, c = arrays.get(f"{name}.se1.weight"), len(arrays[f"{name}.dw.weight"])
+                if has is None or len(has) != scaled_width(c // 4, 1.0, 8):
+                    raise UserError(
+                        f"squeeze-excitation of block {i} is {'missing' if has is None else f'{len(has)} wide'}; "
+                        f"torchvision's is {scaled_width(c // 4, 1.0, 8)} wide",
+                        hint="only networks that came from torchvision, timm or paddle.vision can go back; "
+                        "write .pdparams, .npz or .safetensors in Paddle naming",
+                    )
+            else:
+                places[f"{name}.{unit}"] = (f"{at}.{j}.0", f"{at}.{j}.1")
+    last = f"features.{blocks + 1}"
+    return {
+        **places,
+        "last": (f"{last}.0", f"{last}.1"),
+        "last2": ("classifier.0", None),
+        "head": ("classifier.3", None),
+    }
+
+
 def adapt(arrays: dict[str, np.ndarray], theirs: Mapping[str, float], ours: Mapping[str, float]) -> list[str]:
     """Make a file of another slope and dropout compute the same here, exactly: both are factors of linear layers."""
     notes = []
@@ -257,6 +304,7 @@ LAYOUTS = register(
         guess,
         in_order,
         plain=("se1", "se2", "last2"),
+        writes={"torchvision": torchvision},
         activation="hardswish",
         adapt=adapt,
         refusal=refusal,

@@ -80,9 +80,14 @@ SIZES = {
 }
 
 
-# of each kind of row the convolutions' units, and their kinds as ``in_order`` gets them
-_UNITS = {"C": ("out",), "E": ("fused", "out"), "U": ("first", "expand", "dw", "out")}
-_LETTERS = {"C": "([cp])", "E": "(c)(p)", "U": "(d)?(p)(d)?(p)"}
+# of each kind of row the units in order, as ``in_order`` names them, and the convolutions' kinds as it gets them
+_UNITS = {
+    "C": ("out",),
+    "E": ("fused", "out"),
+    "U": ("first", "expand", "dw", "out"),
+    "A": ("norm:norm", "query", "keydown", "valuedown", "key", "value", "out:conv"),
+}
+_LETTERS = {"C": "([cp])", "E": "(c)(p)", "U": "(d)?(p)(d)?(p)", "A": "(p)(d)?(d)?(p)(p)(p)"}
 
 
 def _kinds(shapes: Mapping, count: int) -> Iterator[str]:
@@ -109,15 +114,18 @@ def refusal(stem: int, outs: list[int], shapes: dict) -> str | None:
 
 
 def in_order(kinds: str) -> list[str] | None:
-    """Name the convolutions of the sizes without attention (whose batch norms do not follow convolutions)."""
     for size, (_, rows) in SIZES.items():
-        pattern = "".join(_LETTERS[row[0]] for row in rows.split()) if size.startswith("conv") else None
-        found = pattern and re.fullmatch(f"(c){pattern}(p)", kinds)
-        if found:
-            names = ["stem"]
-            units = [(i, unit) for i, row in enumerate(rows.split()) for unit in _UNITS[row[0]]]
-            names += [f"block.{i}.{unit}" for (i, unit), letter in zip(units, found.groups()[1:]) if letter]
-            return [*names, "last"]
+        rows = rows.split()
+        found = re.fullmatch(f"(c){''.join(_LETTERS[row[0]] for row in rows)}(p)", kinds)
+        if found is None:
+            continue
+        letters, names = iter(found.groups()[1:]), ["stem"]
+        for i, row in enumerate(rows):
+            units = (unit for unit in _UNITS[row[0]] if unit.endswith(":norm") or next(letters))
+            names += [f"block.{i}.{unit}" for unit in units]
+            if size.startswith("hybrid") and row[0] in "UA":
+                names.append(f"block.{i}.layerscale:gamma")
+        return [*names, "last"]
     return None
 
 

@@ -15,8 +15,11 @@ int main(int argc, char** argv) {
     ppmobilenet::Classifier classify(argv[1]);  // once: it loads the model
     const cv::Mat pixels = cv::imread(argv[2]);  // or a camera's frame, a part of a larger picture, ...
     const ppmobilenet::Answer answer = classify(pixels);
-    const ppmobilenet::Ranked& best = answer.best[0];
-    std::printf("%s %.4f\n", answer.unsure ? "unsure" : best.label.c_str(), best.score);
+    // one answer, best first; of a package of several labels those that are there
+    for (const ppmobilenet::Ranked& found : answer.best) {
+      std::printf("%s %.4f\n", answer.unsure ? "unsure" : found.label.c_str(), found.score);
+      if (!classify.package().several) break;
+    }
     return 0;
   } catch (const ppmobilenet::Failure& failure) {
     std::fprintf(stderr, "error: %s\n", failure.what());
