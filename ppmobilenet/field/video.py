@@ -29,6 +29,9 @@ STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://")
 CAMERA = re.compile(r"camera:(\d{1,3})")
 AHEAD = 4  # frames of a file that are decoded before they are asked for
 PAUSES = (1, 2, 4, 8, 15, 30)  # seconds between the attempts to open a live source again; the last one repeats
+SILENT = 0
+# OpenCV 4 and 5 have it in different places
+set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
 CONVERT = "convert it to H.264 in an mp4"
 PATIENCE = 10_000  # milliseconds that a stream may keep us waiting before it counts as broken off
 
@@ -195,9 +198,8 @@ def _open(source: str) -> cv2.VideoCapture:
     """
     if not is_live(source) and not os.path.exists(source):
         raise DataError("the video does not exist", where=source)
-    before = cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # what OpenCV's backends try and say on the way; that it failed is said below
+    # what OpenCV's backends try and say on the way; that it failed is said below
+    before = set_log_level(SILENT)
     try:
         if source.startswith("camera:"):
             capture = cv2.VideoCapture(_camera(source))
@@ -210,7 +212,7 @@ def _open(source: str) -> cv2.VideoCapture:
     except cv2.error as error:
         raise DataError(f"OpenCV cannot open it: {error.err}", where=source) from error
     finally:
-        cv2.utils.logging.setLogLevel(before)
+        set_log_level(before)
     if capture.isOpened():
         return capture
     if source.startswith("camera:"):

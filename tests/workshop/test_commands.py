@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ppmobilenet.cli import main
+from ppmobilenet.report.gather import certainty
 from ppmobilenet.workshop.program import read_operators
 
 CONFIG = """
@@ -100,6 +101,26 @@ def test_the_package_carries_the_accuracy_that_training_measured(place, tmp_path
     assert main([*words, "--to", "pdmodel", "--output", str(tmp_path / "out")]) == 0
     (row,) = json.loads((tmp_path / "out/package.json").read_text(encoding="utf-8"))["accuracy"]
     assert row["top1"] == 0.8125 and row["epoch"] == 4
+
+
+def test_export_measures_when_to_be_unsure(place, tmp_path, capsys):
+    # every photo under every class: a third of the answers is right, whatever the network says
+    lines = [f"photos/{name} {label}\n" for name in ("a.jpg", "ü b.jpg") for label in range(3)]
+    (tmp_path / "list.txt").write_text("".join(lines), encoding="utf-8")
+    words = ["export", "-c", str(place / "config.yaml"), "--random-init", "--to", "pdmodel"]
+    words += ["-o", f"DataLoader.Eval.dataset.cls_label_path={tmp_path / 'list.txt'}"]
+    assert main([*words, "--unsure-at", "0.5", "--output", str(tmp_path / "out")]) == 0
+    assert "of 4 photos (wrong answers) stay sure, at most 50 % were to" in capsys.readouterr().out
+    meta = json.loads((tmp_path / "out/package.json").read_text(encoding="utf-8"))
+    found = meta["decision"]
+    assert (found["photos"], found["judged_photos"], found["false_accept"]) == (6, 4, 0.5)
+    assert found["judged_accepted"] <= 2 and 0 < found["unsure_below"] <= 1 and found["temperature"] > 0
+    assert meta["golden"]["answer"]["unsure"] == (meta["golden"]["answer"]["score"] < found["unsure_below"])
+    assert main(["verify", str(tmp_path / "out")]) == 0
+    facts = dict(certainty(meta))
+    assert facts["false accepts"] == f"{found['judged_accepted']} of 4 (wrong answers)" and len(facts) == 6
+    assert main([*words, "--none-of-these", str(place / "photos")]) == 2
+    assert "--unsure-at 0.05" in capsys.readouterr().err
 
 
 def test_infer_from_the_package_answers_the_good_and_names_the_bad(place, capsys):
