@@ -28,8 +28,10 @@ EXTRAS = {
     "serve": ["fastapi>=0.110", "uvicorn>=0.29", "python-multipart>=0.0.9"],
     # the converter's wheels end at CPython 3.10; from a newer Python, `--to lite-...` makes an environment of its own
     "lite": ['paddlelite>=2.13rc0; python_version<"3.11"'],
+    # `ppmobilenet fit` solves for its classifier with the one and finds wrong labels with the other
+    "fit": ["scikit-learn>=1.3", "cleanlab>=2.6"],
     "demo": ["scikit-learn"],
-    "dev": ["pytest>=7", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "pdoc", "setuptools>=64"],
+    "dev": ["pytest>=7", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "cleanlab", "pdoc", "setuptools>=64"],
 }
 
 setup(

@@ -25,6 +25,7 @@ from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_y
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
 COMMANDS = {
+    "fit": ("fit", "a folder of photos -> a trained network, its report and a proven package", "photos/"),
     "split-dataset": ("split_dataset", "class folders -> training and validation lists", "photos/ --val 0.2"),
     "check-dataset": (
         "check_dataset",
@@ -75,6 +76,7 @@ COMMANDS = {
 
 # how `--help` groups them; a command of no chapter stands under "more"
 CHAPTERS = {
+    "start here": ("fit",),
     "choose": ("choose", "cost"),
     "data": ("split-dataset", "check-dataset"),
     "train": ("configs", "convert-weights", "train", "eval", "report", "benchmark"),

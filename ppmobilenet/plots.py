@@ -46,21 +46,29 @@ def night_colours() -> str:
 
 class Axis(NamedTuple):
     """What stands along one side of a chart: ``label`` with its unit, logarithmic or not; ``counts``: of things, so
-    its ticks are whole numbers; ``reach`` is its (low, high), by default what the points need."""
+    its ticks are whole numbers; ``reach`` is its (low, high), by default where the points begin and end."""
 
     label: str
     log: bool = False
     counts: bool = False
     reach: tuple[float, float] | None = None
 
-    def ticks(self, values: Sequence[float]) -> list[float]:
-        """Return the numbers that are written on it, the axis' ends among them."""
+    def ends(self, values: Sequence[float]) -> tuple[float, float]:
+        """Return where the axis begins and ends."""
         low, high = self.reach or (min(values), max(values))
-        return _log_ticks(low, high) if self.log else _ticks(low, high, least=1.0 if self.counts else 0.0)
+        if high > low:
+            return low, high
+        return (low / 2, low * 2) if self.log else (low - 0.5, low + 0.5)
 
-    def share(self, value: float, ticks: Sequence[float]) -> float:
+    def ticks(self, low: float, high: float) -> list[float]:
+        """Return the numbers that are written on it, between its ends."""
+        found = _log_ticks(low, high) if self.log else _ticks(low, high, least=1.0 if self.counts else 0.0)
+        slack = 1e-9 * (high - low)
+        return [tick for tick in found if low - slack <= tick <= high + slack] or [low, high]
+
+    def share(self, value: float, ends: tuple[float, float]) -> float:
         """Return how far along it a value lies, 0 to 1."""
-        low, high = ticks[0], ticks[-1]
+        low, high = ends
         return log10(value / low) / log10(high / low) if self.log else (value - low) / (high - low)
 
 
@@ -89,17 +97,18 @@ def chart(lines: Sequence[Line], title: str, x_axis: Axis, y_axis: Axis, *, widt
         height: likewise.
     """
     lines = [line for line in lines if len(line.points)]
-    x_ticks = x_axis.ticks([p[0] for line in lines for p in line.points] or [1.0])
-    y_ticks = y_axis.ticks([p[1] for line in lines for p in line.points] or [0.0])
+    x_ends = x_axis.ends([p[0] for line in lines for p in line.points] or [1.0])
+    y_ends = y_axis.ends([p[1] for line in lines for p in line.points] or [0.0])
     left, top, right, bottom = 66, 34, 24, 46 + 18 * ceil(len(lines) / 3)
     frame = _Frame(left, top, width - left - right, height - top - bottom)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across, up = x_axis.share(x, x_ticks), y_axis.share(y, y_ticks)
+        across, up = x_axis.share(x, x_ends), y_axis.share(y, y_ends)
         return left + frame.width * across, top + frame.height * (1 - up)
 
     parts = [f'<text x="{left}" y="18" font-weight="600">{escape(title)}</text>']
-    parts += _grid(frame, [(t, at(x_ticks[0], t)[1]) for t in y_ticks], [(t, at(t, y_ticks[0])[0]) for t in x_ticks])
+    rows = [(tick, at(x_ends[0], tick)[1]) for tick in y_axis.ticks(*y_ends)]
+    parts += _grid(frame, rows, [(tick, at(tick, y_ends[0])[0]) for tick in x_axis.ticks(*x_ends)])
     x, y = left + frame.width / 2, top + frame.height / 2
     parts.append(f'<text x="{x}" y="{frame.bottom + 34}" text-anchor="middle">{escape(x_axis.label)}</text>')
     turned = f"translate(14 {y}) rotate(-90)"

@@ -46,7 +46,8 @@ def _cached_step(network, batch: int) -> Callable[[], float]:
     rest.train()
     trained = [p for p in network.parameters() if not p.stop_gradient]
     optimizer = paddle.optimizer.Momentum(0.01, 0.9, parameters=trained, weight_decay=4e-5)
-    features = rng.normal(size=(1000, network.num_features, 1, 1)).astype("float32")
+    width = [layer for layer in network.units()[-1].sublayers() if hasattr(layer, "_out_channels")][-1]._out_channels
+    features = rng.normal(size=(1000, width, 1, 1)).astype("float32")
     labels = rng.integers(0, 1000, 1000)
 
     def step() -> float:

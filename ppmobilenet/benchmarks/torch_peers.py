@@ -1,8 +1,12 @@
-"""Our own plain MobileNetV1 and V2 in PyTorch: the same layers as ppmobilenet's, to compare speeds with."""
+"""Our own plain MobileNets in PyTorch: the same layers as ppmobilenet's, to compare speeds with."""
+
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from ppmobilenet.models import mobilenet_v3, mobilenet_v4
 
 V1_BLOCKS = (  # channels in, channels out, stride of the depthwise convolution
     *((32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2)),
@@ -37,13 +41,35 @@ class Unit(nn.Module):
         return x + self.layers(x) if self.shortcut else self.layers(x)
 
 
-class MobileNet(nn.Module):
-    def __init__(self, trunk, width, class_num):
+class SqueezeExcitation(nn.Module):
+    def __init__(self, channels, squeezed):
         super().__init__()
-        self.trunk, self.classifier = trunk, nn.Linear(width, class_num)
+        self.down, self.up = nn.Conv2d(channels, squeezed, 1), nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x):
-        return self.classifier(F.adaptive_avg_pool2d(self.trunk(x), 1).flatten(1))
+        return x * F.hardsigmoid(self.up(F.relu(self.down(F.adaptive_avg_pool2d(x, 1)), inplace=True)))
+
+
+class Residual(nn.Module):
+    """Layers one after the other, and their input where shapes allow it."""
+
+    def __init__(self, shortcut, *layers):
+        super().__init__()
+        self.layers, self.shortcut = nn.Sequential(*layers), shortcut
+
+    def forward(self, x):
+        return x + self.layers(x) if self.shortcut else self.layers(x)
+
+
+class MobileNet(nn.Module):
+    """A trunk, pooling, what a family has behind the pooling, a classifier."""
+
+    def __init__(self, trunk, width, class_num, behind=None):
+        super().__init__()
+        self.trunk, self.behind, self.classifier = trunk, behind or nn.Identity(), nn.Linear(width, class_num)
+
+    def forward(self, x):
+        return self.classifier(self.behind(F.adaptive_avg_pool2d(self.trunk(x), 1)).flatten(1))
 
 
 def MobileNetV1(class_num=1000):
@@ -62,11 +88,62 @@ def MobileNetV2(class_num=1000):
     return MobileNet(nn.Sequential(*layers, conv_norm(320, 1280)), 1280, class_num)
 
 
+def MobileNetV3(size="large", class_num=1000):
+    layers, c_in = [conv_norm(3, 16, 3, 2, activation=nn.Hardswish)], 16
+    for row in mobilenet_v3.SIZES[size]:
+        activation, wide = nn.Hardswish if row.swish else nn.ReLU, row.expanded
+        unit = [
+            conv_norm(c_in, wide, activation=activation),
+            conv_norm(wide, wide, row.filter_size, row.stride, wide, activation),
+            *([SqueezeExcitation(wide, wide // 4)] if row.gated else []),
+            conv_norm(wide, row.out, activation=None),
+        ]
+        layers.append(Residual(row.stride == 1 and c_in == row.out, *unit))
+        c_in = row.out
+    layers.append(conv_norm(c_in, wide, activation=nn.Hardswish))
+    behind = nn.Sequential(nn.Conv2d(wide, 1280, 1, bias=False), nn.Hardswish(inplace=True), nn.Dropout(0.2))
+    return MobileNet(nn.Sequential(*layers), 1280, class_num, behind)
+
+
+def _v4_unit(c_in, row):
+    if isinstance(row, mobilenet_v4.Conv):
+        return conv_norm(c_in, row.out, row.filter_size, row.stride, activation=nn.ReLU)
+    shortcut = row.stride == 1 and c_in == row.out
+    project = conv_norm(row.expanded, row.out, activation=None)
+    if isinstance(row, mobilenet_v4.Fused):
+        return Residual(
+            shortcut, conv_norm(c_in, row.expanded, row.filter_size, row.stride, activation=nn.ReLU), project
+        )
+    wide = row.expanded
+    start = [conv_norm(c_in, c_in, row.start, 1, c_in, None)] if row.start else []
+    middle = [conv_norm(wide, wide, row.mid, row.stride, wide, nn.ReLU)] if row.mid else []
+    return Residual(shortcut, *start, conv_norm(c_in, wide, activation=nn.ReLU), *middle, project)
+
+
+def MobileNetV4(size="conv_small", class_num=1000):
+    """The ones without attention."""
+    c_in = 24 if size == "conv_large" else 32
+    layers = [conv_norm(3, c_in, 3, 2, activation=nn.ReLU)]
+    for row in mobilenet_v4.SIZES[size]:
+        layers.append(_v4_unit(c_in, row))
+        c_in = row.out
+    return MobileNet(nn.Sequential(*layers), 1280, class_num, conv_norm(c_in, 1280, activation=nn.ReLU))
+
+
+# by the names of ppmobilenet's networks
+PEERS = {
+    "MobileNetV1": MobileNetV1,
+    "MobileNetV2": MobileNetV2,
+    **{f"MobileNetV3_{size}_x1_0": partial(MobileNetV3, size) for size in ("large", "small")},
+    **{f"MobileNetV4_{size}": partial(MobileNetV4, size) for size in ("conv_small", "conv_medium", "conv_large")},
+}
+
+
 def training_step(candidate, name, batch, threads, size, class_num=1000):
     """A function that does one full training step in channels_last, on noise."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    model = {"MobileNetV1": MobileNetV1, "MobileNetV2": MobileNetV2}[name](class_num)
+    model = PEERS[name](class_num=class_num)
     model = model.train().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=4e-5)
     x = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)

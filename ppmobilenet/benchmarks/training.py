@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import inspect
 import os
 import socket
 import statistics
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from ppmobilenet import telling
 from ppmobilenet.errors import UserError, did_you_mean
-from ppmobilenet.models.family import FAMILIES
+from ppmobilenet.models.family import FAMILIES, Family
 from ppmobilenet.registry import MODELS
 from ppmobilenet.telling import log
 
@@ -62,11 +63,13 @@ def training_speed(
     """
     names = {model: _network(model) for model in models}
     result: dict = {"size": size, "rounds": rounds, "cores": os.cpu_count(), "rows": [], "skipped": {}}
-    usable = [c for c in candidates if c not in ("torch",) or _has_torch(result["skipped"])]
+    peers = _torch_peers(result["skipped"]) if "torch" in candidates else ()
     for model in models:
         for batch in batches:
             for count in threads:
-                here = [c for c in usable if c != "two_processes" or (count > 1 and count % 2 == 0 and batch % 2 == 0)]
+                halves = count > 1 and count % 2 == 0 and batch % 2 == 0
+                runs = {"two_processes": halves, "torch": names[model] in peers}
+                here = [c for c in candidates if runs.get(c, True)]
                 medians = {}
                 for candidate, speeds in _take_turns(here, names[model], batch, count, size, rounds).items():
                     medians[candidate] = statistics.median(speeds)
@@ -97,16 +100,26 @@ def training_speed(
 def _network(model: str) -> str:
     """Return the name that create_model knows."""
     known = list(MODELS)
-    short = {family.short: family.name for family in FAMILIES.values() if family.short}
+    short = {family.short: _plain(family) for family in FAMILIES.values() if family.short}
     if model not in short and model not in known:
         raise UserError(f"unknown model {model!r}", where="--models", hint=did_you_mean(model, [*short, *known]))
     return short.get(model, model)
 
 
-def _has_torch(skipped: dict) -> bool:
+def _plain(family: Family) -> str:
+    """Return the variant that its network is without arguments."""
+    defaults = {name: p.default for name, p in inspect.signature(family.network).parameters.items()}
+    return next(v for v in family.variants if all(defaults[key] == value for key, value in family.fixed(v).items()))
+
+
+def _torch_peers(skipped: dict) -> tuple[str, ...]:
+    """Return the networks that PyTorch can train here."""
     if importlib.util.find_spec("torch") is None:
         skipped["torch"] = "PyTorch is not installed (pip install torch)"
-    return "torch" not in skipped
+        return ()
+    from ppmobilenet.benchmarks.torch_peers import PEERS
+
+    return tuple(PEERS)
 
 
 class _Candidate:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images/s of a full training step: stock, accelerated, PyTorch",
         epilog="example: ppmobilenet benchmark train --models v2 --batches 8 --threads 2",
     )
-    train.add_argument("--models", nargs="+", default=["v2", "v1"], help="v1, v2, or names of `cost --list`")
+    train.add_argument("--models", nargs="+", default=["v2", "v1"], help="v1 to v4, or names of `cost --list`")
     train.add_argument("--batches", nargs="+", type=integer(1), default=[8, 32], help="images a step")
     train.add_argument("--threads", nargs="+", type=integer(1), default=[1, 2])
     train.add_argument(

@@ -18,7 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--class-num", type=integer(1), metavar="N", help="labels are 0 to N - 1")
     parser.add_argument("--delimiter", help="between path and label; default a space or a tab")
     parser.add_argument("--lists-only", action="store_true", help="do not open the photos")
-    parser.add_argument("--fix", metavar="OUT", help="write the lists without bad and repeated lines into this folder")
+    parser.add_argument(
+        "--labels", action="store_true", help="look for wrong labels too, by what the photos look like (needs weights)"
+    )
+    parser.add_argument("--model", default="auto", metavar="NAME", help="for --labels: the network that looks")
+    parser.add_argument("--weights", metavar="FILE", help="for --labels: its weights (default: the published ones)")
+    parser.add_argument(
+        "--fix",
+        metavar="OUT",
+        help="write the lists without bad and repeated lines, and without suspects of --labels, into this folder",
+    )
     parser.add_argument("--strict", action="store_true", help="warnings count as errors")
     parser.add_argument("--html", metavar="FILE", help="write a page with the photos to look at")
     parser.add_argument("--workers", type=integer(1), metavar="N", help="threads that decode; default one a core")
@@ -54,15 +63,24 @@ def run(args: argparse.Namespace) -> Outcome:
     if args.class_num:
         asked["class_num"] = args.class_num
     diagnosis = doctor.examine(**asked, photos=not args.lists_only, workers=args.workers)
+    troubles: list[UserError] = []  # what was found is shown all the same
+    if args.labels:
+        from ppmobilenet.fit.labels import doubt_labels
+        from ppmobilenet.fit.network import candidates
+
+        try:
+            doubt_labels(diagnosis, asked["lists"], candidates(args.model, args.weights)[0])
+        except UserError as error:
+            troubles.append(error)
     lines = [doctor_text.text(diagnosis)]
-    failed = 0
     try:
         if args.html:
             doctor_text.write_page(diagnosis, args.html)
         if args.fix:
             lines += [f"written: {path}" for path in findings.write_fixed(diagnosis, args.fix)]
-    except UserError as error:  # what was found is shown all the same
-        lines.append(f"error: {error}")
-        failed = error.exit_code
+    except UserError as error:
+        troubles.append(error)
+    lines += [f"error: {error}" for error in troubles]
+    failed = troubles[0].exit_code if troubles else 0
     bad = diagnosis.errors or (args.strict and diagnosis.warnings)
     return Outcome(doctor_text.to_dict(diagnosis), "\n".join(lines), failed or (EXIT_DATA if bad else EXIT_OK))

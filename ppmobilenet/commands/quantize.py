@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--photos", type=integer(1), default=64, help="photos to calibrate on (default: %(default)s)")
     parser.add_argument("--images", metavar="DIR", help="calibrate on this folder instead of the training list")
     parser.add_argument(
-        "--keep-float", action="append", default=[], metavar="PATTERN", help="layers that stay float, by name or weight"
+        "--keep-float",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="layers that stay float, by name or weight; gates: those of squeeze-excitation",
     )
     parser.add_argument("--max-layer-error", type=above_zero, help="layers with a larger relative error stay float")
     parser.add_argument("--epochs", type=integer(1), default=2, help="of quantization-aware fine-tuning")

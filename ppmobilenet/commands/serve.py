@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--waiting",
         type=integer(0),
         default=64,
-        help="photos in line beside these; more get 503 (default: %(default)s)",
+        help="photos in line beside; more get 503 (default: %(default)s)",
     )
     parser.add_argument("--topk", type=integer(1), help="answers a photo (default: the package's)")
     parser.add_argument("--backend", default="auto", help="auto, openvino, paddle, onnxruntime or lite")

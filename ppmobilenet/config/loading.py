@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ppmobilenet.config.chains import check_chains
 from ppmobilenet.config.check import check
+from ppmobilenet.config.data_folder import settle_data
 from ppmobilenet.config.foreign import refuse_foreign, refuse_unserved, translate_names
 from ppmobilenet.config.overrides import apply_overrides
 from ppmobilenet.config.reading import Document, read_yaml
@@ -59,6 +60,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool 
     notes += check(document)
     notes += settle_several(document)
     notes += settle_rivals(document, Path(file))
+    settle_data(document)
     notes += settle_sizes(document)
     notes += check_chains(document)
     return Config(document.tree, document.marks, str(file), overrides, notes)

@@ -38,13 +38,14 @@ class Run(Part):
 
     at: ClassVar[str] = "Global"
 
+    data: str | None = key(TEXT, None, "folder of photos and lists: sets the paths of all of them")
     checkpoints: str | None = key(
         TEXT, None, "resume from these files (`output/latest`), or `auto`: the newest in output_dir"
     )
     pretrained_model: str | None = key(TEXT, None, "weights to start from, with or without the extension")
     output_dir: str = key(TEXT, "./output", "folder of checkpoints and logs")
     device: str = key(DEVICE, "gpu", "where to compute")
-    epochs: int = key(integer(1), 120, "passes over the training list")
+    epochs: int = key(integer(0), 120, "passes over the training list; 0: only what Arch.solve_head computes")
     seed: int | None = key(integer(0), None, "start of every random choice; None draws one and logs it")
     save_interval: int = key(integer(-1), 1, "write epoch_N every so many epochs; 0 or -1 never")
     eval_during_train: bool = key(BOOLEAN, True, "evaluate while training, and keep the best as best_model")
@@ -104,6 +105,11 @@ class Arch(NamedPart):
     )
     freeze_norm: bool = key(BOOLEAN, False, "batch norm keeps the statistics it was loaded with, in all layers")
     cache_features: bool = key(BOOLEAN, False, "with a frozen trunk, compute its features once and keep them")
+    solve_head: float | None = key(
+        ABOVE_ZERO,
+        None,
+        "begin with the classifier that is best on the features as loaded: L2 penalty of the regression",
+    )
     infer_add_softmax: bool = key(BOOLEAN, True, "the exported model ends in softmax")
     use_sync_bn: bool = key(BOOLEAN, False, "batch norm statistics over all processes (GPU)")
     return_patterns: tuple[str, ...] | None = key(

@@ -33,6 +33,7 @@ def settle_rivals(document: Document, source: Path) -> list[str]:
         UserError: two typed keys, or two keys of a file, that contradict each other.
     """
     notes: list[str] = []
+    _refuse_nothing(document)
     _class_num(document, notes)
     _start(document, notes)
     _rate(document, notes)
@@ -49,6 +50,17 @@ def settle_rivals(document: Document, source: Path) -> list[str]:
     for need in NEEDS:
         notes += need.notes(document)
     return notes
+
+
+def _refuse_nothing(document: Document) -> None:
+    """Refuse no epochs where nothing else is learned either."""
+    epochs = ("Global", "epochs")
+    if document.get(epochs) == 0 and not document.get(("Arch", "solve_head")):
+        raise UserError(
+            "Global.epochs is 0, and nothing would be learned",
+            where=document.where(epochs),
+            allowed="an integer, at least 1; 0 beside Arch.solve_head",
+        )
 
 
 def _class_num(document: Document, notes: list[str]) -> None:

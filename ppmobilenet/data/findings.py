@@ -31,6 +31,7 @@ KINDS = {
     "odd photo": (False, "look at it"),
     "exact duplicate": (False, "keep one of them; --fix does"),
     "near duplicate": (False, "keep one of them, if they show the same"),
+    "suspect label": (False, "look at it: the photo is like those of another class; --fix leaves it out"),
     "in train and validation": (
         False,
         "accuracy looks better than it is; --fix takes them out of the training list, split-dataset avoids them",

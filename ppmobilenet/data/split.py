@@ -46,6 +46,18 @@ class Split(NamedTuple):
     test: int = 0
 
 
+class Earlier(NamedTuple):
+    """A split that a new one continues: what was held out stays so, and classes keep their numbers.
+
+    Attributes:
+        classes: names in the order of their numbers; new ones come behind.
+        sides: name of a photo below the root -> ``"train"`` or ``"val"``.
+    """
+
+    classes: Sequence[str]
+    sides: Mapping[str, str]
+
+
 class _Photo(NamedTuple):
     """A photo that can be used: its name below the root, its class, its side (None: still to be drawn)."""
 
@@ -56,7 +68,12 @@ class _Photo(NamedTuple):
 
 
 def split_folder(
-    root: str | os.PathLike, out: str | os.PathLike, val: float = 0.2, seed: int = 0, workers: int | None = None
+    root: str | os.PathLike,
+    out: str | os.PathLike,
+    val: float = 0.2,
+    seed: int = 0,
+    workers: int | None = None,
+    earlier: Earlier | None = None,
 ) -> Split:
     """Write ``train_list.txt``, ``val_list.txt`` (``path label``) and ``label_list.txt`` (``number name``).
 
@@ -71,6 +88,7 @@ def split_folder(
         val: part for validation, where no folder says it.
         seed: of the drawing.
         workers: threads that decode.
+        earlier: a split whose photos keep their sides and whose classes keep their numbers; only what is new is drawn.
 
     Raises:
         UserError: a part outside 0 to 1, a list that is there already, or the lists cannot be written.
@@ -90,12 +108,16 @@ def split_folder(
     photos, left_out = _usable(root, inside, sides, workers)
     classes = sorted({photo.label for photo in photos if photo.side in ("train", None)})
     _check_classes(root, photos, classes, left_out)
+    if earlier is not None:
+        classes = [*earlier.classes, *(name for name in classes if name not in earlier.classes)]
     labels = np.array([classes.index(photo.label) for photo in photos])
     group = _alike([photo.facts for photo in photos])
     grouped = 0
     side = np.array([photo.side or "train" for photo in photos], object)
     if "val" not in sides:
-        drawn = np.flatnonzero(side == "train")
+        known = _sides_before(photos, group, earlier.sides if earlier is not None else {})
+        side = np.where(known == "", side, known)
+        drawn = np.flatnonzero((side == "train") & (known == ""))
         side[drawn[choose_validation(group[drawn], labels[drawn], val, seed)]] = "val"
         sizes = np.bincount(group[drawn])
         grouped = int(sizes[sizes > 1].sum())
@@ -180,6 +202,13 @@ def _alike(facts: Sequence[Facts]) -> np.ndarray:
         np.array([fact.picture for fact in facts], np.uint64),
         np.stack([fact.colours for fact in facts]),
     )[1]
+
+
+def _sides_before(photos: Sequence[_Photo], group: np.ndarray, sides: Mapping[str, str]) -> np.ndarray:
+    """Return the side of each photo that an earlier split knows, or that resembles one; nothing for the others."""
+    known = [sides.get(photo.name, "") for photo in photos]
+    of_group = {one: side for one, side in zip(group.tolist(), known) if side}
+    return np.array([side or of_group.get(one, "") for one, side in zip(group.tolist(), known)], object)
 
 
 def _usable(

@@ -60,10 +60,12 @@ integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads 
   a stage that the preprocessing does not have is left out; they show true colours, so ``cv::imread`` gives BGR, to be
   reversed to RGB when ``to_rgb`` is true), the input of a stage being the recorded output of the one before it,
   ``tensor`` (the model's input, raw little-endian values of ``input.dtype``), ``tensor_shape`` (with batch 1),
-  ``logits`` and ``output`` (raw little-endian float32, ``class_num`` values; ``output`` is what the forms give),
-  and where there is a ``decision``, what it makes of ``output``: ``answer`` (``class_id``, ``score``, ``unsure``; of
-  several labels ``class_ids``, ``scores``).
-* ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show.
+  ``logits`` and ``output`` (raw little-endian float32, ``class_num`` values; ``output`` is what the forms give);
+  ``output_int8``: what the int8 program gives by its own arithmetic, which an ARM board follows (int8 packages only;
+  older ones lack it); and where there is a ``decision``, what it makes of ``output``: ``answer`` (``class_id``,
+  ``score``, ``unsure``; of several labels ``class_ids``, ``scores``).
+* ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show;
+  ``int8`` (0.05): that a board's int8 probabilities may show against ``output_int8``.
 * ``versions``: of the software that wrote it, and ``lite_runtime`` (the Paddle Lite version that an ``.nb`` needs).
 * ``sha256``: of everything else in package.json, its keys sorted and without spaces.
 * ``accuracy``: measured accuracies, each with ``form``, ``top1``, ``top5``, ``samples``; an empty list if none was.
@@ -93,7 +95,7 @@ from ppmobilenet.field.preprocessing import OP_DEFAULTS, Ops, as_transform_ops, 
 
 FORMAT = "ppmobilenet-package"
 FORMAT_VERSION = 2
-BOUNDS = {"logits": 1e-4, "probabilities": 1e-5}
+BOUNDS = {"logits": 1e-4, "probabilities": 1e-5, "int8": 0.05}
 MAX_STRING = 2000
 
 
@@ -279,7 +281,7 @@ class Package:
         return full
 
     def golden(self, key: str) -> np.ndarray:
-        """Return a recorded array: ``"tensor"`` (batch 1), ``"logits"`` or ``"output"`` (``[class_num]``)."""
+        """Return a recorded array: ``"tensor"`` (batch 1), or of ``[class_num]``: ``"logits"``, ``"output"``, ..."""
         entry = self.meta["golden"]
         dtype = self.meta["input"]["dtype"] if key == "tensor" else "float32"
         values = np.frombuffer(self.check_file(entry[key]).read_bytes(), np.dtype(dtype).newbyteorder("<"))

@@ -13,7 +13,7 @@ from paddle.jit.sot.psdb import in_sot
 
 from ppmobilenet.errors import UserError, did_you_mean
 from ppmobilenet.kernels.build import INSTRUCTION_SETS, Unavailable, load_library
-from ppmobilenet.kernels.plan import OURS, Part, Unsupported, check_around, check_code, form, plan
+from ppmobilenet.kernels.plan import OURS, Part, Unsupported, check_around, check_code, kinds, plan
 from ppmobilenet.kernels.run import MAX_THREADS, Engine, execute
 from ppmobilenet.machine import usable_cores
 
@@ -94,7 +94,8 @@ def accelerate(model: nn.Layer, mode: str = "auto", *, threads: int | None = Non
                 f"cpu_kernels cannot run: {reason}", where="Global.cpu_kernels", hint="use auto or off"
             ) from reason
         return Report(False, f"cpu_kernels: stock operators ({reason})")
-    engine.forward, engine.forms = type(model).forward, frozenset(form(unit) for unit in model.units())
+    engine.forward = type(model).forward
+    engine.known = kinds(unit for part in parts if part.steps for unit in part.units)
     model._cpu_kernels = engine
     model.forward = MethodType(forward, model)
     name, plural = INSTRUCTION_SETS[engine.instruction_set][0], "" if engine.threads == 1 else "s"
@@ -130,7 +131,7 @@ def _prove(model: nn.Layer, engine: Engine) -> None:
     modes = [(layer, layer.training) for layer in (model, *model.sublayers())]
     model.eval()
     parts = plan(model.units())
-    norms = [step.norm for part in parts for step in part.steps if not step.running]
+    norms = [layer for unit in model.units() for layer in unit.sublayers() if hasattr(layer, "_variance")]
     statistics = [t for norm in norms for t in (norm._mean, norm._variance)]
     kept = [t.numpy().copy() for t in statistics]  # use_global_stats=False updates them in evaluation too
     try:
@@ -173,7 +174,7 @@ def _features(model: nn.Layer, units: Sequence[nn.Layer] | None, x):
         check_around(model, model.units())
     except Unsupported:
         return None
-    parts = plan(units, engine.forms)
+    parts = plan(units, engine.known)
     trained = not x.stop_gradient or any(not p.stop_gradient for unit in units for p in unit.parameters())
     if not model.training and paddle.is_grad_enabled() and trained:
         return None  # a gradient in evaluation mode: explanations, not training

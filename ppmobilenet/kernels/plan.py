@@ -6,6 +6,7 @@ can do that is asked of the layers as they are now.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import FunctionType
@@ -76,20 +77,18 @@ class Part:
     reason: str = ""
 
 
-def plan(units: Iterable[nn.Layer], forms: Collection[tuple] | None = None) -> list[Part]:
+def plan(units: Iterable[nn.Layer], known: Collection[tuple] | None = None) -> list[Part]:
     """Return the parts of layers that are called one after the other, with runs of steps as long as can be.
 
     Args:
         units: the layers.
-        forms: see :func:`form`; a unit of another form is left to stock operators.
+        known: see :func:`kinds`; a unit with a layer of another kind is left to stock operators.
     """
     parts: list[Part] = []
     for unit in units:
         steps = parts[-1].steps if parts else []
         try:
-            if forms is not None and form(unit) not in forms:
-                raise Unsupported(f"a {type(unit).__name__} that was put in later")
-            more = _steps(unit, steps)
+            more = _steps(unit, steps, known)
         except Unsupported as reason:
             parts.append(Part([unit], [], str(reason)))
             continue
@@ -136,31 +135,34 @@ def check_code(layer: nn.Layer, author: type, free: Collection[str] = ()) -> Non
         Unsupported: with the names.
     """
     kind = type(layer)
+    written, changed = _code(kind, author)
+    for c, names in changed:
+        if not names.isdisjoint(written.difference(free)):
+            raise Unsupported(f"{c.__name__} has its own {', '.join(sorted(names.difference(free)))}")
+    own = sorted((written - {"forward", *free}).intersection(layer.__dict__))
+    if own:
+        raise Unsupported(f"{', '.join(own)} of this {kind.__name__} was replaced")
+
+
+@functools.lru_cache(maxsize=256)
+def _code(kind: type, author: type) -> tuple[frozenset[str], list[tuple[type, set[str]]]]:
+    """The names of the code that ``author`` and its bases wrote, and what classes from elsewhere put in its place."""
     line = kind.__mro__[: kind.__mro__.index(nn.Layer)]
     at = line.index(author)
-    written = {name for c in line[at:] for name, value in vars(c).items() if isinstance(value, CODE)}
-    written -= HARMLESS | set(free)
-    for c in line[:at]:
-        changed = sorted(written & set(vars(c)))
-        if changed and not c.__module__.startswith(OURS):
-            raise Unsupported(f"{c.__name__} has its own {', '.join(changed)}")
-    changed = sorted((written - {"forward"}) & set(layer.__dict__))
-    if changed:
-        raise Unsupported(f"{', '.join(changed)} of this {kind.__name__} was replaced")
+    written = {name for c in line[at:] for name, value in vars(c).items() if isinstance(value, CODE)} - HARMLESS
+    return frozenset(written), [(c, written & set(vars(c))) for c in line[:at] if not c.__module__.startswith(OURS)]
 
 
-def form(unit: nn.Layer) -> tuple:
-    """What a unit is made of: two units of one form differ in numbers only."""
-    return (
-        type(unit),
-        type(unit).forward,
-        *((name, form(child)) for name, child in unit._sub_layers.items() if child is not None),
+def kinds(units: Iterable[nn.Layer]) -> frozenset[tuple]:
+    """The classes that units are made of, each with its forward."""
+    return frozenset(
+        (type(layer), type(layer).forward) for unit in units for layer in unit.sublayers(include_self=True)
     )
 
 
-def _steps(unit: nn.Layer, before: Sequence[Step]) -> list[Step]:
+def _steps(unit: nn.Layer, before: Sequence[Step], known: Collection[tuple] | None) -> list[Step]:
     """The steps of a unit that reads what ``before`` wrote."""
-    what = _computes(unit)
+    what = _computes(unit, known)
     if isinstance(what, ConvNorm):
         layers, added = [unit, *_children(unit, what.then)], False
     elif isinstance(what, Chain):
@@ -169,7 +171,7 @@ def _steps(unit: nn.Layer, before: Sequence[Step]) -> list[Step]:
         raise Unsupported(f"a {type(unit).__name__} by itself")
     steps: list[Step] = []
     for layer in layers:
-        kind = what if layer is unit else _computes(layer)
+        kind = what if layer is unit else _computes(layer, known)
         if isinstance(kind, ConvNorm) and (layer is unit or not kind.then):
             steps.append(_convolution(layer, steps[-1] if steps else before[-1] if before else None))
         elif isinstance(kind, (Gate, ChannelScale, PathDrop)) and steps:
@@ -188,12 +190,14 @@ def _children(unit: nn.Layer, names: Iterable[str]) -> list[nn.Layer]:
     return [layer for layer in found if layer is not None]
 
 
-def _computes(layer: object) -> object:
+def _computes(layer: object, known: Collection[tuple] | None) -> object:
     """What the class of a layer says its forward computes, if nobody has changed or watches the layer."""
     kind = type(layer)
     author = next((c for c in kind.__mro__ if "forward" in vars(c)), None)
     if not isinstance(layer, nn.Layer) or "computes" not in vars(author):
         raise Unsupported(f"{kind.__name__} has a forward of its own")
+    if known is not None and (kind, kind.forward) not in known:
+        raise Unsupported(f"a {kind.__name__} that was put in later")
     _check_untouched(layer, author.__module__)
     check_code(layer, author)
     return vars(author)["computes"]
@@ -220,7 +224,7 @@ def _part(layer: nn.Layer, name: str, kind: type) -> nn.Layer:
 
 
 def _is_plain(conv: nn.Conv2D) -> bool:
-    shape = conv.weight.shape
+    shape = conv._parameters["weight"].shape
     return (
         tuple(conv._dilation) == (1, 1)
         and conv._padding_mode == "zeros"
@@ -245,17 +249,18 @@ def _convolution(layer: nn.Layer, before: Step | None) -> Step:
     kernel, stride, padding = conv._kernel_size[0], conv._stride[0], _padding(conv)
     plain = (
         _is_plain(conv)
-        and conv.bias is None
+        and conv._parameters.get("bias") is None
         and tuple(conv._kernel_size) == (kernel, kernel)
         and tuple(conv._stride) == (stride, stride)
         and norm._data_format == "NCHW"
-        and norm.weight is not None
-        and norm.bias is not None
+        and norm._parameters.get("weight") is not None
+        and norm._parameters.get("bias") is not None
         and isinstance(norm._epsilon, float)
         and isinstance(norm._momentum, (float, int))
         and layer._activation in ACTIVATIONS
     )
-    c_out, c_in = conv.weight.shape[0], conv.weight.shape[1] * conv._groups if plain else 0
+    shape = conv._parameters["weight"].shape
+    c_out, c_in = (shape[0], shape[1] * conv._groups) if plain else (0, 0)
     wide = kernel in (3, 5) and stride in (1, 2) and padding in (kernel // 2, SAME)
     if plain and conv._groups == kernel == stride == 1 and padding in (0, SAME):
         kind, padding = POINTWISE, 0

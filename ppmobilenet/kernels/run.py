@@ -126,15 +126,15 @@ class _Held(c_float * 1):
 class Engine:
     """The compiled library, which of its instruction sets to use, and on how many threads.
 
-    ``forward`` and ``forms``: the network's own forward, and the units (see :func:`~ppmobilenet.kernels.plan.form`),
-    that were compared with this engine; nothing else runs on it.
+    ``forward`` and ``known``: the network's own forward, and the kinds of layers (see
+    :func:`~ppmobilenet.kernels.plan.kinds`), that were compared with this engine; nothing else runs on it.
     """
 
     library: ctypes.CDLL
     instruction_set: int
     threads: int
     forward: object = None
-    forms: frozenset = frozenset()
+    known: frozenset = frozenset()
 
     def __deepcopy__(self, memo):
         return self  # a copied model runs on the same library

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from ppmobilenet.config import Config, load_config
 from ppmobilenet.config.parts import Arch
 from ppmobilenet.config.tree import is_effective, to_yaml
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.field import backends
 from ppmobilenet.field.package import Package, measured_on, open_package
 from ppmobilenet.field.preprocessing import Ops, deployment_ops
@@ -26,7 +27,8 @@ from ppmobilenet.photos.pictures import pictures
 from ppmobilenet.registry import MODELS
 from ppmobilenet.report import cam, figures
 from ppmobilenet.report import page as report
-from ppmobilenet.report.predictions import FILE_NAME, Predictions
+from ppmobilenet.report.advice import advise
+from ppmobilenet.report.predictions import FILE_NAME, LINEAR, SUSPECTS, Predictions
 from ppmobilenet.report.several import FILE_NAME as LABELS
 from ppmobilenet.report.several import LabelPredictions
 from ppmobilenet.telling import duration
@@ -82,6 +84,7 @@ def report_run(folder: Path, config: Config, network: nn.Layer) -> Path:
 
 def _add_package(content: report.Content, folder: Path, config: Config | None, timed: bool) -> None:
     package = package_of(folder, config.run.save_inference_dir, config.arch) if config else None
+    _advise(content, folder, package)
     if package is not None:
         content.forms, content.certainty = forms(package), certainty(package.meta)
         content.latencies = _part(content, "latency", lambda: package_latencies(package)) if timed else []
@@ -120,6 +123,8 @@ def from_run(
     kind = "labels" if isinstance(table, LabelPredictions) else "predictions"
     content = report.Content(title=folder.resolve().name, curves=curves, **{kind: table})
     content.times = run_times(curves, steps, table)
+    content.linear = Predictions.load(folder / LINEAR) if table is not None and (folder / LINEAR).is_file() else None
+    content.suspects = _suspects(folder)
     if config is None:
         return content
     content.title = f"{config.arch.name}, {folder.resolve().name}"
@@ -137,6 +142,21 @@ def from_run(
     if weights and kind == "predictions":
         content.activations = _part(content, "where it looked", maps)
     return content
+
+
+def _suspects(folder: Path) -> list[dict]:
+    """Return the photos whose labels a fit has found to look wrong."""
+    path = folder / SUSPECTS
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    except ValueError as error:
+        raise DamagedFileError(f"not a list of suspects: {error}", where=path, hint="remove it") from error
+
+
+def _advise(content: report.Content, folder: Path, package: Package | None) -> None:
+    if content.predictions is not None:
+        about = content.linear, content.suspects, content.curves, package and package.folder, folder
+        content.advice = advise(content.predictions, *about)
 
 
 def _part(content: report.Content, what: str, compute: Callable):

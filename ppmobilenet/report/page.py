@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -23,6 +23,9 @@ class Content:
         title: first line of the page.
         predictions: the evaluation.
         labels: the evaluation of several labels a photo, in place of it.
+        linear: what a linear classifier on the frozen trunk answered, for comparison.
+        suspects: photos whose labels look wrong: ``path``, ``given``, ``likely``, ``given_score``, ``likely_score``.
+        advice: what to do next: (sentence, command or None).
         curves: rows of the run's metrics file, one an epoch.
         config: the effective configuration as text.
         cost: of :meth:`ppmobilenet.paper.cost.Cost.to_dict`, with ``model``.
@@ -38,6 +41,9 @@ class Content:
     title: str
     predictions: Predictions | None = None
     labels: LabelPredictions | None = None
+    linear: Predictions | None = None
+    suspects: Sequence[Mapping] = ()
+    advice: Sequence[tuple[str, str | None]] = ()
     curves: Sequence[Mapping[str, float]] = ()
     config: str | None = None
     cost: Mapping | None = None
@@ -82,7 +88,7 @@ def numbers(content: Content) -> dict:
     found: dict = {"title": content.title, "version": __version__}
     table = content.predictions
     if table is not None:
-        found["summary"] = figures.summary(table)
+        found["summary"] = {**figures.summary(table), **figures.accuracy(table)}
         found["per_class"] = figures.per_class(table)
         found["confusion"] = [list(cell) for cell in figures.confusion(table)]
         found["calibration"] = figures.calibration(table)
@@ -93,7 +99,11 @@ def numbers(content: Content) -> dict:
         found["per_label"] = several.per_label(content.labels)
         found["thresholds"] = several.threshold_curve(content.labels)
         found["most_wrong"] = several.most_wrong(content.labels, sections.PHOTOS)
-    for name in ("curves", "forms", "latencies"):
+    if content.linear is not None:
+        found["linear"] = figures.accuracy(content.linear)
+    if content.advice:
+        found["advice"] = [list(row) for row in content.advice]
+    for name in ("suspects", "curves", "forms", "latencies"):
         if getattr(content, name):
             found[name] = [dict(row) for row in getattr(content, name)]
     for name in ("data", "times", "certainty"):
@@ -106,70 +116,101 @@ def numbers(content: Content) -> dict:
     return found
 
 
-def render(content: Content, picture: Callable[[str], bytes | None]) -> str:
+def render(content: Content, picture: sections.Picture) -> str:
     """Return the page.
 
     Args:
         content: what to show.
         picture: path of a photo -> a small JPEG, or None where there is no photo any more.
     """
-    table = content.predictions
-    shown = []  # (id, heading, HTML)
-    if content.curves:
-        shown.append(("curves", "Learning curves", sections.curves(content.curves)))
-    if table is not None:
-        shown.append(("confusion", "Confusion", sections.confusion(table)))
-        shown.append(("classes", "Classes", sections.classes(table)))
-        shown.append(("calibration", "Calibration", sections.calibration(table)))
-        shown.append(("photos", "Photos", sections.photos(table, picture)))
-    if content.labels is not None:
-        shown.append(("labels", "Labels", label_sections.labels(content.labels)))
-        shown.append(("photos", "Photos", label_sections.photos(content.labels, picture)))
-    if content.activations:
-        shown.append(("activations", "Where it looked", sections.activations(content.activations)))
-    data = list(content.data)
-    if content.labels is not None:
-        data = [("photos", f"{len(content.labels):,}"), ("labels", str(len(content.labels.names))), *data]
-    if table is not None:
-        data = [*sections.data(table), *data]
-    for key, heading, facts in (("data", "Data", data), ("time", "Time", content.times)):
-        if facts:
-            shown.append((key, heading, sections.facts(facts)))
-    if content.cost:
-        shown.append(("cost", "Cost", sections.cost(content.cost)))
-    if content.forms:
-        shown.append(("package", "Package", sections.package(content.forms, content.latencies)))
-    if content.certainty:
-        shown.append(("certainty", "Sure or unsure", sections.facts(content.certainty)))
-    left_out = {**content.left_out, **(content.cost or {}).get("left_out", {})}
-    if left_out:
-        shown.append(("left-out", "Left out", sections.facts(list(left_out.items()))))
-    if content.config:
-        text = f"<details><summary>The effective configuration</summary><pre>{escape(content.config)}</pre></details>"
-        shown.append(("config", "Configuration", text))
+    first, folded = _for_makers(content, picture), _for_engineers(content)
+    opened = not first  # where there is nothing for makers, what is for engineers is not folded away
+    behind = "\n".join(map(_section, folded))
+    if first and folded:
+        behind = f'<details id="more"><summary>For engineers: {_named(folded)}</summary>{behind}</details>'
     parts = {
         "title": escape(content.title),
         "result": _result(content),
-        "nav": "".join(f'<li><a href="#{key}">{heading}</a></li>' for key, heading, _ in shown),
-        "sections": "\n".join(
-            f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{heading}</h2>{body}</section>'
-            for key, heading, body in shown
-        ),
+        "nav": "".join(f'<li><a href="#{key}">{heading}</a></li>' for key, heading, _ in (folded if opened else first)),
+        "sections": "\n".join([*map(_section, first), behind]),
         "files": ", ".join(
             [
                 "report.json",
-                *(["per_class.csv", "confusion.csv"] if table is not None else []),
+                *(["per_class.csv", "confusion.csv"] if content.predictions is not None else []),
                 *(["per_label.csv"] if content.labels is not None else []),
             ]
         ),
         "version": __version__,
         "date": datetime.datetime.now().strftime("%Y-%m-%d %H:%M"),
         "night": plots.night_colours(),
-        "data": sections.script_data(table),
+        "data": sections.script_data(content.predictions),
     }
     page = (Path(__file__).parent / "report.html").read_text(encoding="utf-8")
     pieces = page.split("@@")
     return "".join(piece if i % 2 == 0 else parts[piece] for i, piece in enumerate(pieces))
+
+
+def _section(section: tuple[str, str, str]) -> str:
+    key, heading, body = section
+    return f'<section id="{key}" aria-labelledby="{key}-h"><h2 id="{key}-h">{heading}</h2>{body}</section>'
+
+
+def _named(found: Sequence[tuple[str, str, str]]) -> str:
+    return ", ".join(heading.lower() for _, heading, _ in found)
+
+
+def _for_makers(content: Content, picture: sections.Picture) -> list[tuple[str, str, str]]:
+    """Return (id, heading, HTML) of what somebody asks who wants it to work."""
+    table, found = content.predictions, []
+    if table is not None:
+        rows = [("this network", figures.accuracy(table))]
+        if content.linear is not None:
+            rows.append(("linear classifier on the trunk as it came", figures.accuracy(content.linear)))
+        found.append(("verdict", "How good is it?", sections.scales(rows)))
+    if content.advice:
+        found.append(("next", "What to do next", sections.advice(content.advice)))
+    if content.suspects:
+        found.append(("suspects", "Labels to check", sections.suspects(content.suspects, picture)))
+    if table is not None:
+        found.append(("confusion", "Confusion", sections.confusion(table)))
+        found.append(("photos", "Photos", sections.photos(table, picture)))
+    if content.labels is not None:
+        found.append(("labels", "Labels", label_sections.labels(content.labels)))
+        found.append(("photos", "Photos", label_sections.photos(content.labels, picture)))
+    if content.activations:
+        found.append(("activations", "Where it looked", sections.activations(content.activations)))
+    if table is not None:
+        found.append(("classes", "Classes", sections.classes(table)))
+    return found
+
+
+def _for_engineers(content: Content) -> list[tuple[str, str, str]]:
+    """Return the same of what somebody asks who wants to know why."""
+    table, found = content.predictions, []
+    if content.curves:
+        classes = len(table.names) if table is not None else None
+        found.append(("curves", "Learning curves", sections.curves(content.curves, classes)))
+    if table is not None:
+        found.append(("calibration", "Calibration", sections.calibration(table)))
+    data = [*(sections.data(table) if table is not None else ()), *content.data]
+    if content.labels is not None:
+        data = [("photos", f"{len(content.labels):,}"), ("labels", str(len(content.labels.names))), *data]
+    for key, heading, facts in (("data", "Data", data), ("time", "Time", content.times)):
+        if facts:
+            found.append((key, heading, sections.facts(facts)))
+    if content.cost:
+        found.append(("cost", "Cost", sections.cost(content.cost)))
+    if content.forms:
+        found.append(("package", "Package", sections.package(content.forms, content.latencies)))
+    if content.certainty:
+        found.append(("certainty", "Sure or unsure", sections.facts(content.certainty)))
+    left_out = {**content.left_out, **(content.cost or {}).get("left_out", {})}
+    if left_out:
+        found.append(("left-out", "Left out", sections.facts(list(left_out.items()))))
+    if content.config:
+        text = f"<details><summary>The effective configuration</summary><pre>{escape(content.config)}</pre></details>"
+        found.append(("config", "Configuration", text))
+    return found
 
 
 def _result(content: Content) -> str:
@@ -180,15 +221,14 @@ def _result(content: Content) -> str:
         if content.curves:
             return f"{len(content.curves)} epochs trained; not evaluated."
         return _package_result(content) if content.forms else "Nothing was evaluated."
-    found = figures.summary(table)
+    found = figures.accuracy(table)
     seen = [row for row in figures.per_class(table) if row["support"]]
-    weakest = min(seen, key=lambda row: row["recall"])
-    k = table.classes.shape[1]
+    weakest, best = min(seen, key=lambda row: row["recall"]), table.classes.shape[1]
+    among = f"; {sections.percent(figures.summary(table)['top5'])} among the best {best}" if best < len(seen) else ""
     return (
-        f"<strong>{sections.percent(found['top1'])}</strong> of {found['photos']:,} photos right, "
-        f"{sections.percent(found['top5'])} within the best {k}; weakest class "
-        f"<strong>{escape(weakest['name'])}</strong> ({weakest['correct']} of {weakest['support']}); "
-        f"calibration error {sections.percent(found['ece'])}."
+        f"<strong>{sections.percent(found['top1'])}</strong> of {found['photos']:,} photos right, so between "
+        f"{sections.between(found)} of photos like these (95 % sure){among}; weakest class "
+        f"<strong>{escape(weakest['name'])}</strong> ({weakest['correct']} of {weakest['support']})."
     )
 
 

@@ -18,6 +18,8 @@ from ppmobilenet import files
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 
 FILE_NAME = "predictions.npz"
+LINEAR = "linear_predictions.npz"  # of the linear classifier on the frozen trunk, for comparison
+SUSPECTS = "suspects.json"  # training photos whose labels look wrong
 KEPT = 5
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from math import floor
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,9 @@ READABLE = 24
 THUMBNAIL = 168
 PHOTOS = 12
 RIGHT = ("top", "acc", "_ma", "tpr", "f1", "hamming")  # in the names of columns that are shares of answers
+SUSPECTS = 45
+
+Picture = Callable[[str], "bytes | None"]  # path of a photo -> a small JPEG, or None where there is no photo any more
 
 
 def thumbnail(path: Path) -> bytes | None:
@@ -59,31 +64,104 @@ def photo_row(table: Predictions, i: int) -> dict:
     }
 
 
+def between(found: Mapping) -> str:
+    """Return an accuracy's 95 % interval: ``82.2 to 89.5 %``."""
+    low, high = found["interval"]
+    return f"{100 * low:.1f} to {100 * high:.1f} %"
+
+
+def scales(rows: Sequence[tuple[str, Mapping]]) -> str:
+    """Return accuracies one below the other on a scale from 0 to 100 %, each with its 95 % interval.
+
+    Args:
+        rows: (what, of :func:`.figures.accuracy`).
+    """
+    lines = []
+    for name, found in rows:
+        low, high = (100 * bound for bound in found["interval"])
+        band = f'<i style="left:{low:.1f}%;width:{high - low:.1f}%"></i><b style="left:{100 * found["top1"]:.1f}%"></b>'
+        lines.append(
+            f"<div><dt>{escape(name)}</dt><dd>{percent(found['top1'])} <span class=soft>({between(found)})</span>"
+            f'<span class="scale" aria-hidden="true">{band}</span></dd></div>'
+        )
+    return f'<dl class="scales">{"".join(lines)}</dl>'
+
+
+def advice(rows: Sequence[tuple[str, str | None]]) -> str:
+    """Return what to do next, each a sentence and perhaps a command."""
+    items = []
+    for text, command in rows:
+        shown = f"<pre>{escape(command)}</pre>" if command else ""
+        items.append(f"<li>{escape(text)}{shown}</li>")
+    return f'<ol class="advice">{"".join(items)}</ol>'
+
+
+def suspects(rows: Sequence[Mapping], picture: Picture) -> str:
+    """Return the photos whose labels look wrong, the likeliest first."""
+    tiles = []
+    for row in rows[:SUSPECTS]:
+        name = Path(row["path"]).name
+        text = (
+            f"called <b>{escape(row['given'])}</b> ({percent(row['given_score'])})<br>looks like "
+            f"<b>{escape(row['likely'])}</b> ({percent(row['likely_score'])})<br>"
+            f'<span class="soft">{escape(name)}</span>'
+        )
+        tiles.append(tile(picture(row["path"]), f"{name}: called {row['given']}", text))
+    more = f"<p>and {len(rows) - SUSPECTS} more, in suspects.json</p>" if len(rows) > SUSPECTS else ""
+    said = (
+        '<p class="soft">Training photos that a linear classifier, which had not seen them, would give another name. '
+        "Not every one is wrong: look.</p>"
+    )
+    return f'{said}<ul class="photos">{"".join(tiles)}</ul>{more}'
+
+
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
     """What and how much, side by side."""
     cells = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(str(v))}</dd></div>" for k, v in pairs)
     return f'<dl class="numbers">{cells}</dl>'
 
 
-def curves(rows: Sequence[Mapping[str, float]]) -> str:
-    """One chart for each kind of column: losses, accuracies, learning rate, speed."""
+def curves(rows: Sequence[Mapping[str, float]], classes: int | None = None) -> str:
+    """Return one chart for each kind of column: losses, accuracies, learning rate, speed.
+
+    Args:
+        rows: of a run's metrics file.
+        classes: how many there are: to be among the best of them all is no achievement.
+    """
     kinds = (
-        ("Loss", "loss", lambda name: "loss" in name),
-        ("Accuracy", "share", lambda name: any(word in name for word in RIGHT)),
-        ("Learning rate", "rate", lambda name: name in ("lr", "learning_rate")),
-        ("Speed", "images a second", lambda name: "images" in name or "ips" in name),
+        ("Loss", "loss", 1, lambda name: "loss" in name),
+        ("Right answers", "%", 100, lambda name: any(word in name for word in RIGHT)),
+        ("Learning rate", "rate", 1, lambda name: name in ("lr", "learning_rate")),
+        ("Speed", "images a second", 1, lambda name: "images" in name or "ips" in name),
     )
     columns = list(dict.fromkeys(key for row in rows for key in row if key != "epoch"))
+    columns = [name for name in columns if classes is None or _best_of(name) < max(2, classes)]
     charts = []
-    for title, unit, wanted in kinds:
-        lines = [
-            plots.Line(name, [(row.get("epoch", i + 1), row[name]) for i, row in enumerate(rows) if name in row])
-            for name in columns
-            if wanted(name.lower())
-        ]
+    for title, unit, factor, wanted in kinds:
+        lines = []
+        for name in columns:
+            if wanted(name.lower()):
+                points = [(row.get("epoch", i + 1), factor * row[name]) for i, row in enumerate(rows) if name in row]
+                lines.append(plots.Line(_column(name), points))
         if any(line.points for line in lines):
             charts.append(plots.chart(lines, title, plots.Axis("epoch", counts=True), plots.Axis(unit)))
     return f'<div class="grid">{"".join(f"<div>{chart}</div>" for chart in charts)}</div>'
+
+
+def _best_of(column: str) -> int:
+    """``eval_top5`` -> 5; 1 where a column says nothing of the kind."""
+    found = re.search(r"top(\d+)$", column)
+    return int(found[1]) if found else 1
+
+
+def _column(name: str) -> str:
+    """Return a metrics file's column in words: ``eval_top5`` -> "held out, among the best 5"."""
+    side, _, what = name.partition("_")
+    said = {"train": "training", "eval": "held out"}.get(side)
+    if said is None:
+        return {"lr": "rate", "images_per_second": "training"}.get(name, name.replace("_", " "))
+    best = _best_of(what)
+    return f"{said}, among the best {best}" if best > 1 else said
 
 
 def _by_error(rows: Sequence[Mapping]) -> list[int]:
@@ -150,7 +228,7 @@ def heads_of(names: Sequence[str], left: int = 1) -> str:
 
 
 def classes(table: Predictions) -> str:
-    """Precision, recall and F1 of each class."""
+    """Return the table of classes, the weakest first."""
     rows = figures.per_class(table)
     lines = []
     for c in _by_error(rows):
@@ -158,19 +236,23 @@ def classes(table: Predictions) -> str:
         shares = "".join(
             f'<td data-value="{row[key]:.4f}">{percent(row[key])}</td>' for key in ("precision", "recall", "f1")
         )
+        low, high = figures.interval(row["correct"], row["support"])
+        sure = f"{100 * low:.0f} to {100 * high:.0f} %" if row["support"] else ""
         lines.append(
-            f"<tr><td>{escape(row['name'])}</td>{shares}<td>{row['support']}</td><td>{row['predicted']}</td></tr>"
+            f'<tr><td>{escape(row["name"])}</td>{shares}<td data-value="{low:.4f}">{sure}</td>'
+            f"<td>{row['support']}</td><td>{row['predicted']}</td></tr>"
         )
-    heads = heads_of(("class", "precision", "recall", "F1", "photos", "answers"))
+    heads = heads_of(("class", "precision", "recall", "F1", "recall is, 95 % sure", "photos", "answers"))
     return table_of("Classes", heads, "".join(lines))
 
 
 def calibration(table: Predictions) -> str:
-    """How sure the answers were, and how right."""
+    """Return how sure and how right the answers are."""
     found = figures.calibration(table)
     filled = [b for b in found["bins"] if b["photos"]]
+    low = floor(10 * min([1.0, *(min(b["confidence"], b["accuracy"]) for b in filled)])) * 10
     lines = [
-        plots.Line("perfect", [(0, 0), (100, 100)], dashed=True),
+        plots.Line("perfect", [(low, low), (100, 100)], dashed=True),
         plots.Line(
             "this model",
             [(100 * b["confidence"], 100 * b["accuracy"]) for b in filled],
@@ -180,10 +262,10 @@ def calibration(table: Predictions) -> str:
             ],
         ),
     ]
-    axes = [plots.Axis(label, reach=(0, 100)) for label in ("confidence, %", "right answers, %")]
+    axes = [plots.Axis(label, reach=(min(low, 90), 100)) for label in ("confidence, %", "right answers, %")]
     diagram = plots.chart(lines, "Reliability", *axes)
     histogram = plots.bars(
-        [(f"{100 * b['low']:.0f}-{100 * b['high']:.0f} %", b["photos"]) for b in found["bins"]],
+        [(f"{100 * b['low']:.0f}-{100 * b['high']:.0f} %", b["photos"]) for b in filled],
         "Confidence of the best answer",
         "photos",
     )
@@ -203,7 +285,7 @@ def tile(data: bytes | None, alt: str, text: str) -> str:
     return f'<li><img src="data:image/jpeg;base64,{code}" alt="{escape(alt)}"><p>{text}</p></li>'
 
 
-def photos(table: Predictions, picture: Callable[[str], bytes | None]) -> str:
+def photos(table: Predictions, picture: Picture) -> str:
     """The photos it was most wrong and least certain about."""
     parts = []
     for heading, rows in (

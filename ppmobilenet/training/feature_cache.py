@@ -123,9 +123,10 @@ def cache_features(
     if leaves_to_chance(ops, train.dataset.samples.path(0)):
         log.info("cache_features: training views are those of evaluation, for the training transforms are random")
         ops = views
-    cached = _cached(model, count, train, ops, folder / "features-train")
+    cached = CachedLoader(train, *features_of(model, count, train, ops, folder / "features-train"))
     if evaluation is not None:
-        evaluation = _cached(model, count, evaluation, evaluation.dataset.transform_ops, folder / "features-eval")
+        views, name = evaluation.dataset.transform_ops, folder / "features-eval"
+        evaluation = CachedLoader(evaluation, *features_of(model, count, evaluation, views, name))
     return Rest(model, count), cached, evaluation
 
 
@@ -147,7 +148,24 @@ def leaves_to_chance(ops: Sequence[Mapping], path: str) -> bool:
     return watched.asked
 
 
-def _cached(model: nn.Layer, count: int, loader: Loader, ops: Sequence[Mapping], name: Path) -> CachedLoader:
+def features_of(
+    model: nn.Layer, count: int, loader: Loader, ops: Sequence[Mapping], name: Path
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the leading part of a network answers for each photo of a list, from the file that keeps it.
+
+    Args:
+        model: on its kernels if it has any.
+        count: of its leading units. All of them: what the head pools is kept pooled.
+        loader: of the list.
+        ops: transforms without chance.
+        name: start of the file's name; each process has its own.
+
+    Returns:
+        Features [N, C, h, w], mapped; and which of the N photos could be read.
+
+    Raises:
+        UserError: none could be read.
+    """
     samples = loader.dataset.samples
     path = name.with_name(f"{name.name}-{loader.rank}.npy")
     key = _key(model, count, ops, samples)
@@ -155,8 +173,8 @@ def _cached(model: nn.Layer, count: int, loader: Loader, ops: Sequence[Mapping],
     if found is None:
         found = _compute(model, count, loader, ops, path, key)
     else:
-        log.info("cache_features: %s holds them already", path)
-    return CachedLoader(loader, *found)
+        log.info("features: %s holds them already", path)
+    return found
 
 
 def _key(model: nn.Layer, count: int, ops: Sequence[Mapping], samples) -> str:
@@ -221,7 +239,7 @@ def _compute(model, count, loader, ops, path, key) -> tuple[np.ndarray, np.ndarr
                 if features is None:
                     shape = (len(dataset), *values.shape[1:])
                     if np.prod(shape) * 4 > LARGE:
-                        log.warning("cache_features: %.1f GB in %s", np.prod(shape) * 4 / 1e9, path)
+                        log.warning("features: %.1f GB in %s", np.prod(shape) * 4 / 1e9, path)
                     features = np.lib.format.open_memmap(path, "w+", np.float32, shape)
                 features[batch.indices] = values.numpy()
                 readable[batch.indices] = True

@@ -32,6 +32,7 @@ from ppmobilenet.training.metrics import Metrics, TopkAcc, build_metrics
 from ppmobilenet.training.objective import LearnFrom, Objective, Supervised
 from ppmobilenet.training.optim import Schedule, build_optimizer, build_schedule
 from ppmobilenet.training.scalars import HYPERPARAMETERS
+from ppmobilenet.training.solved_head import solve_head
 from ppmobilenet.training.start import Start, load_start
 from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.teacher import Teacher, build_teacher
@@ -141,8 +142,10 @@ def prepare(
         config.optimizer.lr, run.epochs, steps // update_freq, loader.batch_size * world * update_freq
     )
     optimizer = build_optimizer(config.optimizer, model, schedule)
-    ema = ModelEma(model, config.ema.decay if config.ema else None)
     model = _on_device(model, config, device)
+    if arch.solve_head and (start is None or start.checkpoint is None):
+        solve_head(model, loader, config.eval.dataset.transform_ops, Path(run.output_dir), arch.solve_head)
+    ema = ModelEma(model, config.ema.decay if config.ema else None)
     model, optimizer = precision.decorate(model, optimizer)
     network, loader, evaluator = _trained_part(model, config, loader, evaluator)
     if run.to_static and device != "cpu":

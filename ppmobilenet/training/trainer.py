@@ -190,6 +190,9 @@ def _epochs(
     record = Record(folder, names, state.step if resumed else None, scalars)
     keeper = RunKeeper(setting, writer, stop, record)
     result: dict[str, float] = {}
+    if run.epochs == 0 and not resumed:
+        result = _evaluate(state, setting)
+        keeper.save(state, ["latest", *_best(state, result, setting)], _judged(result, setting))
     try:
         while state.epoch < run.epochs:
             began = time.monotonic()
@@ -215,7 +218,8 @@ def _epochs(
         scalars.result(setting.hyperparameters, {"best_metric": state.best_metric, **result}, state.step)
     finally:
         record.close()
-    best = f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}" if state.best_epoch else "not evaluated"
+    evaluated = state.best_metric >= 0
+    best = f"best metric {state.best_metric:.5f} in epoch {state.best_epoch}" if evaluated else "not evaluated"
     log.info("done: %s; see %s", best, setting.folder)
     return {
         **result,

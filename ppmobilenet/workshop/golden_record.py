@@ -44,7 +44,9 @@ def picture_to_png(pixels: np.ndarray, rgb: bool) -> bytes:
     return cv2.imencode(".png", np.ascontiguousarray(pixels[:, :, ::-1] if rgb else pixels))[1].tobytes()
 
 
-def write_golden(folder: Path, ops: Ops, photo: bytes, logits: np.ndarray, output: np.ndarray) -> Mapping[str, object]:
+def write_golden(
+    folder: Path, ops: Ops, photo: bytes, logits: np.ndarray, output: np.ndarray, output_int8: np.ndarray | None = None
+) -> Mapping[str, object]:
     """Write ``golden/`` into a package folder and return its entry for package.json.
 
     Args:
@@ -53,6 +55,7 @@ def write_golden(folder: Path, ops: Ops, photo: bytes, logits: np.ndarray, outpu
         photo: JPEG or PNG bytes, as :func:`golden_photo` gives them.
         logits: ``[class_num]`` of the model for that photo.
         output: ``[class_num]`` of what the forms declare to give for it.
+        output_int8: the same of the int8 program, where there is one.
     """
     golden = folder / "golden"
     golden.mkdir()
@@ -67,8 +70,12 @@ def write_golden(folder: Path, ops: Ops, photo: bytes, logits: np.ndarray, outpu
             (folder / str(entry[stage])).write_bytes(picture_to_png(after[stage], rgb))
     tensor = list(after.values())[-1]
     entry["tensor"], entry["tensor_shape"] = "golden/tensor.bin", [1, *tensor.shape]
-    arrays = {"tensor": tensor, "logits": logits.astype(np.float32), "output": output.astype(np.float32)}
+    arrays = {"tensor": tensor, "logits": logits, "output": output, "output_int8": output_int8}
     for key, array in arrays.items():
+        if array is None:
+            continue
+        if key != "tensor":
+            array = array.astype(np.float32)
         entry[key] = f"golden/{key}.bin"
         little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"))
         (folder / str(entry[key])).write_bytes(little.tobytes())

@@ -36,7 +36,8 @@ class Int8Settings:
         algorithm: how activation ranges are found, of :data:`ALGORITHMS`, for PTQ and for ONNX.
         photos: how many to calibrate on.
         images: a folder to calibrate on, instead of the training list.
-        keep_float: patterns of layers that stay float: names of layers, of what is around them, or of their weights.
+        keep_float: patterns of layers that stay float: names of layers, of what is around them, or of their weights;
+            ``gates`` means those of squeeze-excitation.
         max_layer_error: layers whose own relative error is above it stay float too; None: none.
         epochs: of QAT.
         learning_rate: of QAT.
@@ -188,8 +189,14 @@ def _error_and_power(layer: nn.Layer, given) -> np.ndarray:
     return np.array([float(((apply(coarse_input, coarse_weight) - exact) ** 2).sum()), float((exact**2).sum())])
 
 
+def gate_layers(network: nn.Layer) -> list[str]:
+    """Return the names of the layers inside of what ``gates`` a map: squeeze-excitation."""
+    gates = tuple(f"{name}." for name, layer in network.named_sublayers() if getattr(layer, "gates", False))
+    return [name for name, _ in quantizable_layers(network) if gates and name.startswith(gates)]
+
+
 def layers_meant(network: nn.Layer, patterns: Sequence[str]) -> list[str]:
-    """Return the names of the layers that patterns mean, by layer or weight name.
+    """Return the names of the layers that patterns mean: ``gates``, ``trunk``, ``head``, or by layer or weight name.
 
     Raises:
         UserError: a pattern matches no layer, or they leave nothing to quantize.
@@ -197,6 +204,9 @@ def layers_meant(network: nn.Layer, patterns: Sequence[str]) -> list[str]:
     weights = {name: layer.weight.name for name, layer in quantizable_layers(network)}
     kept: dict[str, None] = {}
     for pattern in patterns:
+        if pattern == "gates":  # those that there are, in a network without any none
+            kept.update(dict.fromkeys(gate_layers(network)))
+            continue
         matched = meant(pattern, [(name, name) for name in weights], classifier_of(network))
         matched = matched or [name for name, weight in weights.items() if fnmatchcase(weight, pattern)]
         if not matched:
@@ -205,7 +215,7 @@ def layers_meant(network: nn.Layer, patterns: Sequence[str]) -> list[str]:
             raise UserError(
                 f"no layer fits {pattern!r}",
                 where="--keep-float",
-                allowed="trunk, head, or patterns of layer or weight names: " + ", ".join(tops),
+                allowed="trunk, head, gates, or patterns of layer or weight names: " + ", ".join(tops),
                 hint=f"did you mean {near!r}?" if near else None,
             )
         kept.update(dict.fromkeys(matched))

@@ -26,6 +26,7 @@ from ppmobilenet.workshop import golden_record
 from ppmobilenet.workshop.board_sources import copy_board
 from ppmobilenet.workshop.folder import replacing
 from ppmobilenet.workshop.forms import PADDLE_FORMS, Bench, parse_forms, write_forms
+from ppmobilenet.workshop.int8_arithmetic import Int8Program
 from ppmobilenet.workshop.int8_plan import Plan
 from ppmobilenet.workshop.program import Deployed
 
@@ -107,7 +108,7 @@ def make_package(
         forms = write_forms(Bench(folder, made.layer, shape, str(made.batch.dtype), spec.int8), spec.to)
         if spec.with_board:
             copy_board(folder)
-        package.write_package(folder, {**_describe(spec, made, folder), "forms": forms}, made.ops)
+        package.write_package(folder, {**_describe(spec, made, folder, forms), "forms": forms}, made.ops)
         for program, reason in inference_yml.why_not(spec.name, made.ops).items():
             log.info("inference.yml: not for %s's own predictor: %s", program, reason)
         prove(folder, lambda batch: _logits(made.layer, batch), made.photos)
@@ -165,13 +166,26 @@ def _logits(layer: Deployed, batch: np.ndarray) -> np.ndarray:
             layer.softmax = inside
 
 
-def _describe(spec: PackageSpec, made: _Prepared, folder: Path) -> dict:
+def _computed_int8(folder: Path, forms: Sequence[Mapping], tensor: np.ndarray) -> np.ndarray | None:
+    """Return what the int8 program gives for a tensor by its own arithmetic, as a board follows it."""
+    files = next((form["files"] for form in forms if form["name"] == "pdmodel-int8"), None)
+    if files is None:
+        return None
+    try:
+        return Int8Program(*(folder / file for file in files))(tensor[None])[0]
+    except UserError as error:  # of an operator whose arithmetic is not known
+        log.info("warning: no int8 output is recorded: %s", error)
+        return None
+
+
+def _describe(spec: PackageSpec, made: _Prepared, folder: Path, forms: Sequence[Mapping]) -> dict:
     """Return the keys of package.json besides its forms; writes the golden record on the way."""
     classes = len(spec.labels)
     output = {"kind": "probabilities" if spec.softmax_inside else "logits", "class_num": classes}
+    computed = _computed_int8(folder, forms, made.batch[0])
     decision = Decision.of({"output": output, "decision": spec.decision or {}})
     expected = decision.inside(made.logits)
-    record = golden_record.write_golden(folder, made.ops, made.photos[0], made.logits[0], expected[0])
+    record = golden_record.write_golden(folder, made.ops, made.photos[0], made.logits[0], expected[0], computed)
     decided = {"decision": dict(spec.decision)} if spec.decision else {}
     if decided:
         record = {**record, "answer": answer_of(decision, expected[0])}

@@ -13,10 +13,16 @@ import paddle
 from paddle import nn
 from paddle.base.layer_helper import LayerHelper
 
+from ppmobilenet import models
+
 try:  # the context in which Paddle 3 builds the old kind of program (.pdmodel); Paddle 2 knows no other
     from paddle.pir_utils import OldIrGuard as legacy_program
 except ImportError:
     legacy_program = nullcontext
+
+# Paddle rewrites the source of every layer before it follows it into a program, which is most of an export's time; the
+# branches and loops of our networks are of Python alone, and running them is enough
+paddle.jit.ignore_module([models])
 
 
 class Deployed(nn.Layer):

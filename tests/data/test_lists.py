@@ -13,10 +13,11 @@ from ppmobilenet.config import load_config
 from ppmobilenet.data import doctor
 from ppmobilenet.data.build import build_dataset, lists_of
 from ppmobilenet.data.cache import DecodedCache, build_cache
+from ppmobilenet.data.class_names import check_labels, class_names
 from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.lists import read_list, scan_list
 from ppmobilenet.data.transforms import build_transforms
-from ppmobilenet.errors import DataError
+from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.photos.names import list_photos
 
@@ -202,3 +203,29 @@ def test_content_counts_though_size_and_time_are_kept(photos):
     cv2.imwrite(str(path), np.full((30, 40, 3), 20, np.uint8))
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert build_cache(photos / "c2", [str(path)], 10**9).get(str(path))[0, 0, 0] == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("cat\ndog\n", "2 lines are names without numbers.*`0 tench`.*in the order of the labels"),
+        ("0,cat\n1,dog\n", "',' separates number and name.*Infer.PostProcess.delimiter=','"),
+        ("0 cat\n1 dog\n2 cow\n", "names 3 classes, and Arch.class_num is 2.*-o Arch.class_num=3 if the list is right"),
+        ("0 cat\n", "names 1 classes, and Arch.class_num is 2.*class_id_map_file=null"),
+        (None, "label_list.txt' does not exist.*split-dataset.*null"),
+        ("0\tcat\n1\tdog\n", None),
+    ],
+)
+def test_a_training_looks_at_the_label_list_first(repo, tmp_path, text, words):
+    if text is not None:
+        (tmp_path / "label_list.txt").write_text(text)
+    overrides = ["Arch.class_num=2", f"Infer.PostProcess.class_id_map_file={tmp_path}/label_list.txt"]
+    config = load_config(repo / "configs/quick_start/MobileNetV2_finetune.yaml", overrides)
+    told = config.labels, lists_of(config.train, config.eval), 2
+    if words is None:
+        check_labels(*told)
+        assert class_names(*told) == ["cat", "dog"]
+        return
+    with pytest.raises(UserError) as caught:
+        check_labels(*told)
+    assert re.search(f"(?s){words}", str(caught.value))

@@ -94,15 +94,24 @@ def make_package(
     target: str,
     model_end: bytes = b"",
     decision: dict | None = None,
+    int8: np.ndarray | None = None,
 ) -> Path:
-    """A package whose model is the stand-in's: ``weights`` [class_num, 3] on the means of the planes."""
+    """A package whose model is the stand-in's: ``weights`` [class_num, 3] on the means of the planes.
+
+    With ``int8``, logits that were computed at the export, the same model is called an int8 one.
+    """
     folder.mkdir()
     logits = stand_in(weights, build(OPS)(photo)[None])[0]
-    golden = write_golden(folder, OPS, photo, logits, logits)
+    golden = write_golden(folder, OPS, photo, logits, logits, int8)
     if decision:
         golden["answer"] = answer_of(_decision(decision, len(labels)), logits)
     (folder / f"{target}_fp32.nb").write_bytes(bytes(1024) + weights.astype("<f4").tobytes() + model_end)
-    form = {"name": f"lite-{target}-fp32", "engine": "lite", "precision": "fp32", "target": target}
+    form = {
+        "name": f"lite-{target}-fp32",
+        "engine": "lite",
+        "precision": "fp32" if int8 is None else "int8",
+        "target": target,
+    }
     meta = {
         "name": "MobileNetV2",
         "class_num": len(labels),
@@ -140,7 +149,7 @@ def _photos(shared: Path) -> list[Path]:
 
 
 def test_tensors_equal_pythons(classify, package, shared, tmp_path):
-    for photo in _photos(shared):
+    for photo in _photos(shared)[::2]:
         run(classify, package, photo, "--tensor", tmp_path / "t.bin")
         there = np.fromfile(tmp_path / "t.bin", "<f4")
         here = build(OPS)(photo.read_bytes()).ravel()
@@ -296,6 +305,18 @@ def test_a_video_on_the_board_is_answered_as_in_python(classify, unsure, tmp_pat
             assert row["unsure"] == answer.unsure or abs(answer.scores[0] - 0.6) < 0.03
     lines = run(classify, folder, path, "--frames", 2).stdout.splitlines()
     assert lines[1].startswith(f"{path} 0.10 s:")
+
+
+def test_int8_is_judged_by_what_was_computed_of_it(classify, tmp_path):
+    """The class that float gives may be another one: what counts is how far the board is from the program's own."""
+    photo, _ = golden_photo(synthetic_photo())
+    target = TARGETS.get(platform.machine()) or pytest.skip("the stand-in is not for this processor")
+    weights = np.random.default_rng(1).normal(size=(3, 3))
+    logits = weights @ build(OPS)(photo).reshape(3, -1).mean(axis=1)
+    for name, computed, code in (("near", logits + [0.1, 0, 0], 0), ("far", logits + [0, 3, -3], 5)):
+        folder = make_package(tmp_path / name, photo, weights, list("abc"), target, int8=computed)
+        done = run(classify, folder, "--self-test", expect=code)
+        assert re.search(r"int8 +max difference [\d.e-]+ +bound 0.05 +" + ("pass" if not code else "FAIL"), done.stdout)
 
 
 @pytest.mark.parametrize("length", [0, 3, 55, 56, 63, 64, 119, 120, 200_000])
@@ -504,3 +525,7 @@ def test_int8_on_an_emulated_board_is_what_was_computed(tmp_path, shared):
     computed = np.concatenate([program(tensor[None]) for tensor in tensors])
     assert (board.argmax(axis=1) == computed.argmax(axis=1)).sum() >= 24
     np.testing.assert_allclose(board, computed, atol=0.05)
+    done = subprocess.run(
+        [*runner, str(package), "--form", "lite-armv8-int8", "--self-test"], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and re.search(r"int8 +max difference .* bound 0.05 +pass", done.stdout), done.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import textwrap
@@ -15,9 +14,6 @@ import pytest
 import yaml
 
 from ppmobilenet import files
-from ppmobilenet.config import load_config
-from ppmobilenet.data.build import lists_of
-from ppmobilenet.data.class_names import check_labels, class_names
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.field import inference_yml, package
 from ppmobilenet.field.preprocessing import deployment_ops, spell_out
@@ -343,32 +339,6 @@ def test_bad_label_lines_are_named(tmp_path, text, message):
     (tmp_path / "labels.txt").write_text(text)
     with pytest.raises(DataError, match=message):
         read_labels(tmp_path / "labels.txt")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("cat\ndog\n", "2 lines are names without numbers.*`0 tench`.*in the order of the labels"),
-        ("0,cat\n1,dog\n", "',' separates number and name.*Infer.PostProcess.delimiter=','"),
-        ("0 cat\n1 dog\n2 cow\n", "names 3 classes, and Arch.class_num is 2.*-o Arch.class_num=3 if the list is right"),
-        ("0 cat\n", "names 1 classes, and Arch.class_num is 2.*class_id_map_file=null"),
-        (None, "label_list.txt' does not exist.*split-dataset.*null"),
-        ("0\tcat\n1\tdog\n", None),
-    ],
-)
-def test_a_training_looks_at_the_label_list_first(repo, tmp_path, text, words):
-    if text is not None:
-        (tmp_path / "label_list.txt").write_text(text)
-    overrides = ["Arch.class_num=2", f"Infer.PostProcess.class_id_map_file={tmp_path}/label_list.txt"]
-    config = load_config(repo / "configs/quick_start/MobileNetV2_finetune.yaml", overrides)
-    told = config.labels, lists_of(config.train, config.eval), 2
-    if words is None:
-        check_labels(*told)
-        assert class_names(*told) == ["cat", "dog"]
-        return
-    with pytest.raises(UserError) as caught:
-        check_labels(*told)
-    assert re.search(f"(?s){words}", str(caught.value))
 
 
 def test_classes_without_a_name_are_said(caplog):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import os
@@ -35,7 +36,9 @@ class Server:
 
     def __init__(self, *words: object):
         command = [sys.executable, "-m", "ppmobilenet.cli", "serve", *map(str, words), "--port", "0"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+        )
         line = self.process.stderr.readline()
         found = re.search(r"http://([^:]+):(\d+)/", line)
         assert found, line + self.process.stderr.read()
@@ -56,13 +59,29 @@ class Server:
 
     def stop(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGINT)
-        said = self.process.communicate(timeout=30)[1]
-        return self.process.returncode, said
+        said = self.process.stderr.read()  # to its end; communicate would lose what readline has taken ahead
+        return self.process.wait(timeout=30), said
 
 
 @pytest.fixture(scope="module")
-def server(made):
-    running = Server(made / "sure", "--backend", "onnxruntime", "--topk", 3, *LIMITS)
+def start():
+    """Starts servers, of which none outlives the tests, whatever they find."""
+    started = []
+
+    def begin(*words: object) -> Server:
+        started.append(Server(*words))
+        return started[-1]
+
+    yield begin
+    for server in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGKILL)  # its workers, too
+        server.process.wait()
+
+
+@pytest.fixture(scope="module")
+def server(made, start):
+    running = start(made / "sure", "--backend", "onnxruntime", "--topk", 3, *LIMITS)
     yield running
     code, said = running.stop()
     assert code == 130 and said.strip() == "stopped", said
@@ -187,13 +206,13 @@ def test_a_map_shows_where_the_answer_is():
     assert best == 0 and fall[0:2, 5:7].mean() > 0.5 and fall[3:, :4].max() < 0.05
 
 
-def test_it_listens_on_this_machine_alone_unless_told(made, server):
+def test_it_listens_on_this_machine_alone_unless_told(made, server, start):
     assert server.host == "127.0.0.1"
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if Path("/proc/net/tcp").exists() else ():
         address, state = line.split()[1], line.split()[3]
         if state == "0A" and int(address.split(":")[1], 16) == server.port:
             assert address.split(":")[0] == "0100007F"
-    everywhere = Server(made / "usual", "--backend", "onnxruntime", "--host", "0.0.0.0")
+    everywhere = start(made / "usual", "--backend", "onnxruntime", "--host", "0.0.0.0")
     assert everywhere.ask(path="/healthz", method="GET")[0] == 200
     code, said = everywhere.stop()
     assert "there is no password" in said and "https" in said
@@ -221,8 +240,8 @@ def test_mistakes_are_said(made, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
-def test_a_full_line_and_a_slow_sender_are_sent_away(made):
-    small = Server(made / "usual", "--backend", "onnxruntime", "--at-once", 1, "--waiting", 1, "--timeout", "1.5")
+def test_a_full_line_and_a_slow_sender_are_sent_away(made, start):
+    small = start(made / "usual", "--backend", "onnxruntime", "--at-once", 1, "--waiting", 1, "--timeout", "1.5")
     photo = (made / "photos" / "0 100x80.jpg").read_bytes()
     slow = [socket.create_connection(("127.0.0.1", small.port)) for _ in range(2)]
     for connection in slow:  # they take both places, and send no photo
@@ -239,17 +258,10 @@ def test_a_full_line_and_a_slow_sender_are_sent_away(made):
     small.stop()
 
 
-def test_several_workers_answer_alike(made, predictor):
+def test_several_workers_answer_alike(made, predictor, start):
     photo = (made / "photos" / "2 300x200.jpg").read_bytes()
-    running = Server(made / "sure", "--backend", "onnxruntime", "--topk", 3, "--workers", 2)
-    until = time.monotonic() + 60
-    while True:  # the socket is there before the workers are
-        try:
-            status, answer = running.ask(photo)
-            break
-        except OSError:
-            assert time.monotonic() < until
-            time.sleep(0.2)
+    running = start(made / "sure", "--backend", "onnxruntime", "--topk", 3, "--workers", 2)
+    status, answer = running.ask(photo)
     assert status == 200 and same(answer, predictor(photo))
     running.stop()
 
@@ -274,14 +286,12 @@ def test_the_page_in_a_browser(server, predictor, made, browser, width, dark, tm
     path = made / "photos" / "2 300x200.jpg"
     browser.console.clear()
     browser.open(server.url, width, dark)
-    browser.wait(f"{TEXT.format('model')}.includes('7 classes; unsure below 30.0 %')")
+    browser.wait(f"{TEXT.format('model')}.includes('7 classes; unsure below 30.0\\u00a0%')")
     expected = predictor(path)
     browser.choose("#file", path)
     browser.wait("document.querySelectorAll('#answers li').length === 3")
     shown = browser.value("[...document.querySelectorAll('#answers li')].map(each => each.textContent)")
-    assert [text.split("%")[0] for text in shown] == [
-        f"{name}{100 * score:.1f} " for name, score in zip(expected.label_names, expected.scores)
-    ]
+    assert shown == [f"{name}{100 * score:.1f}\u00a0%" for name, score in zip(expected.label_names, expected.scores)]
     best = "unsure" if expected.unsure else expected.label_names[0]
     assert browser.value(TEXT.format("best")).strip().startswith(best)
     browser.value("document.getElementById('where').click()")
@@ -308,14 +318,14 @@ def test_the_page_in_a_browser(server, predictor, made, browser, width, dark, tm
 
 
 @pytest.mark.slow
-def test_thirty_two_clients(made, shared, tmp_path, capsys):
+def test_thirty_two_clients(made, shared, start, capsys):
     """2,000 photos, one in fifty of them bad: every answer right, every bad one refused; says how long it took."""
     package = Path(os.environ.get("PPMOBILENET_SERVED", made / "usual"))
     photos = [path.read_bytes() for path in sorted((shared / "data/clothing/val").rglob("*.jpg"))]
     alone = Predictor(package, backend="onnxruntime", topk=3)
     expected = [alone(photo) for photo in photos]
     bad = [b"<html>404</html>", photos[0][:500], b"", png_header(60_000, 60_000), b"GIF89a"]
-    running = Server(package, "--backend", "onnxruntime", "--topk", 3, "--timeout", 60)
+    running = start(package, "--backend", "onnxruntime", "--topk", 3, "--timeout", 60)
 
     def ask(number: int) -> tuple[bool, float]:
         start = time.monotonic()

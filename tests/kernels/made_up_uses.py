@@ -7,7 +7,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ppmobilenet.models import mobilenet_v1, mobilenet_v2
+from ppmobilenet.models import mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4
 
 NAME = paddle.utils.unique_name.generate
 
@@ -65,26 +65,58 @@ def widths(model):
 
 
 def _conv(rng, c_in, first=False, kind=mobilenet_v1.ConvBNLayer):
-    activation = rng.choice(["relu", "relu6", None])
-    if first and rng.random() < 0.6:
-        return kind(
-            c_in, 3, int(rng.integers(1, 20)), int(rng.integers(1, 3)), 1, name=NAME("f"), activation=activation
-        )
+    activation = rng.choice(["relu", "relu6", "hardswish", None])
+    size, stride = int(rng.choice([3, 3, 5])), int(rng.integers(1, 3))
+    padding = "SAME" if rng.random() < 0.15 else size // 2
+    if rng.random() < (0.6 if first else 0.1):
+        return kind(c_in, size, int(rng.integers(1, 20)), stride, padding, name=NAME("f"), activation=activation)
     if rng.random() < 0.5:
-        return kind(c_in, 3, c_in, int(rng.integers(1, 3)), 1, c_in, name=NAME("d"), activation=activation)
+        return kind(c_in, size, c_in, stride, padding, c_in, name=NAME("d"), activation=activation)
     return kind(c_in, 1, int(rng.integers(1, 40)), 1, 0, name=NAME("p"), activation=activation)
+
+
+def _v3_unit(rng, c_in, c_out, wide, stride):
+    expand = rng.random() < 0.9
+    options = {
+        "filter_size": int(rng.choice([3, 5])),
+        "num_squeezed": int(rng.integers(0, 7)),
+        "slope": float(rng.choice([0.2, 1 / 6])),
+        "activation": str(rng.choice(["relu", "hardswish"])),
+        "same_padding": rng.random() < 0.2,
+        "stride": stride if rng.random() < 0.9 else (2, 1),
+        "expand": expand,
+    }
+    return mobilenet_v3.ResidualUnit(c_in, wide if expand else c_in, c_out, name=NAME("g"), **options)
+
+
+def _v4_unit(rng, c_in, c_out, wide, stride):
+    form = mobilenet_v4.Form(
+        activation=str(rng.choice(["relu", "relu", "gelu"])),
+        layer_scale=0.5 * (rng.random() < 0.3),
+        drop_path_rate=0.4 * (rng.random() < 0.3),
+    )
+    mid = int(rng.choice([0, 3, 5]))
+    row = {
+        0: mobilenet_v4.UIB(c_out, wide, int(rng.choice([0, 3, 5])), mid, stride if mid else 1),
+        1: mobilenet_v4.Fused(c_out, wide, 3, stride),
+        2: mobilenet_v4.Conv(c_out, int(rng.choice([1, 3])), 1),
+        3: mobilenet_v4.MQA(c_in, 2, 4, int(rng.integers(1, 3))),
+    }[int(rng.choice(4, p=[0.6, 0.2, 0.1, 0.1]))]
+    return mobilenet_v4.UNITS[type(row)](c_in, row, name=NAME("u"), form=form)
 
 
 def _unit(rng, c_in, first):
     which = rng.random()
-    if which < 0.5 or first:
+    if which < 0.35 or first:
         return _conv(rng, c_in, first)
     stride = int(rng.integers(1, 3))
-    if which < 0.75:
+    if which < 0.5:
         return mobilenet_v1.DepthwiseSeparable(c_in, int(rng.integers(1, 33)), stride, name=NAME("s"))
     c_out = c_in if rng.random() < 0.5 else int(rng.integers(1, 24))
     wide = c_in * int(rng.integers(1, 5))
-    return mobilenet_v2.InvertedResidualUnit(c_in, wide, c_out, stride, name=NAME("i"))
+    if which < 0.65:
+        return mobilenet_v2.InvertedResidualUnit(c_in, wide, c_out, stride, name=NAME("i"))
+    return (_v3_unit if which < 0.82 else _v4_unit)(rng, c_in, c_out, wide, stride)
 
 
 class Case:
@@ -93,7 +125,7 @@ class Case:
     def __init__(self, number: int, draw: int, uses, weights):
         self.number, self.draw = number, draw
         rng = self.rng()
-        self.kind = rng.choice(["chain", "v1", "v2"], p=[0.9, 0.05, 0.05])
+        self.kind = rng.choice(["chain", "v1", "v2", "v3"], p=[0.9, 0.03, 0.03, 0.04])
         self.use = str(rng.choice(uses, p=weights))
         self.channels = 3 if self.kind != "chain" else int(rng.choice([1, 3, 3, 8, 17]))
         self.mode = str(rng.choice(["train", "eval", "mixed"], p=[0.7, 0.2, 0.1]))
@@ -133,6 +165,8 @@ class Case:
                 model = mobilenet_v1.MobileNetV1(scale=0.05, class_num=3)
             elif self.kind == "v2":
                 model = mobilenet_v2.MobileNetV2(scale=0.07, class_num=3, last_channel=20)
+            elif self.kind == "v3":
+                model = mobilenet_v3.MobileNetV3("small", scale=0.05, class_num=3, class_expand=20)
             else:
                 units, channels = [], self.channels
                 for i in range(int(rng.integers(1, 5))):

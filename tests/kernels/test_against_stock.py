@@ -17,7 +17,7 @@ from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
 from ppmobilenet.kernels import accelerate, build, run
 from ppmobilenet.kernels.plan import plan
-from ppmobilenet.models import mobilenet_v1, mobilenet_v2
+from ppmobilenet.models import computes, mobilenet_v1, mobilenet_v3
 from ppmobilenet.training.inputs import check_images
 
 try:
@@ -102,7 +102,9 @@ def test_gradient_of_one_parameter():
     stock, fused = network(), accelerated(network())
     x, y = batch()
     for i in (0, 6, 40):
-        ours, theirs = (paddle.grad(F.cross_entropy(m(x), y), [plan(m.units())[i].conv.weight]) for m in (fused, stock))
+        ours, theirs = (
+            paddle.grad(F.cross_entropy(m(x), y), [plan(m.units())[0].steps[i].conv.weight]) for m in (fused, stock)
+        )
         assert np.linalg.norm((ours[0] - theirs[0]).numpy()) <= 1e-2 * np.linalg.norm(theirs[0].numpy())
     with pytest.raises(RuntimeError, match="create_graph"):
         paddle.grad(fused(x).sum(), [fused.parameters()[0]], create_graph=True)
@@ -200,20 +202,68 @@ def test_pickled_float64_and_static_mode():
 
 
 def test_proof_leaves_statistics_alone():
-    """use_global_stats=False updates them in evaluation mode too."""
+    """use_global_stats=False updates them in evaluation mode too, in units that run stock as well."""
     model = network()
-    model.conv1._batch_norm._use_global_stats = False
-    before = model.conv1._batch_norm._mean.numpy().copy()
-    accelerated(model)
-    np.testing.assert_array_equal(model.conv1._batch_norm._mean.numpy(), before)
+    norms = [model.conv1._batch_norm, model.conv9._batch_norm]
+    model.conv9._activation = F.sigmoid
+    for norm in norms:
+        norm._use_global_stats = False
+    before = [norm._mean.numpy().copy() for norm in norms]
+    assert "1 of 19 units stock" in accelerate(model).message
+    for norm, mean in zip(norms, before):
+        np.testing.assert_array_equal(norm._mean.numpy(), mean)
 
 
-def test_depthwise_of_a_sum_is_not_taken():
+def test_what_somebody_changed_runs_stock_and_the_rest_fused():
     with paddle.utils.unique_name.guard():
-        unit = mobilenet_v2.InvertedResidualUnit(3, 9, 3, 1, name="u")
-        model = Chain([unit, mobilenet_v2.ConvBNLayer(3, 3, 3, 1, 1, 3, name="d")])
+        units = [mobilenet_v3.ResidualUnit(c, 9, 6, 5, name=f"u{c}", num_squeezed=4) for c in (3, 6)]
+        model = Chain(units)
+    assert "fused" in accelerate(model).message and accelerate(model).layers == 6
+    units[1].mid_se.forward = lambda x: x
     report = accelerate(model)
-    assert not report.accelerated and "depthwise convolution of a sum" in report.message
+    assert (
+        report.layers == 3 and "1 of 2 units stock (the forward of a SqueezeExcitation was replaced)" in report.message
+    )
+    del units[1].mid_se.forward
+    units[1].linear_conv.conv.register_forward_post_hook(lambda layer, inputs, out: out * 0)
+    assert "has hooks" in accelerate(model).message
+
+
+class Own(paddle.nn.Layer):
+    """A user's unit, of layers that are known."""
+
+    computes = computes.Chain("widen", "narrow")
+
+    def __init__(self, name):
+        super().__init__()
+        self.shortcut = True
+        self.widen = mobilenet_v1.ConvBNLayer(3, 1, 9, 1, 0, name=f"{name}_widen")
+        self.narrow = mobilenet_v1.ConvBNLayer(9, 1, 3, 1, 0, name=f"{name}_narrow", activation=None)
+
+    def forward(self, x):
+        return x + self.narrow(self.widen(x))
+
+
+class Other(Own):
+    def forward(self, x):
+        return super().forward(x) * 2
+
+
+class Liar(Own):
+    computes = computes.Chain("widen", "narrow")
+
+    def forward(self, x):
+        return self.narrow(self.widen(x)) * 2
+
+
+def test_units_say_what_they_compute():
+    with paddle.utils.unique_name.guard():
+        model, lying = Chain([Own("a"), Other("b")]), Chain([Liar("c")])
+    report = accelerate(model)
+    assert report.layers == 2 and "1 of 2 units stock (Other has a forward of its own)" in report.message
+    x = paddle.randn([2, 3, 8, 8])
+    np.testing.assert_allclose(model(x).numpy(), model.head(model.layers[1](model.layers[0](x))).numpy(), atol=1e-4)
+    assert "departs from stock's" in accelerate(lying).message
 
 
 def test_number_of_threads():
@@ -230,8 +280,18 @@ def test_number_of_threads():
         ({"images": 0}, 2),
         ({"threads": 0}, 2),
         ({"threads": 5000}, 2),
-        ({"kind": 3}, 3),
+        ({"kind": 4}, 3),
+        ({"kind": 2}, 3),
+        ({"kind": 0, "kernel": 7}, 3),
+        ({"kind": 2, "kernel": 3}, 4),
+        ({"kind": 3, "kernel": 3, "before_h": 2}, 4),
+        ({"after": 3}, 3),
+        ({"after": 8}, 3),
+        ({"after": 1, "squeezed": 0}, 4),
+        ({"after": 1, "squeezed": 2}, 1),
+        ({"after": 2}, 1),
         ({"activation": -1}, 3),
+        ({"activation": 4}, 3),
         ({"stride": 3}, 3),
         ({"stride": 2}, 3),
         ({"c_in": 0}, 4),
@@ -246,7 +306,9 @@ def test_number_of_threads():
 def test_the_library_checks_for_itself(change, fault):
     memory = (ctypes.c_float * 4096)()
     here = ctypes.addressof(memory)
-    layer = run._Layer(kind=1, c_in=4, c_out=5, stride=1, h_in=7, w_in=6, h_out=7, w_out=6, residual=-2, running=1)
+    layer = run._Layer(
+        kind=1, c_in=4, c_out=5, kernel=1, stride=1, h_in=7, w_in=6, h_out=7, w_out=6, residual=-2, running=1
+    )
     for name in ("weight", "gamma", "beta", "mean", "variance"):
         setattr(layer, name, here)
     described = run._Run(ctypes.pointer(layer), 1, 2, 1, 0, 0)
@@ -260,3 +322,15 @@ def test_the_library_checks_for_itself(change, fault):
     assert LIBRARY.ppm_forward(0, ctypes.byref(described), *room) == fault
     assert LIBRARY.ppm_backward(0, ctypes.byref(described), *room, None) == fault
     assert not any(memory)
+
+
+def test_factors_that_were_not_drawn():
+    memory = (ctypes.c_float * 4096)()
+    here = ctypes.addressof(memory)
+    layer = run._Layer(
+        kind=1, c_in=4, c_out=5, kernel=1, stride=1, h_in=2, w_in=2, h_out=2, w_out=2, residual=-2, after=4
+    )
+    for name in ("weight", "gamma", "beta", "mean", "variance"):
+        setattr(layer, name, here)
+    described = run._Run(ctypes.pointer(layer), 1, 2, 1, 0, 0)
+    assert LIBRARY.ppm_forward(0, ctypes.byref(described), *[ctypes.c_void_p(here)] * 4) == 1

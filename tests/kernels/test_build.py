@@ -72,10 +72,13 @@ def test_cache_that_cannot_be_written(repo, tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="built on Linux only")
 def test_compiles_once(repo, tmp_path):
     try:
-        build.find_compiler()
+        compiler = " ".join(build.find_compiler())
     except build.Unavailable as reason:
         pytest.skip(str(reason))
-    outputs = [run(repo, PPMOBILENET_HOME=str(tmp_path)).stdout for _ in range(2)]
+    quick = tmp_path / "quick"  # to optimise takes most of the time
+    quick.write_text(f'#!/bin/bash\nexec {compiler} "${{@/-O3/-O0}}"\n')
+    quick.chmod(0o755)
+    outputs = [run(repo, PPMOBILENET_HOME=str(tmp_path), CXX=str(quick)).stdout for _ in range(2)]
     assert ["compiling" in out for out in outputs] == [True, False]
     assert all("REPORT True" in out for out in outputs)
     assert len(list((tmp_path / "kernels").glob("*.so"))) == 1

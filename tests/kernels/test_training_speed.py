@@ -38,5 +38,7 @@ def test_peers_have_our_layers():
     pytest.importorskip("torch")
     from ppmobilenet.benchmarks import torch_peers as peers
 
-    for make, count in ((peers.MobileNetV1, 4231976), (peers.MobileNetV2, 3505960)):
-        assert sum(p.numel() for p in make().parameters()) == count
+    counts = {"MobileNetV1": 4231976, "MobileNetV2": 3505960, "MobileNetV3_large_x1_0": 5480206}
+    counts |= {"MobileNetV3_small_x1_0": 2939958, "MobileNetV4_conv_small": 3774024, "MobileNetV4_conv_medium": 9715512}
+    found = {name: sum(p.numel() for p in make().parameters()) for name, make in peers.PEERS.items() if name in counts}
+    assert found == counts

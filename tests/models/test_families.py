@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 
+import cv2
 import made_up
 import numpy as np
 import paddle
 import pytest
 from network_helpers import photos, randomise
-from small import CLASSES, YAML, write_photos
 
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
@@ -26,6 +26,32 @@ from ppmobilenet.weights.loading import load_weights
 from ppmobilenet.weights.optimizer_names import automatic_names
 from ppmobilenet.zoo import create_model, list_models
 
+CLASSES = 3
+CONFIG = """
+Global:
+  {{output_dir: {folder}/output, save_inference_dir: {folder}/package, device: cpu, epochs: 1, eval_during_train: True,
+    image_shape: [3, 32, 32], cpu_kernels: "off"}}
+Arch: {{name: {name}, class_num: 3}}
+Loss: {{Train: [CELoss: {{weight: 1.0}}], Eval: [CELoss: {{weight: 1.0}}]}}
+Optimizer:
+  {{name: Momentum, lr: {{name: ConstLR, learning_rate: 0.02}}}}
+DataLoader:
+  Train: &data
+    dataset:
+      name: ImageNetDataset
+      image_root: {data}
+      cls_label_path: {data}/list.txt
+      transform_ops:
+        - DecodeImage: {{to_rgb: True, channel_first: False}}
+        - ResizeImage: {{size: 32}}
+        - NormalizeImage: {{scale: 1.0/255.0, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25], order: ''}}
+    sampler: {{name: DistributedBatchSampler, batch_size: 6, drop_last: False, shuffle: True}}
+    loader: {{num_workers: 0}}
+  Eval: *data
+Infer: {{infer_imgs: {data}, batch_size: 2, PostProcess: {{name: Topk, topk: 1, class_id_map_file: {data}/labels.txt}}}}
+Metric: {{Train: [TopkAcc: {{topk: [1]}}], Eval: [TopkAcc: {{topk: [1]}}]}}
+"""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def gated_net():
@@ -35,22 +61,17 @@ def gated_net():
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Twelve photos to train on and as many to evaluate on, their lists and labels."""
+    """Twelve photos whose class is their colour, a list and labels."""
     folder = tmp_path_factory.mktemp("colours")
-    for split in ("train", "val"):
-        (folder / split).mkdir()
-        (folder / f"{split}_list.txt").write_text("".join(write_photos(folder / split, 12, 0)))
-    (folder / "label_list.txt").write_text("0 blue\n1 green\n2 red\n")
+    rng, lines = np.random.default_rng(0), []
+    for i in range(12):
+        image = rng.integers(0, 90, (34, 40, 3))
+        image[..., i % CLASSES] += 150
+        cv2.imwrite(str(folder / f"{i}.png"), image.astype(np.uint8))
+        lines.append(f"{i}.png {i % CLASSES}\n")
+    (folder / "list.txt").write_text("".join(lines))
+    (folder / "labels.txt").write_text("0 blue\n1 green\n2 red\n")
     return folder
-
-
-def configured(folder, data, name):
-    """Write a configuration of a network into a folder, and return its path."""
-    path = folder / "config.yaml"
-    path.write_text(YAML.format(data=data, out=folder / "output"))
-    places = (f"Global.save_inference_dir={folder}/package", f"Infer.infer_imgs={data}/val")
-    load_config(path, ["Global.epochs=1", f"Arch.name={name}", *places]).dump(path)
-    return path
 
 
 def smallest(family) -> str:
@@ -61,9 +82,14 @@ def smallest(family) -> str:
 @pytest.mark.parametrize("name", [*(smallest(family) for family in FAMILIES.values()), "GatedNet"])
 def test_the_whole_way(name, data, tmp_path, capsys):
     """Train a few steps, evaluate, export, verify, quantize, count, report: what a family must be able to do."""
-    config = configured(tmp_path, data, name)
-    output, package = tmp_path / "output", tmp_path / "package"
-    words = ["-c", str(config), "-o", f"Global.pretrained_model={output}/latest"]
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(folder=tmp_path, data=data, name=name))
+    output, package, weights = (
+        tmp_path / "output",
+        tmp_path / "package",
+        f"Global.pretrained_model={tmp_path}/output/latest",
+    )
+    words = ["-c", str(config), "-o", weights]
     assert main(["train", "-c", str(config)]) == 0
     assert main(["eval", *words]) == 0
     assert "evaluated 12/12" in capsys.readouterr().out
@@ -71,18 +97,7 @@ def test_the_whole_way(name, data, tmp_path, capsys):
 
     assert main(["export", *words, "--to", "inference,pdmodel"]) == 0
     assert (
-        main(
-            [
-                "verify",
-                str(package),
-                "--images",
-                str(data / "val"),
-                "-c",
-                str(config),
-                "--checkpoint",
-                f"{output}/latest",
-            ]
-        )
+        main(["verify", str(package), "--images", str(data), "-c", str(config), "--checkpoint", f"{output}/latest"])
         == 0
     )
     int8 = [
@@ -247,7 +262,8 @@ def test_what_cannot_be_computed_is_left_out_by_name(data, tmp_path, monkeypatch
     with pytest.raises(UserError, match="one linear layer of the mean"):
         cam.class_activation(model, photos().numpy())
 
-    config = configured(tmp_path, data, "GatedNet")
+    config = tmp_path / "config.yaml"
+    config.write_text(CONFIG.format(folder=tmp_path, data=data, name="GatedNet"))
     assert main(["train", "-c", str(config)]) == 0
     folder = tmp_path / "output"
 

@@ -66,6 +66,15 @@ def test_calibration_by_hand():
     assert figures.calibration(table_of([[1.0, 0.0]], [0]))["ece"] == 0
 
 
+@pytest.mark.parametrize(
+    ("right", "photos", "low", "high"),
+    # by Wilson's formula; the first two as statsmodels.stats.proportion.proportion_confint has them
+    [(147, 153, 91.7, 98.2), (294, 341, 82.2, 89.5), (0, 10, 0.0, 27.8), (10, 10, 72.2, 100.0), (0, 0, 0.0, 100.0)],
+)
+def test_the_interval_of_an_accuracy(right, photos, low, high):
+    assert [round(100 * bound, 1) for bound in figures.interval(right, photos)] == [low, high]
+
+
 def test_most_wrong_and_least_certain():
     scores = [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.51, 0.49]]
     table = table_of(scores, [0, 1, 0, 0])

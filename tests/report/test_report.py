@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from ppmobilenet import plots
-from ppmobilenet.report import gather
+from ppmobilenet.report import figures, gather, sections
 from ppmobilenet.report import page as report
+from ppmobilenet.report.advice import advise
 from ppmobilenet.report.predictions import Predictions
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -49,10 +50,18 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small(photos, tmp_path_factory):
     """A full report of a small run; its folder and content."""
+    names = ("shirt", "dress", f"hat {HOSTILE}", "shoes")
+    suspect = {"path": "photos/0.jpg", "given": names[2], "likely": "shoes", "given_score": 0.01, "likely_score": 0.97}
     content = report.Content(
         title=f"a run {HOSTILE}",
-        predictions=predictions(120, ("shirt", "dress", f"hat {HOSTILE}", "shoes")),
-        curves=[{"epoch": e, "train_loss": 2 / e, "eval_top1": 1 - 0.5 / e, "lr": 0.1 / e} for e in range(1, 6)],
+        predictions=predictions(120, names),
+        linear=predictions(120, names, seed=1),
+        suspects=[suspect],
+        advice=[(f"Collect more photos of {names[2]}.", None), ("Try it.", f"ppmobilenet infer -m {HOSTILE}")],
+        curves=[
+            {"epoch": e, "train_loss": 2 / e, "eval_top1": 1 - 0.5 / e, "eval_top5": 1.0, "lr": 0.1 / e}
+            for e in range(1, 6)
+        ],
         config="Global:\n  title: " + HOSTILE,
         data=[("training photos", "900")],
         times=[("training", "12 min")],
@@ -92,11 +101,18 @@ def test_the_page_states_the_result_and_every_section(small):
     assert f"<strong>{100 * table.correct.mean():.1f} %</strong> of 120 photos right" in page
     headings = re.findall(r"<h2[^>]*>(.*?)</h2>", page)
     assert headings == [
-        "Learning curves", "Confusion", "Classes", "Calibration", "Photos", "Where it looked", "Data", "Time", "Cost",
-        "Package", "Configuration",
+        "How good is it?", "What to do next", "Labels to check", "Confusion", "Photos", "Where it looked", "Classes",
+        "Learning curves", "Calibration", "Data", "Time", "Cost", "Package", "Configuration",
     ]  # fmt: skip
+    behind = page[page.index('<details id="more">') :]
+    assert [h for h in headings if f">{h}</h2>" in behind] == headings[7:]
+    low, high = (f"{100 * bound:.1f}" for bound in figures.interval(int(table.correct.sum()), 120))
+    assert page.count(f"{low} to {high} %") >= 2
+    assert "train_loss" not in re.sub(r"<pre>.*?</pre>", "", page, flags=re.S) and "eval_top" not in page
+    assert "among the best" not in page  # of four classes five answers are always right
     assert page.count('<svg class="plot"') == 3 + 2 + 1 + 1
     assert "2.6e-05" in page and "not compared" in page
+    assert "looks like <b>shoes</b> (97.0 %)" in page
     assert "photo not found" in page and "data:image/jpeg;base64," in page
 
 
@@ -119,7 +135,7 @@ def test_names_from_outside_stay_text(small, photos):
     page = (small[0] / "report.html").read_text()
     assert "<script>document.title" not in page
     assert page.count("<script") == 2 and page.count("</script>") == 2
-    many = tuple(f"{HOSTILE}</script>{i}" for i in range(report.READABLE + 1))
+    many = tuple(f"{HOSTILE}</script>{i}" for i in range(sections.READABLE + 1))
     page = report.render(report.Content("x", predictions(60, many)), lambda path: None)
     assert page.count("</script>") == 2
     data = re.search(r'id="matrix-data">(.*?)</script>', page, re.S)[1]
@@ -154,6 +170,39 @@ def test_curves_are_read_from_csv(tmp_path):
         {"epoch": 1, "train_loss": 2.5},
         {"epoch": 2, "train_loss": 1.25, "eval_top1": 0.5},
     ]
+
+
+def test_axes_end_where_the_data_does():
+    svg = plots.chart(
+        [plots.Line("a", [(1, 81.2), (12, 86.4)])], "t", plots.Axis("epoch", counts=True), plots.Axis("%")
+    )
+    left, right = (float(x) for x in re.findall(r'cx="([\d.]+)"', svg))
+    frame = re.search(r'd="M(\d+) (\d+)V([\d.]+)H([\d.]+)"', svg)
+    assert (left, right) == (float(frame[1]), float(frame[4]))
+    written = [float(text) for text in re.findall(r'text-anchor="(?:middle|end)">([\d.]+)<', svg)]
+    assert written and all(1 <= v <= 12 or 81.2 <= v <= 86.4 for v in written)
+
+
+def test_advice_names_what_is_weak_and_the_next_command():
+    names = ("coat", "skirt", "hat")
+    labels = np.array([0] * 40 + [1] * 12 + [2] * 40)
+    answers = labels.copy()
+    answers[40:47] = 0
+    scores = np.eye(3, dtype=np.float32)[answers] * 0.8 + 0.1
+    table = Predictions(
+        names, tuple(map(str, labels)), labels, np.argsort(-scores, axis=1), -np.sort(-scores, axis=1),
+        scores[np.arange(92), labels],
+    )  # fmt: skip
+    better = dataclasses.replace(table, classes=labels[:, None])
+    said = advise(table, better, [{}] * 3, [{"train_top1": 0.95}, {"train_top1": 1.0}], folder="output/run")
+    text = " ".join(sentence for sentence, _ in said)
+    assert "Look at the 3 photos" in text
+    assert "Collect more photos of skirt: 5 of 12 right, mostly taken for coat." in text
+    assert "photos of hat" not in text and "photos of coat" not in text
+    assert "Hold out 20 photos or more of skirt: 12 of skirt say only that 19 to 68 % are right." in text
+    assert "It knows 100 % of its training photos" not in text  # 92 % of those held out is not much less
+    assert "A linear classifier" in text
+    assert said[-1][1] == "ppmobilenet export -c output/run"
 
 
 def test_charts_survive_odd_numbers():

@@ -33,7 +33,7 @@ def overconfident():
 def test_the_temperature_is_found_and_the_calibration_error_falls(overconfident):
     logits, labels = overconfident
     found = decide(logits, labels, Certainty())
-    assert found["temperature"] == pytest.approx(2.5, rel=0.05)
+    assert found["temperature"] == pytest.approx(2.5, rel=0.1)
     assert found["ece_before"] > 0.15 and found["ece_after"] < 0.03 and found["photos"] == 4000
     assert "unsure_below" not in found
     near = [t * found["temperature"] for t in (0.98, 1, 1.02)]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from ppmobilenet.cli import main
+from ppmobilenet.workshop.program import read_operators
 
 CONFIG = """
 Global: {{device: cpu, image_shape: [3, 32, 32], save_inference_dir: {folder}/inference, epochs: 1}}
@@ -69,6 +70,15 @@ def test_export_says_a_shape_that_is_not_the_transforms(place, capsys):
     words = ["export", "-c", str(place / "config.yaml"), "--random-init", "-o", "Global.image_shape=[3, 64, 64]"]
     assert main(words) == 2
     assert re.search(r"image_shape(.|\n)*32", capsys.readouterr().err)
+
+
+def test_what_trained_in_nhwc_is_deployed_in_nchw(place, tmp_path):
+    """Paddle Lite, ONNX and Paddle Inference's fusions of the old format take no other layout."""
+    words = ["-o", "Arch.data_format=NHWC", "--to", "pdmodel", "--output", str(tmp_path / "package")]
+    assert main(["export", "-c", str(place / "config.yaml"), "--random-init", *words]) == 0
+    operators, _ = read_operators(tmp_path / "package" / "inference.pdmodel", tmp_path / "package/inference.pdiparams")
+    layouts = {attributes["data_format"] for kind, _, _, attributes in operators if "conv2d" in kind}
+    assert layouts == {"NCHW"} and "transpose2" not in [kind for kind, *_ in operators]
 
 
 def test_export_says_labels_of_another_model(place, capsys):

@@ -221,6 +221,35 @@ def test_an_operator_that_lite_lacks_is_an_error_message(lite_python, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "name,options", [("MobileNetV3_small_x0_35", {"same_padding": True}), ("MobileNetV4_conv_small", {})]
+)
+def test_v3_and_v4_take_every_form(lite_python, tmp_path, name, options):
+    """Each form of each engine, int8 too; what runs here is compared, the others are converted."""
+    import paddle
+    from test_export import LABELS, lively, ops_for, photo
+
+    from ppmobilenet.field.preprocessing import deployment_ops
+    from ppmobilenet.photos.operators import build
+    from ppmobilenet.workshop.int8_plan import Int8Settings, plan_layers
+    from ppmobilenet.workshop.making import PackageSpec, make_package
+
+    options = {"same_padding": True} if "V3" in name else {}
+    model, ops, photos = lively(name, **options), ops_for(64), [photo(seed=seed) for seed in range(8)]
+    transform = build(deployment_ops(ops))
+    tensors = np.stack([np.ascontiguousarray(transform(p)) for p in photos])
+    plan = plan_layers(model, tensors, Int8Settings()) if paddle.__version__ >= "3" else None
+    to = ["inference", "pdmodel", "onnx", "lite-armv8", "lite-armv7", "lite-x86", "lite-armv8-fp16"]
+    spec = PackageSpec(name=name, ops=ops, labels=LABELS, to=to, photos=photos[:3], softmax_inside=False, int8=plan)
+    forms = {form["name"]: form for form in open_package(make_package(model, spec, tmp_path / "package")).meta["forms"]}
+    compared = {name for name, form in forms.items() if form["compared"] and form["precision"] == "fp32"}
+    assert compared == {"inference", "pdmodel", "pdmodel-b1", "onnx", "lite-x86-fp32"}
+    assert all(forms[name]["max_difference"] < 1e-4 for name in compared)
+    assert {"lite-armv8-fp32", "lite-armv7-fp32", "lite-armv8-fp16"} < forms.keys()
+    assert not plan or {"pdmodel-int8", "onnx-int8", "lite-armv8-int8", "lite-armv7-int8"} < forms.keys()
+
+
+@pytest.mark.slow
 def test_the_environment_makes_itself(monkeypatch, tmp_path):
     """Downloads about 100 MB from the package registry."""
     monkeypatch.delenv(lite_env.VARIABLE, raising=False)

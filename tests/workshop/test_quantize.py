@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,7 @@ from ppmobilenet.field.package import open_package
 from ppmobilenet.field.predictor import Predictor
 from ppmobilenet.workshop.int8_accuracy import Int8Report, form_accuracies
 from ppmobilenet.workshop.int8_arithmetic import Int8Program
-from ppmobilenet.workshop.int8_plan import Int8Settings, layer_errors, plan_layers, quantizable_layers
+from ppmobilenet.workshop.int8_plan import Int8Settings, layer_errors, layers_meant, plan_layers, quantizable_layers
 from ppmobilenet.workshop.making import PackageSpec, make_package
 from ppmobilenet.workshop.qat import fine_tune
 from ppmobilenet.workshop.quantizers import count_quantized
@@ -294,6 +295,14 @@ def test_bad_patterns_are_said(trained, pattern, message):
         planned(trained[0], tensors_of(trained[1][:1]), keep_float=[pattern])
 
 
+def test_gates_are_named_by_what_they_do():
+    """Squeeze-excitation's two layers in each block that has it; a network without any keeps nothing float so."""
+    network = create_model("MobileNetV3_small_x0_35", class_num=2)
+    kept = layers_meant(network, ["gates", "fc"])
+    assert len(kept) == 2 * 9 + 1 and kept[:2] == ["blocks.0.mid_se.conv1", "blocks.0.mid_se.conv2"]
+    assert layers_meant(create_model("MobileNetV1_x0_25", class_num=2), ["gates"]) == []
+
+
 class Thirds:
     """Batches of tensors, as a loader gives them; nobody knows their labels."""
 
@@ -342,6 +351,10 @@ def test_qat_learns_to_agree_and_exports(trained, tmp_path):
     assert np.corrcoef(simulated.ravel(), int8.ravel())[0, 1] > 0.8, "the engine answers as the trained network does"
 
 
+def good(row: dict) -> bool:
+    return row["agreement"] >= 0.9
+
+
 def test_the_command_reports_what_int8_costs(trained, tmp_path, capsys):
     model, photos, labels = trained
     from test_commands import CONFIG
@@ -384,7 +397,13 @@ def test_the_command_reports_what_int8_costs(trained, tmp_path, capsys):
     assert arm["top1"] == round(float((answers == labels[:40]).mean()), 5)
     assert report["verdict"]["form"] == "int8 program" and report["verdict"]["agreement"] == arm["agreement"]
     assert f"pdmodel-int8 on {platform.machine()}: top-1" in out and "int8 program on arm, computed: top-1" in out
-    assert open_package(tmp_path / "out").meta["accuracy"] == report["accuracy"]
+    made = open_package(tmp_path / "out")
+    assert made.meta["accuracy"] == report["accuracy"]
+    np.testing.assert_array_equal(made.golden("output_int8"), computed(tmp_path / "out", made.golden("tensor"))[0])
+    assert main(["verify", str(tmp_path / "out"), "--images", str(tmp_path / "photos")]) == (0 if good(arm) else 5)
+    judged = re.findall(r"(?m)^top-1 +(\S+int8.*|int8 program.*)$", capsys.readouterr().out)
+    assert any(line.endswith(f"41 photos, of {platform.machine()}; the computed row decides") for line in judged)
+    assert re.match(r"int8 program, arm, computed at the export .* 0\.9 +(pass|FAIL): 40 photos", judged[-1])
     assert main([*words, "--keep-float", "nothing_like_it"]) == 2
     assert "no layer fits 'nothing_like_it'" in capsys.readouterr().err
     assert main([*words, "-o", "DataLoader.Train.dataset.cls_label_path=gone.txt"]) in (2, 3)

@@ -219,7 +219,7 @@ Package open_package(const std::string& folder) {
                            need(node, "sha256", file + " files").string()};
   }
   const cv::FileNode golden = root["golden"];
-  for (const std::string key : {"image", "decode", "resize", "crop", "tensor", "logits", "output"}) {
+  for (const std::string key : {"image", "decode", "resize", "crop", "tensor", "logits", "output", "output_int8"}) {
     if (!golden[key].empty()) package.golden[key] = golden[key].string();
   }
   const cv::FileNode answer = golden["answer"];
@@ -251,6 +251,7 @@ Package open_package(const std::string& folder) {
   if (!root["versions"]["lite_runtime"].empty()) package.lite_runtime = root["versions"]["lite_runtime"].string();
   if (!root["bounds"]["logits"].empty()) package.bound_logits = root["bounds"]["logits"];
   if (!root["bounds"]["probabilities"].empty()) package.bound_probabilities = root["bounds"]["probabilities"];
+  if (!root["bounds"]["int8"].empty()) package.bound_int8 = root["bounds"]["int8"];
   return package;
 }
 

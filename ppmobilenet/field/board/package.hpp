@@ -49,9 +49,9 @@ struct Package {
   std::vector<Op> ops;
   std::vector<Form> forms;
   std::map<std::string, StoredFile> files;    // path -> what it was when the package was written
-  std::map<std::string, std::string> golden;  // image, decode, resize, crop, tensor, logits, output -> file
+  std::map<std::string, std::string> golden;  // image, decode, ..., output, output_int8 -> file
   std::string lite_runtime;                   // the runtime version that the .nb files need
-  double bound_logits = 1e-4, bound_probabilities = 1e-5;
+  double bound_logits = 1e-4, bound_probabilities = 1e-5, bound_int8 = 0.05;
 
   bool several = false;           // a photo has several labels, each with a probability of its own
   std::vector<float> thresholds;  // of each; of one label a photo, if not empty: of class 1 of two

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.field.predictor import Predictor
@@ -67,32 +66,28 @@ def serve(predictor: Mapping, limits: Limits, address: Address, workers: int = 1
     predictor, limits = {**predictor, "threads": share}, replace(limits, at_once=max(1, limits.at_once // workers))
     opened = Predictor(**predictor)  # what is wrong with the package is said before anybody is listened to
     listening = _listen(address)
-    several = workers > 1
-    config = uvicorn.Config(
-        f"{app.__name__}:from_environment" if several else app.make_app(opened, limits),
-        factory=several,
-        workers=workers,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(limits.seconds) + 1,
-        ssl_certfile=address.certificate,
-        ssl_keyfile=address.key,
-    )
+    options = {
+        "log_level": "warning",
+        "access_log": False,
+        "server_header": False,
+        "timeout_keep_alive": 30,
+        "timeout_graceful_shutdown": int(limits.seconds) + 1,
+        "ssl_certfile": address.certificate,
+        "ssl_keyfile": address.key,
+    }
     scheme, (host, port) = "https" if address.certificate else "http", listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     tell(f"{opened.package.meta['name']} ({opened.backend}) answers at {scheme}://{shown}:{port}/ - Ctrl-C ends it")
     if not address.loopback:
         camera = "" if address.certificate else "; browsers give a page the live camera over https only (--certificate)"
         log.warning("whoever reaches this machine at %s may send photos: there is no password%s", shown, camera)
-    server = uvicorn.Server(config)
-    if not several:
-        server.run(sockets=[listening])
+    if workers == 1:
+        uvicorn.Server(uvicorn.Config(app.make_app(opened, limits), **options)).run(sockets=[listening])
         return
-    del opened
+    del opened  # every process opens its own
     os.environ[app.SETTINGS] = app.settings(predictor, limits)
-    Multiprocess(config, target=server.run, sockets=[listening]).run()
+    whole = f"{app.__name__}:from_environment"
+    uvicorn.run(whole, factory=True, workers=workers, fd=listening.fileno(), **options)
 
 
 def _listen(address: Address) -> socket.socket:
@@ -104,6 +99,7 @@ def _listen(address: Address) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)
+        listening.listen(128)  # from here on callers wait, and are not refused, while the processes start
     except (OSError, UnicodeError, OverflowError) as error:
         raise UserError(
             f"cannot listen there: {getattr(error, 'strerror', None) or error}",

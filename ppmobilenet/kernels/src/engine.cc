@@ -235,17 +235,20 @@ void backward_dense(const Work& work, const Back& back, int t) {
 // the threads' filters together, into the framework's [c_out, c_in, k, k]
 void finish_filter(const Work& work, int k, int t) {
     const Layer& layer = work.layer(k);
-    const int64_t taps = layer.kernel * layer.kernel, ks = taps * layer.c_in, wide = padded(layer.c_out);
-    const Share mine = share(layer.c_out, work.run.threads, t, 16);
-    for (int64_t c0 = mine.begin; c0 < mine.end; c0 += 16)
-        for (int64_t i = 0; i < ks; i++) {
-            const int64_t row = layer.kind == DENSE ? i % taps * padded(layer.c_in) + i / taps : i;
-            for (int64_t c = c0; c < mine.end && c < c0 + 16; c++) {
-                float sum = 0;
-                for (int other = 0; other < work.run.threads; other++) sum += work.filter(other)[row * wide + c];
-                layer.gradients[WEIGHT][c * ks + i] = sum;
-            }
-        }
+    const int64_t taps = layer.kernel * layer.kernel, ks = taps * layer.c_in;
+    for_groups(padded(depth(layer)), layer.c_out, work.filter(0), work.run.threads, t,
+               [&](int64_t first, int64_t wide, const float* filter) {
+        const int64_t valid = layer.c_out - first < wide ? layer.c_out - first : wide;
+        for (int64_t i0 = 0; i0 < ks; i0 += BLOCK)
+            for (int64_t c = 0; c < valid; c++)
+                for (int64_t i = i0; i < ks && i < i0 + BLOCK; i++) {
+                    const int64_t row = layer.kind == DENSE ? i % taps * padded(layer.c_in) + i / taps : i;
+                    float sum = 0;
+                    for (int other = 0; other < work.run.threads; other++)
+                        sum += filter[other * work.layout.filter_size + row * wide + c];
+                    layer.gradients[WEIGHT][(first + c) * ks + i] = sum;
+                }
+    });
 }
 
 void backward_convolution(const Work& work, const Back& back, int t) {

@@ -122,8 +122,7 @@ void product(const float* panel, int64_t panel_stride, int64_t rows, int64_t ks,
 }
 
 template <int NB, int ROWS>
-OWN_FUNCTION void filter_tile(const float* left, const float* right, int64_t panel_stride, int64_t rows, float* filter,
-                              int64_t columns) {
+OWN_FUNCTION void filter_tile(const float* left, const float* right, int64_t panel_stride, int64_t rows, float* filter) {
     constexpr int NV = NB * UNITS;
     vec acc[ROWS][NV];
     UNROLL for (int i = 0; i < ROWS; i++) UNROLL for (int j = 0; j < NV; j++) acc[i][j] = vec{};
@@ -136,26 +135,26 @@ OWN_FUNCTION void filter_tile(const float* left, const float* right, int64_t pan
         }
     }
     UNROLL for (int i = 0; i < ROWS; i++) {
-        float* out = filter + i * columns;
+        float* out = filter + i * NB * BLOCK;
         UNROLL for (int j = 0; j < NV; j++) store(out + j * WIDTH, load(out + j * WIDTH) + acc[i][j]);
     }
 }
 
-// filter[k][column] += left^T right over the panel's rows
+// filter += left^T right over the panel's rows; the filter lies as packed weights do, so that a tile is in one piece
 void filter_product(const float* left, const float* right, int64_t panel_stride, int64_t rows, int64_t ks,
                     float* filter, int64_t columns) {
     constexpr int REST = BLOCK % FILTER_ROWS ? BLOCK % FILTER_ROWS : FILTER_ROWS;
-    const int64_t blocks = padded(columns) / BLOCK, wide = blocks * BLOCK;
+    const int64_t blocks = padded(columns) / BLOCK;
     for (int64_t block = 0; block < blocks;) {
         const int size = group(block, blocks);
         for (int64_t k = 0; k < ks; k += BLOCK) {
             const float *a = left + k / BLOCK * panel_stride, *b = right + block * panel_stride;
-            float* out = filter + k * wide + block * BLOCK;
+            float* out = filter + (block * ks + k * size) * BLOCK;
             int i = 0;
-#define CALL(NB)                                                                              \
-    for (; i + FILTER_ROWS <= BLOCK; i += FILTER_ROWS)                                        \
-        filter_tile<NB, FILTER_ROWS>(a + i, b, panel_stride, rows, out + i * wide, wide);     \
-    if (i < BLOCK) filter_tile<NB, REST>(a + i, b, panel_stride, rows, out + i * wide, wide);
+#define CALL(NB)                                                                                  \
+    for (; i + FILTER_ROWS <= BLOCK; i += FILTER_ROWS)                                            \
+        filter_tile<NB, FILTER_ROWS>(a + i, b, panel_stride, rows, out + i * NB * BLOCK);         \
+    if (i < BLOCK) filter_tile<NB, REST>(a + i, b, panel_stride, rows, out + i * NB * BLOCK);
             FOR_GROUP(size, CALL)
 #undef CALL
         }

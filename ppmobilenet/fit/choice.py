@@ -1,0 +1,166 @@
+"""What a fit decides by measuring: the network, the penalty of its classifier, whether and how long to fine-tune."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet.fit import plan
+from ppmobilenet.fit.bench import Bench
+from ppmobilenet.fit.card import percent
+from ppmobilenet.fit.network import Candidate
+from ppmobilenet.fit.notebook import Notebook
+from ppmobilenet.fit.plan import Decision
+from ppmobilenet.fit.probe import Probe, probe
+from ppmobilenet.fit.trial import Course, judge_part, measure_pace, plan_course
+from ppmobilenet.telling import log
+from ppmobilenet.training.solved_head import solve
+from ppmobilenet.weights import catalog
+
+AFTER = 25.0  # seconds that evaluation, report, export and its proof take
+LEAST = 15.0  # seconds below which fine-tuning is not even timed
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A network on the bench.
+
+    Attributes:
+        name: of the network.
+        bench: with its weights.
+        probe: the linear classifier's cross-validation.
+        decisions: all that were made.
+    """
+
+    name: str
+    bench: Bench
+    probe: Probe
+    decisions: Sequence[Decision]
+
+
+def choose_network(
+    book: Notebook, found: Sequence[Candidate], known: Sequence[Decision], folder: Path, seed: int
+) -> Chosen:
+    """Cross-validate the linear classifier on each network's features, and take the network where it is best.
+
+    Of networks that are as good as the best within one standard error, the one of fewest multiply-adds.
+
+    Args:
+        book: of the fit.
+        found: networks to choose from.
+        known: decisions that were made.
+        folder: keeps the features.
+        seed: of the cross-validation.
+    """
+    benches: dict[int, tuple[Bench, Probe]] = {}
+
+    def on_bench(place: int) -> tuple[Bench, Probe]:
+        if place not in benches:
+            config = plan.configuration([*known, *plan.of_network(found[place], "")])
+            bench = Bench(config, folder / "networks" / str(place) if len(found) > 1 else folder)
+            inputs, readable, samples = bench.inputs(config.train, "train")
+            benches[place] = bench, probe(inputs, samples.labels[readable], config.arch.class_num, seed, readable)
+        return benches[place]
+
+    def compare() -> dict:
+        rows = []
+        for place, candidate in enumerate(found):
+            one = on_bench(place)[1]
+            rows.append({"name": candidate.name, "right": one.right, "photos": len(one.labels)})
+            shown = percent(one.right / len(one.labels))
+            log.info("%s: a linear classifier on its features is right in %s, cross-validated", candidate.name, shown)
+        return {**_best(found, rows), "rows": rows}
+
+    entry = book.once("network", compare)
+    place = next((i for i, candidate in enumerate(found) if str(candidate.weights) == entry["weights"]), 0)
+    bench, probed = on_bench(place)
+    if len(found) > 1:  # the training finds them in its own folder
+        for file in (folder / "networks" / str(place)).glob("features-*"):
+            os.replace(file, folder / file.name)
+        shutil.rmtree(folder / "networks", ignore_errors=True)
+        bench.folder = folder
+    decisions = [*known, *plan.of_network(found[place], entry["why"])]
+    return Chosen(found[place].name, bench, probed, decisions)
+
+
+def _best(found: Sequence[Candidate], rows: Sequence[dict]) -> dict:
+    best = max(rows, key=lambda row: row["right"])
+    error = (best["right"] * (1 - best["right"] / best["photos"])) ** 0.5
+    equal = [i for i, row in enumerate(rows) if row["right"] >= best["right"] - error]
+    place = min(equal, key=lambda i: (_madds(found[i]), i))
+    why = f"the best of {len(rows)} on these photos" if rows[place] is best else "as good as the best, and quicker"
+    return {"weights": str(found[place].weights), "why": found[place].why if len(rows) == 1 else why}
+
+
+def _madds(candidate: Candidate) -> float:
+    row = catalog.rows().get(candidate.name)
+    return row.madds if row else float("inf")
+
+
+def decide_training(book: Notebook, chosen: Chosen, folder: Path, minutes: float) -> list[Decision]:
+    """Decide between the linear classifier and fine-tuning: by the time that is left, then by photos held out."""
+    probed = chosen.probe
+    floor = f"{percent(probed.right / len(probed.labels))} in {probed.parts}-fold cross-validation"
+    solved = Decision("Arch.solve_head", probed.penalty, f"the best of {len(probed.losses)} penalties, {floor}")
+    tuning = [*plan.FINE_TUNING, solved]
+    left = 60 * minutes - book.seconds - AFTER
+    course = book.once("course", lambda: _course([*chosen.decisions, *tuning], probed, left))
+    epochs, why = course["epochs"], course["why"].format(minutes=f"--minutes {minutes:g}")
+    if not epochs:
+        return _linear(solved, why)
+    tuning.append(Decision("Global.epochs", epochs, why))
+    verdict = _try_out(book, chosen, [*chosen.decisions, *tuning], Course(epochs, course["parts"]), folder)
+    if not verdict["tuned"]:
+        return _linear(solved, verdict["said"])
+    return [
+        *tuning[:-1],
+        Decision("Global.epochs", epochs, f"{why}; {verdict['said']}"),
+        Decision("Global.eval_interval", epochs, "once, at the end"),
+    ]
+
+
+def _linear(solved: Decision, why: str) -> list[Decision]:
+    """Decide for the linear classifier."""
+    kept = Decision("Global.epochs", 0, f"the linear classifier is kept: {why}")
+    return [solved, kept, Decision("Optimizer.lr.warmup_epoch", 0, "nothing is trained")]
+
+
+def _course(decisions: Sequence[Decision], probed: Probe, left: float) -> dict:
+    """Return how many epochs and trial parts there is time for."""
+    if left < LEAST:
+        return {"epochs": 0, "why": "{minutes} are too few for fine-tuning"}
+    pace = measure_pace(decisions)
+    found = plan_course(len(probed.labels), probed.parts, pace, left)
+    speed = f"at {1 / pace:.0f} photos a second"
+    if found is None:
+        return {"epochs": 0, "why": f"{{minutes}} are too few for fine-tuning {speed}"}
+    return {"epochs": found.epochs, "parts": found.parts, "why": f"what {{minutes}} allow {speed}"}
+
+
+def _try_out(book: Notebook, chosen: Chosen, decisions: Sequence[Decision], course: Course, folder: Path) -> dict:
+    """Judge fine-tuning on parts of the training photos that it has not seen."""
+    probed = chosen.probe
+    inputs, _, samples = chosen.bench.inputs(plan.configuration(decisions).train, "train")
+
+    def write_start(path: Path, mask: np.ndarray) -> None:
+        chosen.bench.write(path, solve(inputs[mask], probed.labels[mask], probed.scores.shape[1], probed.penalty))
+
+    def one(part: int) -> dict:
+        log.info("fine-tuning on trial, part %d of %d", part + 1, course.parts)
+        place = folder / "trial" / str(part)
+        found = judge_part(decisions, samples, probed, part, place, write_start)
+        shutil.rmtree(place, ignore_errors=True)
+        return found
+
+    rows = [book.once(f"trial {part}", partial(one, part)) for part in range(course.parts)]
+    shutil.rmtree(folder / "trial", ignore_errors=True)
+    tuned, linear, photos = (sum(row[key] for row in rows) for key in ("tuned", "linear", "photos"))
+    said = f"of {photos} photos held out of it fine-tuning had {tuned} right, the linear classifier {linear}"
+    log.info("%s", said)
+    return book.once("verdict", lambda: {"tuned": tuned > linear, "said": said})

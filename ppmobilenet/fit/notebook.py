@@ -1,0 +1,85 @@
+"""What a fit has found out so far, so that the next start of the same fit goes on from there."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ppmobilenet import files
+from ppmobilenet.errors import DamagedFileError, UserError
+
+FILE_NAME = "fit.json"
+
+
+class Notebook:
+    """The file ``fit.json`` of a folder: what was asked, and one entry a step.
+
+    Args:
+        folder: of the fit.
+        asked: what every step depends on, plain values.
+
+    Attributes:
+        entries: step -> what it found.
+
+    Raises:
+        UserError: the folder holds the fit of something else.
+        DamagedFileError: its file cannot be read.
+    """
+
+    def __init__(self, folder: Path, asked: Mapping[str, Any]):
+        self._path, self._began = folder / FILE_NAME, time.monotonic()
+        self.asked, self.entries = dict(asked), {}
+        self._before = 0.0  # seconds that earlier starts have spent
+        if not self._path.exists():
+            if (folder / "config.yaml").exists():
+                raise UserError("this folder holds a run of its own", where=folder, hint="--output another folder")
+            return
+        told = read(folder)
+        changed = [key for key in self.asked if told["asked"].get(key) != self.asked[key]]
+        if changed:
+            old = {key: told["asked"].get(key) for key in changed}
+            said = ", ".join("the photos" if key == "fingerprint" else f"{key} was {old[key]!r}" for key in changed)
+            raise UserError(
+                f"this folder holds a fit of something else ({said} then)",
+                where=folder,
+                hint=f"--output another folder; --from {folder} keeps what was learned there, numbers of classes "
+                "and what was held out",
+            )
+        self.entries, self._before = told["entries"], told["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        """What was spent, earlier starts included."""
+        return self._before + time.monotonic() - self._began
+
+    def once(self, step: str, work: Callable[[], Any]) -> Any:
+        """Return what a step found; it is done only if it has not been. Plain values."""
+        if step not in self.entries:
+            self.entries[step] = work()
+            files.write_text(self._path, json.dumps(self._content(), indent=1, ensure_ascii=False))
+        return self.entries[step]
+
+    def _content(self) -> dict:
+        return {"asked": self.asked, "seconds": round(self.seconds, 1), "entries": self.entries}
+
+
+def read(folder: Path) -> dict:
+    """Return what a fit's folder tells: ``asked``, ``seconds`` and ``entries``.
+
+    Raises:
+        UserError: there was no fit.
+        DamagedFileError: its file cannot be read.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise UserError("there is no fit in this folder", where=folder, hint="give the --output of an earlier fit")
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return {key: kind(told[key]) for key, kind in (("asked", dict), ("seconds", float), ("entries", dict))}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DamagedFileError(
+            f"not the notes of a fit: {error!r}", where=path, hint="fit anew into another folder"
+        ) from error

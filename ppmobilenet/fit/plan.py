@@ -1,0 +1,111 @@
+"""Decisions with their reasons, and the one configuration that holds them all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ppmobilenet import files
+from ppmobilenet.config import Config, load_config
+from ppmobilenet.config.tree import to_yaml
+from ppmobilenet.fit.network import Candidate
+from ppmobilenet.fit.photos import Photos
+
+RECIPE = "quick_start/MobileNetV2_finetune.yaml"
+FILE_NAME = "fit.yaml"
+TRAIN, EVAL, INFER = "DataLoader.Train.dataset", "DataLoader.Eval.dataset", "Infer.transforms"
+
+
+class Decision(NamedTuple):
+    """One value of the configuration, by its dotted key, and why it is so."""
+
+    key: str
+    value: object
+    why: str
+
+
+def configuration(decisions: Iterable[Decision]) -> Config:
+    """Return the recipe with the decisions in it; later ones count."""
+    return load_config(RECIPE, overrides(decisions))
+
+
+def write(decisions: Sequence[Decision], path: Path) -> None:
+    """Write the configuration with the reasons in front."""
+    config = configuration(decisions)
+    lines = [
+        "What ppmobilenet fit decided. The same again, bit for bit:",
+        f"  ppmobilenet train -c {path} -o Global.output_dir=ANOTHER",
+        f"The recipe is {RECIPE}; else:",
+        *(f"  {d.key}: {d.value}: {d.why}" for d in decisions),
+    ]
+    head = "".join(f"# {''.join(c if c.isprintable() else ' ' for c in line)}\n" for line in lines)
+    files.write_text(path, head + to_yaml(config.to_dict()))
+
+
+def of_photos(photos: Photos, folder: Path, seed: int) -> list[Decision]:
+    """Decide what follows from the photos alone."""
+    classes, train, val = len(photos.names), str(photos.train), str(photos.val)
+    best = min(5, classes)
+    made = [
+        Decision("Arch.class_num", classes, "classes that were found"),
+        Decision("Global.output_dir", str(folder), "--output"),
+        Decision("Global.save_inference_dir", str(folder / "package"), "beside the run"),
+        Decision("Global.seed", seed, "--seed"),
+        Decision("Global.save_interval", -1, "the last epoch is kept"),
+        Decision("Global.print_batch_step", 1000, "a line an epoch"),
+        Decision(f"{TRAIN}.image_root", str(photos.root), "the folder"),
+        Decision(f"{EVAL}.image_root", str(photos.root), "the folder"),
+        Decision(f"{TRAIN}.cls_label_path", train, "teaches"),
+        Decision(f"{EVAL}.cls_label_path", val, "held out: it judges once, at the end, and decides nothing"),
+        Decision("Infer.infer_imgs", str(photos.root), "the folder"),
+        Decision("Infer.PostProcess.class_id_map_file", photos.labels and str(photos.labels), "names of the classes"),
+        Decision("Infer.PostProcess.topk", best, "no more than there are classes"),
+    ]
+    learned = len(photos.samples("train"))
+    made += [
+        Decision("DataLoader.Train.sampler.batch_size", max(8, min(32, learned // 8)), "eight steps an epoch or more"),
+        Decision("Optimizer.lr.base_batch_size", 32, "what the rate was found with"),
+    ]
+    shown = [1, best] if best > 2 else [1]
+    return [*made, *(Decision(f"Metric.{side}.0.TopkAcc.topk", shown, "the same") for side in ("Train", "Eval"))]
+
+
+def of_network(candidate: Candidate, why: str) -> list[Decision]:
+    """Decide what follows from the network."""
+    made = [
+        Decision("Arch.name", candidate.name, why),
+        Decision("Global.pretrained_model", str(candidate.weights), candidate.why),
+        *(Decision(f"Arch.{key}", value, "of these weights") for key, value in candidate.arguments.items()),
+    ]
+    crop, short = candidate.side
+    if (crop, short) != (224, 256):
+        places = [("Global.image_shape", [3, crop, crop])]
+        for ops in (f"{EVAL}.transform_ops", INFER):
+            places += [(f"{ops}.1.ResizeImage.resize_short", short), (f"{ops}.2.CropImage.size", crop)]
+        made += [Decision(key, value, "the size that these weights were judged at") for key, value in places]
+    return made
+
+
+# how to fine-tune, all but how long
+FINE_TUNING = (
+    Decision(f"{TRAIN}.transform_ops.1.RandCropImage.size", 160, "half the work, and things look as large as at 224"),
+    Decision("Optimizer.lr_mult.head", 2, "the classifier begins solved"),
+)
+
+
+def going_on(folder: Path) -> list[Decision]:
+    """Decide to go on with the training in a folder, if one has begun there."""
+    begun = any(folder.glob("*.manifest.json"))
+    return [Decision("Global.checkpoints", "auto", "it has begun")] if begun else []
+
+
+def overrides(decisions: Iterable[Decision]) -> list[str]:
+    """Return decisions as ``-o`` takes them."""
+    return [f"{d.key}={_typed(d.value)}" for d in decisions]
+
+
+def _typed(value: object) -> str:
+    """Return a value as ``-o`` takes it."""
+    return str(value) if isinstance(value, (bool, int, float)) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,223 @@
+"""Photos -> package: the steps of ``ppmobilenet fit``, each done once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet import files
+from ppmobilenet.config import load_config
+from ppmobilenet.data.lists import read_list
+from ppmobilenet.data.split import Earlier
+from ppmobilenet.errors import NumericsError, Stopped
+from ppmobilenet.field.answers import softmax
+from ppmobilenet.field.package import open_package
+from ppmobilenet.field.verify import verify
+from ppmobilenet.fit import notebook, plan, suspects
+from ppmobilenet.fit.choice import Chosen, choose_network, decide_training
+from ppmobilenet.fit.network import AUTO, Candidate, candidates
+from ppmobilenet.fit.photos import Photos, find, fingerprint
+from ppmobilenet.report import figures, gather
+from ppmobilenet.report.after import predict
+from ppmobilenet.report.predictions import FILE_NAME as PREDICTIONS
+from ppmobilenet.report.predictions import LINEAR, SUSPECTS, Collector, Predictions
+from ppmobilenet.telling import aloud, log
+from ppmobilenet.training.evaluator import Ready
+from ppmobilenet.training.solved_head import solve
+from ppmobilenet.training.trainer import train
+from ppmobilenet.workshop.export import export
+from ppmobilenet.workshop.forms import parse_forms
+from ppmobilenet.workshop.from_config import listed_photos
+
+VERIFIED = 16  # held-out photos that the package answers once more
+PACKAGE = "package"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        photos: the folder.
+        output: where everything goes.
+        to: forms of the package, as ``export`` takes them.
+        model: ``"auto"`` or a network's name.
+        minutes: that may be spent.
+        weights: a weight file to begin with; None: published ones.
+        seed: of every random choice.
+        earlier: an earlier fit's folder, to go on from.
+    """
+
+    photos: Path
+    output: Path
+    to: str = "inference"
+    model: str = AUTO
+    minutes: float = 10.0
+    weights: str | None = None
+    seed: int = 0
+    earlier: Path | None = None
+
+
+@aloud()
+def fit(request: Request) -> dict:
+    """Do it all (``ppmobilenet fit``); what an interrupted start has finished is not done again.
+
+    Returns:
+        What :func:`ppmobilenet.fit.card.card` shows, and where everything lies.
+
+    Raises:
+        UserError, DataError, DamagedFileError, NumericsError: what is wrong, and where.
+        Stopped: by a signal; the same command goes on.
+    """
+    try:
+        return _steps(request)
+    except Stopped as error:
+        raise Stopped(error.message, hint="the same command goes on there", exit_code=error.exit_code) from error
+
+
+def _steps(request: Request) -> dict:
+    forms, folder = parse_forms(request.to), request.output  # a mistyped form is said before anything is read
+    book = notebook.Notebook(folder, _asked(request))
+    earlier = None
+    if request.earlier is not None:
+        earlier = _earlier_split(notebook.read(request.earlier))
+        networks = [_earlier_network(request.earlier)]
+    else:
+        networks = candidates(request.model, request.weights)
+    photos = _photos(book.once("photos", lambda: _plain(find(request.photos, folder / "lists", request.seed, earlier))))
+    for line in photos.said:
+        log.info("%s", line)
+    chosen = choose_network(book, networks, plan.of_photos(photos, folder, request.seed), folder, request.seed)
+    decisions = [*chosen.decisions, *decide_training(book, chosen, folder, request.minutes)]
+    plan.write(decisions, folder / plan.FILE_NAME)
+    book.once("trained", partial(_train, folder))
+    book.once("linear", lambda: _judge_linear(chosen, decisions, folder))
+    book.once("suspects", lambda: _suspects(chosen, photos, folder))
+    if book.entries.get("package", forms) != forms or not (folder / PACKAGE / "package.json").is_file():
+        book.entries.pop("package", None)
+    book.once("package", lambda: _export(folder, forms))
+    return _result(book, request, photos, chosen.name)
+
+
+def _asked(request: Request) -> dict:
+    """What every step depends on."""
+    weights = Path(request.weights).expanduser() if request.weights else None
+    about = weights.stat() if weights and weights.exists() else None
+    return {
+        "photos": str(request.photos.resolve()),
+        "fingerprint": fingerprint(request.photos),
+        "model": request.model,
+        "weights": about and [str(weights.resolve()), about.st_size, about.st_mtime_ns],
+        "minutes": request.minutes,
+        "seed": request.seed,
+        "from": str(request.earlier.resolve()) if request.earlier else None,
+    }
+
+
+def _plain(photos: Photos) -> dict:
+    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(photos).items()}
+
+
+def _photos(told: dict) -> Photos:
+    paths = {key: told[key] and Path(told[key]) for key in ("root", "train", "val", "labels")}
+    return Photos(**paths, names=tuple(told["names"]), said=tuple(told["said"]))
+
+
+def _earlier_split(before: dict) -> Earlier:
+    """Return which photos of an earlier fit taught and which judged; they may be elsewhere now."""
+    photos, sides = _photos(before["entries"]["photos"]), {}
+    for side in ("train", "val"):
+        samples = read_list(getattr(photos, side), photos.root, check_files=False)
+        sides.update({samples.name(i): side for i in range(len(samples))})
+    return Earlier(photos.names, sides)
+
+
+def _earlier_network(folder: Path) -> Candidate:
+    config = load_config(folder)
+    arguments = {key: value for key, value in config.arch.parameters.items() if key != "class_num"}
+    _, side, _ = config.run.image_shape or (3, 224, 224)
+    resized = [op["ResizeImage"]["resize_short"] for op in config.eval.dataset.transform_ops if "ResizeImage" in op]
+    weights = Path(f"{config.run.pretrained_model}.pdparams")
+    return Candidate(config.arch.name, arguments, weights, f"what {folder} has learned", (side, *resized[:1]))
+
+
+def _train(folder: Path) -> dict:
+    """Train what fit.yaml says, going on where an earlier start stopped; then the photos held out judge it."""
+    config = load_config(folder / plan.FILE_NAME, plan.overrides(plan.going_on(folder)))
+
+    def judge(best: Callable[[], Ready]) -> None:
+        predict(best(), config.labels)[1].save(folder / PREDICTIONS)
+
+    return {key: round(float(value), 6) for key, value in train(config, then=judge).items()}
+
+
+def _judge_linear(chosen: Chosen, decisions: Sequence[plan.Decision], folder: Path) -> dict:
+    """Have the linear classifier answer the photos held out, for comparison."""
+    config, names = plan.configuration(decisions), Predictions.load(folder / PREDICTIONS).names
+    inputs, readable, samples = chosen.bench.inputs(config.train, "train")
+    linear = solve(inputs, samples.labels[readable], len(names), config.arch.solve_head)
+    inputs, readable, samples = chosen.bench.inputs(config.eval, "eval")
+    collector = Collector(names)
+    collector.add(softmax(linear.logits(inputs)), samples.labels[readable], np.flatnonzero(readable))
+    table = collector.finish([samples.path(i) for i in range(len(samples))], penalty=config.arch.solve_head)
+    table.save(folder / LINEAR)
+    return figures.accuracy(table)
+
+
+def _suspects(chosen: Chosen, photos: Photos, folder: Path) -> int:
+    """Write down the training photos whose labels look wrong; return how many."""
+    if not suspects.available():
+        log.info("labels were not examined: pip install 'ppmobilenet[fit]' brings cleanlab")
+        return 0
+    found = suspects.suspects(photos.samples("train"), chosen.probe.readable, chosen.probe.scores, photos.names)
+    rows = [suspect.to_dict() for suspect in found]
+    files.write_text(folder / SUSPECTS, json.dumps(rows, indent=1, ensure_ascii=False))
+    for line in suspects.lines(found, 3):
+        log.info("label? %s", line)
+    return len(found)
+
+
+def _export(folder: Path, forms: Sequence[str]) -> list[str]:
+    """Write the package and let it answer photos once more, as anybody may who gets it."""
+    config = load_config(folder)
+    package = export(config, to=forms, output=folder / PACKAGE)
+    held_out = [path for path, _ in listed_photos(config.eval)]
+    report = verify(package, held_out[:: max(1, len(held_out) // VERIFIED)][:VERIFIED])
+    if report.first_departure is not None:
+        first = report.first_departure
+        raise NumericsError(f"the package departs at {first.stage} ({first.subject})", where=package)
+    return list(forms)
+
+
+def _result(book: notebook.Notebook, request: Request, photos: Photos, network: str) -> dict:
+    folder = request.output
+    report = gather.report_folder(folder)
+    told = json.loads(report.with_name("report.json").read_text(encoding="utf-8"))
+    table, linear = Predictions.load(folder / PREDICTIONS), Predictions.load(folder / LINEAR)
+    seen = [row for row in figures.per_class(table) if row["support"]]
+    epochs = load_config(folder).run.epochs
+    again = f"ppmobilenet fit {request.photos} --minutes {3 * request.minutes:g} --output ANOTHER"
+    return {
+        "output": folder,
+        "network": network,
+        "kept": "tuned" if epochs else "linear",
+        "what": f"fine-tuned in {epochs} epochs" if epochs else "its trunk as it came, the classifier solved",
+        "accuracy": figures.accuracy(table),
+        "linear": figures.accuracy(linear),
+        "weakest": min(seen, key=lambda row: row["recall"]),
+        "forms": gather.forms(open_package(folder / PACKAGE)),
+        "latencies": told.get("latencies", []),
+        "package": folder / PACKAGE,
+        "report": report,
+        "plan": folder / plan.FILE_NAME,
+        "suspects": book.entries["suspects"],
+        "classes": list(photos.names),
+        "seconds": round(book.seconds, 1),
+        "go_on": f"ppmobilenet train -c {folder} -o Global.epochs={2 * epochs}" if epochs else again,
+        "steps": book.entries,
+    }

@@ -1,0 +1,88 @@
+"""Photos whose label is likely wrong: by what a linear classifier says of photos that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ppmobilenet.data.lists import Samples
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A photo and what speaks against its label.
+
+    Attributes:
+        path: of the photo.
+        where: its line in the list.
+        line: the line's number; 0 where a folder is its label.
+        given, likely: names of classes.
+        given_score, likely_score: their probabilities.
+    """
+
+    path: str
+    where: str
+    line: int
+    given: str
+    likely: str
+    given_score: float
+    likely_score: float
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def suspects(samples: Samples, readable: np.ndarray, scores: np.ndarray, names: Sequence[str]) -> list[Suspect]:
+    """Return the photos whose labels are likely wrong, the likeliest first.
+
+    Args:
+        samples: of the list.
+        readable: bool [N], the photos that the scores are of.
+        scores: [n, K], probabilities that a classifier gave which has not seen the photo.
+        names: of the classes.
+
+    Raises:
+        ModuleNotFoundError: cleanlab is not installed.
+    """
+    from cleanlab.filter import find_label_issues
+
+    places = np.flatnonzero(readable)
+    labels = samples.labels[places]
+    present = np.unique(labels)  # cleanlab wants classes without gaps
+    dense = scores[:, present].astype(np.float64)
+    dense /= dense.sum(axis=1, keepdims=True)
+    order = find_label_issues(
+        np.searchsorted(present, labels), dense, return_indices_ranked_by="self_confidence", n_jobs=1
+    )
+    found = []
+    for i in order.tolist():
+        place, likely = int(places[i]), int(present[dense[i].argmax()])
+        given = int(labels[i])
+        if likely == given:
+            continue
+        found.append(
+            Suspect(
+                *(samples.path(place), samples.where(place), int(samples.lines[place]), names[given], names[likely]),
+                *(round(float(scores[i, given]), 4), round(float(scores[i, likely]), 4)),
+            )
+        )
+    return found
+
+
+def available() -> bool:
+    """Whether cleanlab is installed."""
+    from importlib.util import find_spec
+
+    return find_spec("cleanlab") is not None
+
+
+def lines(found: Sequence[Suspect], shown: int = 5) -> list[str]:
+    """Return them for people."""
+    said = [
+        f"{s.where}: {Path(s.path).name} is called {s.given}, looks like {s.likely} ({100 * s.likely_score:.0f} %)"
+        for s in found[:shown]
+    ]
+    return said + ([f"and {len(found) - shown} more"] if len(found) > shown else [])

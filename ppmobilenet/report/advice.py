@@ -1,0 +1,82 @@
+"""What to do next, in sentences, from what is known of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ppmobilenet.report import figures
+from ppmobilenet.report.predictions import Predictions
+
+Advice = tuple[str, "str | None"]  # a sentence, and the command that does it
+
+GOOD = 0.9  # share of right answers above which a class needs no word
+FEW = 20  # photos that judge a class
+WIDE = 0.04  # half of an interval that is worth a word
+BY_HEART = 0.1  # right answers more among the training photos than among those held out
+NAMED = 3
+
+
+def advise(
+    table: Predictions,
+    linear: Predictions | None = None,
+    suspects: Sequence[Mapping] = (),
+    curves: Sequence[Mapping[str, float]] = (),
+    package: Path | None = None,
+    folder: Path | None = None,
+) -> list[Advice]:
+    """Return what to do next, the most useful first.
+
+    Args:
+        table: the evaluation.
+        linear: of a linear classifier on the same photos.
+        suspects: photos whose labels look wrong.
+        curves: rows of the run's metrics file.
+        package: exported from the run.
+        folder: of the run.
+    """
+    found = figures.accuracy(table)
+    said: list[Advice] = []
+    if suspects:
+        said.append((f"Look at the {len(suspects)} photos under Labels to check; correct what is wrong there.", None))
+    said += _weak_classes(table)
+    said += _training(found, linear, curves)
+    low, high = found["interval"]
+    if (high - low) / 2 > WIDE:
+        points = f"{found['photos']} photos tell it to {50 * (high - low):.0f} points up and down"
+        said.append(
+            (f"Hold out more photos if you want to be surer: {points}, four times as many to half of that.", None)
+        )
+    if package is not None:
+        said.append(("Try it on a photo that it has never seen.", f"ppmobilenet infer -m {package} -i PHOTO"))
+    elif folder is not None:
+        said.append(("Write the package for the field, and prove it.", f"ppmobilenet export -c {folder}"))
+    return said
+
+
+def _weak_classes(table: Predictions) -> list[Advice]:
+    rows, cells = figures.per_class(table), figures.confusion(table)
+    weak = sorted((row for row in rows if row["support"] and row["recall"] < GOOD), key=lambda row: row["recall"])
+    said: list[Advice] = []
+    for row in weak[:NAMED]:
+        taken = next((table.names[p] for t, p, _ in cells if t == row["class"] and p != t), None)
+        right = f"{row['correct']} of {row['support']} right" + (f", mostly taken for {taken}" if taken else "")
+        said.append((f"Collect more photos of {row['name']}: {right}.", None))
+    few = [row for row in rows if 0 < row["support"] < FEW]
+    if few:
+        names = ", ".join(row["name"] for row in few[:NAMED]) + (f" and {len(few) - NAMED} more" if few[NAMED:] else "")
+        low, high = figures.interval(few[0]["correct"], few[0]["support"])
+        tells = f"{few[0]['support']} of {few[0]['name']} say only that {100 * low:.0f} to {100 * high:.0f} % are right"
+        said.append((f"Hold out {FEW} photos or more of {names}: {tells}.", None))
+    return said
+
+
+def _training(found: Mapping, linear: Predictions | None, curves: Sequence[Mapping[str, float]]) -> list[Advice]:
+    said: list[Advice] = []
+    learned = curves[-1].get("train_top1") if curves else None
+    if learned is not None and learned - found["top1"] > BY_HEART:
+        known = f"{100 * learned:.0f} % of its training photos"
+        said.append((f"It knows {known}: more photos will help, more epochs will not.", None))
+    if linear is not None and found["right"] < figures.accuracy(linear)["right"]:
+        said.append(("A linear classifier on the trunk as it came does better here: ppmobilenet fit keeps it.", None))
+    return said

@@ -1,0 +1,136 @@
+"""``ppmobilenet fit``, from the command line to the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from fit_helpers import COLOURS, draw
+
+from ppmobilenet.cli import main
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def fit(photos, weights, output, *more) -> tuple[int, dict]:
+    said = output.with_name(f"{output.name}.json")
+    words = ["fit", photos, "--weights", weights, "--output", output, "--json", said, *more]
+    code = main([str(word) for word in words])
+    return code, json.loads(said.read_text(encoding="utf-8")) if code == 0 else {}
+
+
+def arrays(path) -> dict[str, np.ndarray]:
+    from ppmobilenet.weights.files import read_weights
+
+    return read_weights(path)
+
+
+def listed(output) -> dict[str, str]:
+    """Name of each photo -> its list and number."""
+    lines = [(side, line) for side in ("train", "val") for line in (output / f"lists/{side}_list.txt").open()]
+    return {line.split()[0]: f"{side} {line.split()[1]}" for side, line in lines}
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory, weights):
+    """A fit without time for fine-tuning: (folder of the photos, its output, what it found, what it printed)."""
+    folder = tmp_path_factory.mktemp("linear")
+    draw(folder / "photos", 12)
+    return folder / "photos", folder / "out", *fit(folder / "photos", weights, folder / "out", "--minutes", "0.01")
+
+
+def test_too_little_time_keeps_the_linear_classifier_and_gives_a_package(linear, capsys):
+    photos, output, code, found = linear
+    assert code == 0
+    assert found["kept"] == "linear" and found["accuracy"] == found["linear"]
+    assert found["accuracy"]["photos"] == 6 and found["accuracy"]["interval"][0] < found["accuracy"]["top1"]
+    assert (output / "report/report.html").is_file()
+    assert main(["infer", "-m", str(output / "package"), "-i", str(next(photos.rglob("*.png")))]) == 0
+    assert any(name in capsys.readouterr().out for name in COLOURS)
+
+
+def test_the_same_command_again_only_shows_the_card(linear, weights, capsys):
+    photos, output, _, found = linear
+    before = (output / "latest.pdparams").stat().st_mtime_ns
+    code, again = fit(photos, weights, output, "--minutes", "0.01")
+    card = capsys.readouterr().out.splitlines()[-10:]
+    assert code == 0 and (output / "latest.pdparams").stat().st_mtime_ns == before
+    assert again["accuracy"] == found["accuracy"]
+    assert card[0].startswith("right: ") and card[-1].startswith("go on: ")
+
+
+def test_the_plan_gives_the_reasons_and_repeats_bit_for_bit(linear, tmp_path):
+    plan = linear[1] / "fit.yaml"
+    text = plan.read_text(encoding="utf-8")
+    assert "# " in text and "Global.epochs: 0: the linear classifier is kept: --minutes 0.01 are too few" in text
+    assert main(["train", "-c", str(plan), "-o", f"Global.output_dir={tmp_path / 'again'}", "--no-report"]) == 0
+    first, second = (arrays(folder / "latest.pdparams") for folder in (linear[1], tmp_path / "again"))
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[key], second[key]) for key in first)
+
+
+def test_other_photos_or_another_question_are_not_mixed_in(linear, weights, capsys):
+    photos, output, _, _ = linear
+    assert fit(photos, weights, output, "--minutes", "0.02")[0] == 2
+    assert "minutes was 0.01" in capsys.readouterr().err
+    assert main(["fit", str(photos), "--output", str(output / "lists"), "--from", str(photos)]) == 2
+    assert "there is no fit in this folder" in capsys.readouterr().err
+
+
+def test_a_class_that_comes_later(linear, tmp_path, capsys):
+    photos, output, _, _ = linear
+    more = tmp_path / "photos"
+    shutil.copytree(photos, more)
+    draw(more, 10, seed=1, colours={"amber": (20, 160, 240)})
+    draw(more, 4, seed=2, colours={"red": COLOURS["red"]})
+    said = tmp_path / "found.json"
+    words = ["fit", more, "--from", output, "--output", tmp_path / "out", "--minutes", "0.01", "--json", said]
+    assert main([str(word) for word in words]) == 0, capsys.readouterr().err
+    assert json.loads(said.read_text())["classes"] == ["blue", "green", "red", "amber"]
+    before, after = listed(output), listed(tmp_path / "out")
+    assert {name: after[name] for name in before} == before
+    assert sum(side.startswith("val 3") for side in after.values()) == 2
+
+
+def test_fine_tuning_is_tried_on_parts_and_an_interrupted_fit_goes_on(photos, weights, tmp_path, monkeypatch):
+    from ppmobilenet.fit import choice
+
+    monkeypatch.setattr(choice, "plan_course", lambda *_: choice.Course(1, 2))
+    output, real, calls = tmp_path / "out", choice.judge_part, []
+
+    def once_then_stop(*args):
+        calls.append(args[3])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(choice, "judge_part", once_then_stop)
+    assert fit(photos, weights, output)[0] == 130
+    code, found = fit(photos, weights, output)
+    assert code == 0 and calls == [0, 1, 1]
+    verdict = found["steps"]["verdict"]
+    assert found["kept"] == ("tuned" if verdict["tuned"] else "linear")
+    assert verdict["said"] in (output / "fit.yaml").read_text(encoding="utf-8")
+    assert not (output / "trial").exists()
+
+
+def test_without_weights_it_says_what_it_lacks(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PPMOBILENET_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("PPMOBILENET_OFFLINE", "1")
+    assert main(["fit", str(photos), "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert "fitting begins with weights" in said and "--weights FILE" in said
+    assert str(tmp_path / "cache") in said and "MobileNetV2_pretrained.pdparams" in said
+
+
+def test_damaged_lists_stop_it_before_anything_is_learned(photos, weights, tmp_path, capsys):
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    for side, mine in (("train", names[::2]), ("val", names[1::2])):
+        lines = [f"{name} {sorted(COLOURS).index(name.split('/')[0])}\n" for name in mine]
+        (photos / f"{side}_list.txt").write_text("".join(lines))
+    (photos / names[0]).write_bytes(b"not a photo")
+    assert fit(photos, weights, tmp_path / "out")[0] == 3
+    assert f"{photos}/train_list.txt:1" in capsys.readouterr().err
+    assert not (tmp_path / "out/latest.pdparams").exists()

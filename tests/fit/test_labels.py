@@ -1,0 +1,51 @@
+"""Wrong labels: ``check-dataset --labels``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from fit_helpers import COLOURS
+
+from ppmobilenet.cli import main
+
+pytest.importorskip("cleanlab", reason="cleanlab is not installed (pip install 'ppmobilenet[fit]')")
+
+
+@pytest.fixture
+def flipped(photos):
+    """The photos with lists, two labels of which are wrong; the lines of these."""
+    names = sorted(path.relative_to(photos).as_posix() for path in photos.rglob("*.png"))
+    right = [sorted(COLOURS).index(name.split("/")[0]) for name in names]
+    given = list(right)
+    given[3], given[27] = 1, 0
+    (photos / "train_list.txt").write_text("".join(f"{n} {label}\n" for n, label in zip(names, given)))
+    (photos / "label_list.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(sorted(COLOURS))))
+    return photos / "train_list.txt", [names[3], names[27]]
+
+
+def test_flipped_labels_are_found_shown_and_left_out(flipped, photos, weights, tmp_path, capsys):
+    listed, wrong = flipped
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    words = ["--root", photos, "--list", listed, "--labels", "--weights", weights, "--fix", tmp_path / "fixed"]
+    words += ["--html", tmp_path / "page.html", "--json", tmp_path / "found.json"]
+    assert main(["check-dataset", *map(str, words)]) == 0
+    assert "suspect label" in capsys.readouterr().out
+    findings = json.loads((tmp_path / "found.json").read_text())["findings"]
+    found = [f for f in findings if f["kind"] == "suspect label"]
+    assert {str(photos / name) for name in wrong} <= {f["photos"][0] for f in found}
+    first = next(f for f in found if f["photos"][0].endswith(wrong[0]))
+    assert first["where"] == f"{listed}:4" and "called green, looks like blue" in first["message"]
+    kept = (tmp_path / "fixed/train_list.txt").read_text()
+    assert not any(name in kept for name in wrong) and kept.count("\n") == 36 - len(found)
+    assert "data:image/jpeg;base64" in (tmp_path / "page.html").read_text()
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_broken_lists_come_first(flipped, photos, weights, capsys):
+    listed, _ = flipped
+    listed.write_text(listed.read_text() + "nothing\n")
+    words = ["check-dataset", "--root", photos, "--list", listed, "--labels", "--weights", weights]
+    assert main([str(word) for word in words]) == 2
+    said = capsys.readouterr().out
+    assert f"{listed}:37" in said and "correct the lists first" in said
