@@ -138,6 +138,7 @@ def test_the_package_says_every_label_that_is_there(trained, photos, tmp_path, c
         open_package(folder)
 
 
+@pytest.mark.slow
 def test_logits_and_int8_of_several_labels(trained, tmp_path):
     config = load_config(trained / "run", ["Arch.infer_add_softmax=False"])
     folder = export(config, to="onnx", output=tmp_path / "logits")
