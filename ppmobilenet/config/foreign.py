@@ -49,7 +49,7 @@ def refuse_unserved(document: Document, source: str) -> None:
     if isinstance(arch, dict) and arch.get("name") == "RecModel":
         backbone = document.get(("Arch", "Backbone", "name"))
         name = MODELS.own_name(str(backbone))
-        known = name if name in MODELS else "MobileNetV1"
+        known = name if name in MODELS else next(iter(MODELS))
         classes = document.get(("Arch", "Head", "class_num")) or "..."
         raise UserError(
             f"Arch.name is RecModel, recognition by comparing features ({backbone} and what follows it): its losses, "
