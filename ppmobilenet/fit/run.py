@@ -151,7 +151,7 @@ def _train(folder: Path) -> dict:
     config = load_config(folder / plan.FILE_NAME, plan.overrides(plan.going_on(folder)))
 
     def judge(best: Callable[[], Ready]) -> None:
-        predict(best(), config.labels)[1].save(folder / PREDICTIONS)
+        predict(best(), config)[1].save(folder / PREDICTIONS)
 
     return {key: round(float(value), 6) for key, value in train(config, then=judge).items()}
 

@@ -15,6 +15,7 @@ import paddle
 from paddle import nn
 
 from ppmobilenet.data.loader import Loader
+from ppmobilenet.errors import UserError
 from ppmobilenet.models.family import classifier_of
 from ppmobilenet.telling import log
 from ppmobilenet.training.feature_cache import features_of
@@ -112,7 +113,16 @@ def solve_head(model: nn.Layer, loader: Loader, views: Sequence[Mapping], folder
         views: transforms of evaluation.
         folder: keeps the features.
         penalty: see :func:`solve`.
+
+    Raises:
+        UserError: photos have several labels.
     """
+    if loader.dataset.samples.several:
+        raise UserError(
+            "one class a photo is solved for, and these photos have several labels",
+            where="Arch.solve_head",
+            hint="leave it out: the classifier is trained then",
+        )
     inputs, readable = listed_inputs(model, loader, views, folder / "features-train")
     labels = loader.dataset.samples.labels[readable]
     linear = solve(inputs, labels, model.class_num, penalty)
