@@ -81,7 +81,6 @@ NAMING = {
     "__init__.py": "public names",
     "options.py": "what is measured by default",
     "benchmarks/training.py": "what is measured by default",
-    "config/foreign.py": "the network that is shown where a file names an unknown one",
     "fit/network.py": "what is downloaded by default",
     "benchmarks/torch_peers.py": "networks of our own in PyTorch",
     "field/inference_yml.py": "what PaddleX has registered",

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ppmobilenet.data import augment
+from ppmobilenet.data import augment, policies
 from ppmobilenet.data.batch_ops import CutmixOperator, MixupOperator, build_batch_transforms
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError, UserError
@@ -33,7 +33,7 @@ def calls(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(augment, "OPERATIONS", {n: recorded(n, op) for n, op in augment.OPERATIONS.items()})
+    monkeypatch.setattr(policies, "OPERATIONS", {n: recorded(n, op) for n, op in policies.OPERATIONS.items()})
     return seen
 
 
@@ -63,12 +63,12 @@ def test_the_generator_is_the_only_randomness(photo, op):
 
 
 def test_auto_augment_draws_25_policies_evenly(photo, calls):
-    transform, rng = augment.AutoAugment(), np.random.default_rng(0)
+    transform, rng = policies.AutoAugment(), np.random.default_rng(0)
     for _ in range(2500):
         transform(photo[:8, :8], rng)
     drawn = Counter(name for name, _ in calls)
     for name in ("equalize", "rotate", "posterize", "shearX"):
-        expected = sum(p for policy in augment.POLICY for n, p, _ in policy if n == name) / 25 * 2500
+        expected = sum(p for policy in policies.POLICY for n, p, _ in policy if n == name) / 25 * 2500
         assert abs(drawn[name] - expected) < 5 * np.sqrt(expected), name
     amounts = {name: {a for n, a in calls if n == name} for name in drawn}
     assert amounts["posterize"] == {4, 5, 6} | {5}  # levels 8, 7, 6, 5 of 8 bits down to 4
@@ -78,7 +78,7 @@ def test_auto_augment_draws_25_policies_evenly(photo, calls):
 
 
 def test_rand_augment_draws_fourteen_operations_evenly(photo, calls):
-    transform, rng = augment.RandAugment(num_layers=2, magnitude=5), np.random.default_rng(0)
+    transform, rng = policies.RandAugment(num_layers=2, magnitude=5), np.random.default_rng(0)
     for _ in range(1400):
         transform(photo[:8, :8], rng)
     drawn = Counter(name for name, _ in calls)
@@ -91,7 +91,7 @@ def test_rand_augment_draws_fourteen_operations_evenly(photo, calls):
 
 
 def test_timm_strings(photo, calls):
-    transform, rng = augment.TimmAutoAugment(config_str="rand-m9-mstd0.5-inc1"), np.random.default_rng(0)
+    transform, rng = policies.TimmAutoAugment(config_str="rand-m9-mstd0.5-inc1"), np.random.default_rng(0)
     for _ in range(3000):
         transform(photo[:8, :8], rng)
     drawn = Counter(name for name, _ in calls)
@@ -104,7 +104,7 @@ def test_timm_strings(photo, calls):
     brightness = np.array([a for n, a in calls if n == "brightness"])
     assert abs(np.abs(brightness - 1).mean() - 0.81) < 0.02 and 0.3 < (brightness > 1).mean() < 0.7
     calls.clear()
-    transform = augment.TimmAutoAugment(config_str="rand-m5-n3-w0", prob=0.5)
+    transform = policies.TimmAutoAugment(config_str="rand-m5-n3-w0", prob=0.5)
     for _ in range(2000):
         transform(photo[:8, :8], rng)
     drawn = Counter(name for name, _ in calls)

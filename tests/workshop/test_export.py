@@ -306,7 +306,7 @@ def test_an_export_by_paddleclas_opens_too(exported, tmp_path):
     shutil.rmtree(copy / "golden")
     theirs, ours = Predictor(copy, backend="paddle"), Predictor(exported, backend="paddle")
     assert theirs(photo()).to_dict() == ours(photo()).to_dict()
-    assert theirs.output == "probabilities"
+    assert theirs.decision.output == "probabilities"
 
 
 def test_paddleclas_own_operators_read_inference_yml(exported, peer):

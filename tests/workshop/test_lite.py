@@ -159,11 +159,16 @@ def test_every_target_is_written_and_x86_is_compared(converted):
     assert "SIGILL" in said and "the board proves it" in said
 
 
+def files_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_the_board_program_lies_in_the_package(converted):
     package = open_package(converted[0])
-    sources = {path.name for path in (Path(lite.__file__).parents[1] / "field" / "board").iterdir() if path.is_file()}
-    assert {"CMakeLists.txt", "classify.cpp", "engine.hpp"} <= sources
-    assert sources == {path.name for path in (converted[0] / "board").iterdir()}
+    board = Path(lite.__file__).parents[1] / "field" / "board"
+    sources = files_below(board)
+    assert {"CMakeLists.txt", "classify.cpp", "engine.hpp", "example/example.cpp"} <= sources
+    assert sources == files_below(converted[0] / "board")
     assert {f"board/{name}" for name in sources} <= {entry["path"] for entry in package.meta["files"]}
 
 
