@@ -72,7 +72,7 @@ def test_imports_stand_at_the_top():
             if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 if any(isinstance(node, (ast.Import, ast.ImportFrom)) for node in ast.walk(function)):
                     hiding.add(path.relative_to(ROOT).as_posix())
-    assert hiding == set(INSIDE)
+    assert hiding <= set(INSIDE)
 
 
 NAMED = re.compile(r"MobileNetV\d\w*|v[1-4]")
@@ -96,7 +96,7 @@ def test_nothing_else_knows_a_family():
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 word = getattr(node, "value", getattr(node, "id", getattr(node, "attr", None)))
                 knowing |= {name} if isinstance(word, str) and NAMED.fullmatch(word) else set()
-    assert knowing == set(NAMING)
+    assert knowing <= set(NAMING)
 
 
 @pytest.mark.parametrize("document", ["README.md", "README_ch.md", "CONTRIBUTING.md"])
