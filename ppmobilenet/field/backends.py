@@ -78,10 +78,15 @@ BACKENDS = {
         ("pdmodel-b1", "pdmodel"),
         "paddle_inference",
         "OpenVino",
-        lambda: _no_openvino() or why_not_in_fork("OpenVINO"),
+        lambda: _no_openvino() or why_not_in_fork("Paddle Inference"),
     ),
     "paddle": Backend(
-        "paddle", "paddle", ("inference", "pdmodel", "pdmodel-int8"), "paddle_inference", "PaddleInference"
+        "paddle",
+        "paddle",
+        ("inference", "pdmodel", "pdmodel-int8"),
+        "paddle_inference",
+        "PaddleInference",
+        lambda: why_not_in_fork("Paddle Inference"),
     ),
     "onnxruntime": Backend("onnxruntime", "onnxruntime", ("onnx", "onnx-int8"), "onnx_runtime", "OnnxRuntime"),
     "lite": Backend(None, "lite", ("lite-x86-fp32",), "lite_runtime", "PaddleLite", lambda: _no_lite()),

@@ -86,6 +86,13 @@ def exported(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def plain(model, tmp_path_factory):
+    """One form: for what needs a package and not every engine."""
+    spec = PackageSpec(name="MobileNetV2_x0_25", ops=ops_for(32), labels=LABELS, to=["inference"], photos=[photo()])
+    return make_package(model, spec, tmp_path_factory.mktemp("export") / "plain")
+
+
+@pytest.fixture(scope="module")
 def with_onnx(model, tmp_path_factory):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("paddle2onnx")
@@ -409,10 +416,10 @@ def test_verify_passes_and_names_what_it_compared(exported):
         (lambda ops: ops[0].update(to_rgb=False), "decode"),
     ],
 )
-def test_verify_names_the_first_stage_that_departs(exported, tmp_path, change, stage):
+def test_verify_names_the_first_stage_that_departs(plain, tmp_path, change, stage):
     import shutil
 
-    copy = shutil.copytree(exported, tmp_path / "copy")
+    copy = shutil.copytree(plain, tmp_path / "copy")
     meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))
     change(meta["preprocess"]["ops"])
     dump_json(meta, copy / "package.json")
@@ -575,10 +582,10 @@ def test_numbers_that_make_no_sense_are_refused(exported, name, value):
         lambda meta: meta.pop("sha256"),
     ],
 )
-def test_a_changed_package_json_is_said(exported, tmp_path, change):
+def test_a_changed_package_json_is_said(plain, tmp_path, change):
     import shutil
 
-    copy = shutil.copytree(exported, tmp_path / "copy")
+    copy = shutil.copytree(plain, tmp_path / "copy")
     meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))
     change(meta)
     (copy / "package.json").write_text(json.dumps(meta), encoding="utf-8")

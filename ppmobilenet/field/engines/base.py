@@ -26,7 +26,10 @@ def why_not_in_fork(library: str) -> str | None:
     """Return why such a library cannot start in this process, or None."""
     if _STARTED.get(library, os.getpid()) == os.getpid():
         return None
-    return f"{library} was started before this process was forked, and does not live on in the child"
+    return (
+        f"{library} was started before this process was forked, and does not live on in the child: open the Predictor "
+        "in the child only, or start processes anew (spawn)"
+    )
 
 
 class Engine:

@@ -54,6 +54,10 @@ class PaddleInference(Engine):
     _opening = threading.Lock()  # one model at a time: _silent changes the whole process's error stream
 
     def _open(self) -> None:
+        # in a child it mostly answered, and once stood still for ever
+        if reason := why_not_in_fork(PaddleInference.library):
+            raise UserError(f"{self.library} cannot start here: {reason}")
+        started(PaddleInference.library)
         model, parameters = self._model_files()
         config = inference.Config(str(model), str(parameters))
         config.disable_glog_info()
@@ -110,9 +114,6 @@ class OpenVino(PaddleInference):
             return engine
 
     def _open(self) -> None:
-        if reason := why_not_in_fork("OpenVINO"):
-            raise UserError(f"{self.library} cannot start here: {reason}")
-        started("OpenVINO")
         super()._open()
         # it compiles at its first run: now, while no other runs
         self._run(np.zeros((1, *self._declared), self._dtype))
