@@ -118,7 +118,12 @@ def onnx_int8(path: Path, out: Path, tensors: np.ndarray, algorithm: str, keep: 
     import onnx  # optional, as the next
     from onnxruntime import quantization
 
-    weighted = [node for node in onnx.load(str(path)).graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    graph = onnx.load(str(path)).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
+    products = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    weighted = [node for node in products if node.input[1] in constants]
+    between_maps = [node.name for node in products if node.input[1] not in constants]  # attention's: they stay float
     if len(weighted) != layers:
         raise UserError(f"the ONNX graph has {len(weighted)} weighted layers, the network {layers}", where=path)
 
@@ -146,7 +151,7 @@ def onnx_int8(path: Path, out: Path, tensors: np.ndarray, algorithm: str, keep: 
                 # what is too much; uint8 weights are right there too, and were measured five times as slow
                 reduce_range=True,
                 calibrate_method=method,
-                nodes_to_exclude=[weighted[position].name for position in keep],
+                nodes_to_exclude=[*between_maps, *(weighted[position].name for position in keep)],
             )
     finally:
         logging.getLogger().removeFilter(_no_advice)

@@ -10,6 +10,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper  # noqa: E402
 
+from ppmobilenet.errors import UserError  # noqa: E402
 from ppmobilenet.workshop.onnx import tidy  # noqa: E402
 
 
@@ -67,3 +68,21 @@ def test_a_tensor_inside_that_has_the_outputs_name_steps_aside(tmp_path):
     write(path, [helper.make_node("Relu", ["x"], ["output"]), helper.make_node("Neg", ["output"], ["y"])])
     tidy(path)
     assert run(path, X).tolist() == [[0, -2]]
+
+
+def test_products_of_two_maps_stay_float_in_int8(tmp_path):
+    """Attention multiplies what it has computed: no weights, so it is neither counted nor quantized."""
+    pytest.importorskip("paddle")
+    from ppmobilenet.workshop.quantizers import onnx_int8
+
+    weight = onnx.numpy_helper.from_array(np.float32([[1, 2], [3, -4]]), "w")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"], name="layer")]
+    nodes += [helper.make_node("Transpose", ["x"], ["t"], name="turn", perm=[1, 0])]
+    nodes += [helper.make_node("MatMul", ["t", "a"], ["y"], name="product")]
+    write(tmp_path / "a.onnx", nodes, initializers=[weight])
+    tensors = np.random.default_rng(0).normal(size=(4, 2)).astype("float32")
+    assert onnx_int8(tmp_path / "a.onnx", tmp_path / "b.onnx", tensors, "abs_max", [], 1) == 1
+    made = {node.name: node for node in onnx.load(str(tmp_path / "b.onnx")).graph.node}
+    assert "product" in made and {"t", "a"} & {name.partition("_")[0] for name in made["product"].input}
+    with pytest.raises(UserError, match="1 weighted layers, the network 2"):
+        onnx_int8(tmp_path / "a.onnx", tmp_path / "c.onnx", tensors, "abs_max", [], 2)
