@@ -49,25 +49,27 @@ def suspects(samples: Samples, readable: np.ndarray, scores: np.ndarray, names: 
         ModuleNotFoundError: cleanlab is not installed.
     """
     from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
 
     places = np.flatnonzero(readable)
     labels = samples.labels[places]
     present = np.unique(labels)  # cleanlab wants classes without gaps
     dense = scores[:, present].astype(np.float64)
     dense /= dense.sum(axis=1, keepdims=True)
-    order = find_label_issues(
-        np.searchsorted(present, labels), dense, return_indices_ranked_by="self_confidence", n_jobs=1
-    )
+    given = np.searchsorted(present, labels)
+    # as many as both of cleanlab's rules call wrong: one alone names many that are right
+    count = int(find_label_issues(given, dense, filter_by="both", n_jobs=1).sum())
+    order = np.argsort(get_label_quality_scores(given, dense, method="self_confidence"), kind="stable")[:count]
     found = []
     for i in order.tolist():
         place, likely = int(places[i]), int(present[dense[i].argmax()])
-        given = int(labels[i])
-        if likely == given:
+        own = int(labels[i])
+        if likely == own:
             continue
         found.append(
             Suspect(
-                *(samples.path(place), samples.where(place), int(samples.lines[place]), names[given], names[likely]),
-                *(round(float(scores[i, given]), 4), round(float(scores[i, likely]), 4)),
+                *(samples.path(place), samples.where(place), int(samples.lines[place]), names[own], names[likely]),
+                *(round(float(scores[i, own]), 4), round(float(scores[i, likely]), 4)),
             )
         )
     return found
