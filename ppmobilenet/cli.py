@@ -20,7 +20,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from ppmobilenet import __version__, console, options
+from ppmobilenet import __version__, console
 from ppmobilenet.errors import EXIT_OK, EXIT_SIGINT, EXIT_USER, UserError, did_you_mean, missing_package, nearest
 
 # command -> (module in ppmobilenet.commands, one line of help, one example); the order is that of the work
@@ -121,6 +121,8 @@ def parsers_of(parser: argparse.ArgumentParser) -> list[argparse.ArgumentParser]
 
 def build_parser(command: str) -> argparse.ArgumentParser:
     """Return one command's parser."""
+    from ppmobilenet import options  # the overview does not wait for it
+
     name, text, example = COMMANDS[command]
     parser = Parser(
         prog=f"ppmobilenet {command}",
