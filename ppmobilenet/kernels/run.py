@@ -42,8 +42,7 @@ class _Layer(Structure):
         *((name, c_int32) for name in ("needs_gradient", "after", "squeezed")),
         *((name, c_float) for name in ("slope", "epsilon", "momentum")),
         *((name, c_void_p) for name in ("weight", "gamma", "beta", "mean", "variance")),
-        *((name, c_void_p) for name in ("squeeze", "squeeze_offset", "excite", "excite_offset")),
-        *((name, c_void_p) for name in ("channel_scale", "kept")),
+        *((n, c_void_p) for n in ("squeeze", "squeeze_offset", "excite", "excite_offset", "channel_scale", "kept")),
         ("gradients", c_void_p * TRAINED),
     ]
 
@@ -192,8 +191,8 @@ class _Call:
             layer.epsilon, layer.momentum = norm._epsilon, norm._momentum
             layer.mean, layer.variance = _address(norm._mean, wide), _address(norm._variance, wide)
             self._point(layer, step)
-            trained = enumerate(step.trained)
-            layer.needs_gradient = sum(1 << bit for bit, p in trained if p is not None and not p.stop_gradient)
+            trained = [p is not None and not p.stop_gradient for p in step.trained]
+            layer.needs_gradient = sum(1 << bit for bit in range(TRAINED) if trained[bit])
             layer.after = GATE * bool(step.gate) + SCALE * bool(step.scale) + DROP * bool(step.drop)
             if step.gate:
                 layer.squeezed, layer.slope = step.gate.conv1.weight.shape[0], step.gate._slope
@@ -299,8 +298,7 @@ class _Call:
                     found.append(self.x)
             reached = reached or bool(weights)
             if reached or layer.needs_gradient & NORM:
-                norm = step.norm
-                found += [norm.weight, norm.bias, norm._mean, norm._variance]
+                found += [step.norm.weight, step.norm.bias, step.norm._mean, step.norm._variance]
             reached = reached or bool(layer.needs_gradient & NORM)
             if reached or layer.needs_gradient & GATES:
                 found += [step.trained[bit] for bit in (SQUEEZE, EXCITE, CHANNEL_SCALE)]
