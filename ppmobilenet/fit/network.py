@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ppmobilenet.config import load_config
 from ppmobilenet.errors import DamagedFileError, UserError
 from ppmobilenet.machine import cache_folder
 from ppmobilenet.registry import MODELS
@@ -15,7 +16,7 @@ from ppmobilenet.weights.files import resolve
 from ppmobilenet.weights.inspecting import inspect_weights
 
 AUTO = "auto"
-DEFAULT = "MobileNetV2"  # what is downloaded where nothing is there: the recipe was measured with it
+RECIPE = "quick_start/MobileNetV2_finetune.yaml"  # its network is downloaded where none is there
 COMPARED = 3  # files of the cache that are tried on the photos
 LARGEST = 600e6  # multiply-adds of a network that is tried without being asked for
 
@@ -60,7 +61,8 @@ def candidates(model: str, weights: str | None) -> list[Candidate]:
     fitting = [row for row in cached if row.madds <= LARGEST] or cached
     if fitting:
         return [_of_row(row, _cached(row), "its published weights are in the cache") for row in fitting[:COMPARED]]
-    return [_published(DEFAULT, "no weights were there, and the recipe was measured with this network")]
+    default = load_config(RECIPE).arch.name
+    return [_published(default, "no weights were there, and the recipe was measured with this network")]
 
 
 def _of_file(model: str, weights: str) -> Candidate:

@@ -10,10 +10,9 @@ from typing import NamedTuple
 from ppmobilenet import files
 from ppmobilenet.config import Config, load_config
 from ppmobilenet.config.tree import to_yaml
-from ppmobilenet.fit.network import Candidate
+from ppmobilenet.fit.network import RECIPE, Candidate
 from ppmobilenet.fit.photos import Photos
 
-RECIPE = "quick_start/MobileNetV2_finetune.yaml"
 FILE_NAME = "fit.yaml"
 TRAIN, EVAL, INFER = "DataLoader.Train.dataset", "DataLoader.Eval.dataset", "Infer.transforms"
 

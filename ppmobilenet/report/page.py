@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from ppmobilenet import __version__, files, plots, tables
 from ppmobilenet.report import figures, label_sections, sections, several
 from ppmobilenet.report.predictions import Predictions
@@ -164,7 +166,7 @@ def _for_makers(content: Content, picture: sections.Picture) -> list[tuple[str, 
     table, found = content.predictions, []
     if table is not None:
         rows = [("this network", figures.accuracy(table))]
-        if content.linear is not None:
+        if content.linear is not None and not np.array_equal(content.linear.classes, table.classes):
             rows.append(("linear classifier on the trunk as it came", figures.accuracy(content.linear)))
         found.append(("verdict", "How good is it?", sections.scales(rows)))
     if content.advice:

@@ -112,7 +112,11 @@ def suspects(rows: Sequence[Mapping], picture: Picture) -> str:
         '<p class="soft">Training photos that a linear classifier, which had not seen them, would give another name. '
         "Not every one is wrong: look.</p>"
     )
-    return f'{said}<ul class="photos">{"".join(tiles)}</ul>{more}'
+    shown = f'{said}<ul class="photos">{"".join(tiles[:PHOTOS])}</ul>'
+    if tiles[PHOTOS:]:
+        rest = f'<ul class="photos">{"".join(tiles[PHOTOS:])}</ul>'
+        shown += f"<details><summary>{len(tiles) - PHOTOS} more, less likely wrong</summary>{rest}{more}</details>"
+    return shown
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
