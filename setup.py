@@ -37,7 +37,7 @@ EXTRAS = {
 setup(
     name="ppmobilenet",
     version=VERSION,
-    description="MobileNetV1 and MobileNetV2 for PaddlePaddle, from photos to a model that answers the same on a board",
+    description="MobileNets for PaddlePaddle, from photos to a model that answers the same on a board",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
