@@ -37,7 +37,13 @@ class Server:
     def __init__(self, *words: object):
         command = [sys.executable, "-m", "ppmobilenet.cli", "serve", *map(str, words), "--port", "0"]
         self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+            command,
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            # a test run in a shell's background ignores Ctrl-C, and its children with it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         line = self.process.stderr.readline()
         found = re.search(r"http://([^:]+):(\d+)/", line)
