@@ -19,7 +19,7 @@ def clothing(shared):
 
 
 def test_clothes_in_four_minutes(clothing, tmp_path):
-    """Every seed was above 84 %; chance moves 341 photos by two points."""
+    """Seed 0 ended at 83.0 %, by the linear classifier; chance moves 341 photos by two points."""
     photos, weights = clothing
     words = ["fit", photos, "--weights", weights, "--minutes", "4", "--output", tmp_path, "--json", tmp_path / "f.json"]
     assert main([str(word) for word in words]) == 0
