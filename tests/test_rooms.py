@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from imports_of import ROOT, imported
 
 import ppmobilenet
 
-ROOT = Path(ppmobilenet.__file__).parent
 REPO = Path(__file__).resolve().parents[1]
 TABLE = re.compile(r"^\| room \|.*?(?=\n\n)", re.DOTALL | re.MULTILINE)
 
@@ -21,17 +21,9 @@ def drawn() -> list[str]:
     return [room for row in rows for room in re.findall(r"`(\w+)`", row.split("|")[1])]
 
 
-def imported(path: Path) -> set[str]:
+def rooms_of(path: Path) -> set[str]:
     """The rooms that a file imports from, at its top or inside of functions."""
-    package = ["ppmobilenet", *path.relative_to(ROOT).parent.parts]
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) + 1 - node.level] if node.level else []
-            names |= {".".join([*start, *filter(None, [node.module]), alias.name]) for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("ppmobilenet.")} - {"__version__"}
+    return {name.split(".")[1] for name in imported(path) if name.startswith("ppmobilenet.")} - {"__version__"}
 
 
 def test_every_room_is_drawn():
@@ -44,11 +36,11 @@ def test_a_room_imports_from_those_before_it(room):
     before = drawn()[: drawn().index(room)]
     folder = ROOT / room
     for path in sorted(folder.rglob("*.py")) if folder.is_dir() else [ROOT / f"{room}.py"]:
-        assert imported(path) - {room} <= set(before), path.relative_to(ROOT)
+        assert rooms_of(path) - {room} <= set(before), path.relative_to(ROOT)
 
 
 def test_the_networks_import_nothing_of_the_kit():
-    assert all(imported(path) <= {"models"} for path in (ROOT / "models").rglob("*.py"))
+    assert all(rooms_of(path) <= {"models"} for path in (ROOT / "models").rglob("*.py"))
 
 
 # files that import inside of a function, and why

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ppmobilenet.data.lists import SHOWN, Samples, Scanned, scan_list
+from ppmobilenet.data.lists import Samples, Scanned, refuse_faults, scan_list
 from ppmobilenet.errors import DataError
 
 
@@ -27,11 +27,7 @@ def read_several(
     paths, labels, lines, faults = scanned or scan_list(path, root, delimiter, check_files, several=True)
     beyond, advice = number_faults(labels, lines, class_num)
     faults = sorted(faults + beyond)
-    if faults:
-        shown = "\n  ".join(f"{path}:{line}: {fault}" for line, fault in faults[:SHOWN])
-        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        what = "correct the list, each line is `path 0,1,0`, a label for each class; check-dataset --fix drops lines"
-        raise DataError(shown + more, hint=advice or what)
+    refuse_faults(path, faults, advice, "path 0,1,0")
     if not paths:
         raise DataError("the list holds no photo", where=path, allowed="one photo a line: path 0,1,0")
     return Samples(root, path, paths, labels, lines)

@@ -84,6 +84,15 @@ class Samples(Sequence):
         return (self[i] for i in range(len(self)))
 
 
+def refuse_faults(path: Path, faults: Sequence[tuple[int, str]], advice: str | None, form: str) -> None:
+    """Raise the DataError that shows the first faults of a list, with the advice, or the form that a line has."""
+    if faults:
+        shown = "\n  ".join(f"{path}:{line}: {fault}" for line, fault in faults[:SHOWN])
+        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        what = f"correct the list, each line is `{form}`; ppmobilenet check-dataset --fix drops lines that are not"
+        raise DataError(shown + more, hint=advice or what)
+
+
 def read_list(
     path: str | os.PathLike,
     image_root: str | os.PathLike,
@@ -117,11 +126,7 @@ def read_list(
     if class_num is not None and not relabel:
         beyond, advice = class_faults(labels, lines, class_num)
         faults = sorted(faults + beyond)
-    if faults:
-        shown = "\n  ".join(f"{path}:{line}: {fault}" for line, fault in faults[:SHOWN])
-        more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        what = "correct the list, each line is `path label`; ppmobilenet check-dataset --fix can do it"
-        raise DataError(shown + more, hint=advice or what)
+    refuse_faults(path, faults, advice, "path label")
     if not paths:
         raise DataError("the list holds no photo", where=path, allowed="one photo a line: path label")
     if relabel:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
-
 import pytest
+from imports_of import ROOT, imported
 
-import ppmobilenet
-
-ROOT = Path(ppmobilenet.__file__).parent
 # room -> what of the package its files may import
 ALLOWED = {
     "photos": {"errors", "registry", "machine", "files", "telling", "console", "photos"},
@@ -27,19 +22,6 @@ OWN_FILE = {
 FILES = [path for room in ALLOWED for path in sorted((ROOT / room).rglob("*.py"))]
 
 
-def imported(path: Path) -> set[str]:
-    """Every module that a file imports, at its top and inside of functions, by its whole name."""
-    package = ["ppmobilenet", *path.relative_to(ROOT).parent.parts]
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) + 1 - node.level] if node.level else []
-            names |= {".".join([*start, *filter(None, [node.module]), alias.name]) for alias in node.names}
-    return names
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_the_field_imports_only_what_a_board_has(path):
     name, names = path.relative_to(ROOT).as_posix(), imported(path)
@@ -48,19 +30,6 @@ def test_the_field_imports_only_what_a_board_has(path):
     assert "ppmobilenet" not in names, "import the module that is meant"
     heavy = {entry.split(".")[0] for entry in names} & set(OWN_FILE)
     assert all(OWN_FILE[package] == name for package in heavy)
-
-
-def test_nothing_is_imported_where_it_is_not_seen():
-    """Inside of a function: only what other environments do not have."""
-    hidden = {
-        (path.relative_to(ROOT).as_posix(), ast.unparse(inner))
-        for path in FILES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for inner in ast.walk(node)
-        if isinstance(inner, (ast.Import, ast.ImportFrom))
-    }
-    assert {name for name, _ in hidden} == {OWN_FILE["paddlelite"]}
 
 
 def test_no_module_is_chosen_by_name_but_an_engine():

@@ -86,8 +86,8 @@ def serve(predictor: Mapping, limits: Limits, address: Address, workers: int = 1
         return
     del opened  # every process opens its own
     os.environ[app.SETTINGS] = app.settings(predictor, limits)
-    whole = f"{app.__name__}:from_environment"
-    uvicorn.run(whole, factory=True, workers=workers, fd=listening.fileno(), **options)
+    opener = f"{app.__name__}:from_environment"
+    uvicorn.run(opener, factory=True, workers=workers, fd=listening.fileno(), **options)
 
 
 def _listen(address: Address) -> socket.socket:
