@@ -52,7 +52,7 @@ def candidates(model: str, weights: str | None) -> list[Candidate]:
         DamagedFileError: a file that is not whole.
     """
     if model != AUTO:
-        MODELS.resolve(model)  # a mistyped name is said before anything is read
+        MODELS.resolve(model, "--model")  # a mistyped name is said before anything is read
     if weights is not None:
         return [_of_file(model, weights)]
     if model != AUTO:

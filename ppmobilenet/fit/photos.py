@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,14 @@ def fingerprint(root: Path) -> str:
         DataError: it is no folder.
     """
     if not root.is_dir():
-        raise DataError("this is no folder", where=root, allowed="a folder that holds one folder of photos per class")
+        beside = [entry.name for entry in root.parent.iterdir() if entry.is_dir()] if root.parent.is_dir() else []
+        close = get_close_matches(root.name, beside, 1)
+        raise DataError(
+            "this is no folder",
+            where=root,
+            allowed="a folder that holds one folder of photos per class",
+            hint=f"did you mean {close[0]!r}?" if close else None,
+        )
     digest = hashlib.sha256()
     for name in sorted([*find_photos(root).names, *(name for names in LISTS for name in names)]):
         file = root / name
