@@ -91,6 +91,22 @@ def rows_of(size: str, scale: float, strides: Sequence[int | Sequence[int]] | No
     return [row if row.stride == 1 else row._replace(stride=next(replaced)) for row in rows]
 
 
+def check(size: str, scale: float, se_slope: float, class_expand: int) -> None:
+    """Refuse what leaves no network.
+
+    Raises:
+        ValueError: one of them, with what is allowed.
+    """
+    for wrong, said in (
+        (size not in SIZES, f"size {size!r}; allowed: {', '.join(SIZES)}"),
+        (not scale > 0, f"scale {scale!r}; allowed: above 0 (published: 0.35 to 1.25)"),
+        (not se_slope > 0, f"se_slope {se_slope!r}; allowed: above 0 (Paddle: 0.2, others: 1/6)"),
+        (class_expand < 0, f"class_expand {class_expand!r}; allowed: 0 (none) and above (published: 1280)"),
+    ):
+        if wrong:
+            raise ValueError(said)
+
+
 class ConvBNLayer(layers.ConvBNLayer):
     __doc__ = layers.ConvBNLayer.__doc__
     DECAYS_NORM = False
@@ -229,14 +245,7 @@ class MobileNetV3(Network):
         strides: Sequence[int | Sequence[int]] | None = None,
         max_pool: bool = False,
     ):
-        if size not in SIZES:
-            raise ValueError(f"size {size!r}; allowed: {', '.join(SIZES)}")
-        if not scale > 0:
-            raise ValueError(f"scale {scale!r}; allowed: above 0 (published: 0.35 to 1.25)")
-        if not se_slope > 0:
-            raise ValueError(f"se_slope {se_slope!r}; allowed: above 0 (Paddle: 0.2, others: 1/6)")
-        if class_expand < 0:
-            raise ValueError(f"class_expand {class_expand!r}; allowed: 0 (none) and above (published: 1280)")
+        check(size, scale, se_slope, class_expand)
         rows = rows_of(size, scale, strides)
         super().__init__(
             [row.out for row in rows],
@@ -278,20 +287,24 @@ class MobileNetV3(Network):
                 for i, row in enumerate(rows[: self._depth])
             )
         )
+        self.last_conv = None
         if not features_only:
             self.last_second_conv = ConvBNLayer(inputs[-1], 1, last, 1, 0, name=f"{prefix_name}conv_last", **common)
-            self.num_features = class_expand or last
-        self.last_conv = None
-        if class_expand and not features_only:
-            names = [ParamAttr(name=f"{prefix_name}last_1x1_conv_{part}") for part in ("weights", "offset")]
-            self.last_conv = nn.Conv2D(
-                *(last, class_expand, 1),
-                weight_attr=names[0],
-                bias_attr=names[1] if last_conv_bias else False,
-                data_format=data_format,
-            )
+            self._build_last_conv(last, class_expand, last_conv_bias, prefix_name)
         self.build_head(f"{prefix_name}fc", dropout_mode="downscale_in_infer")
         self.initialise()
+
+    def _build_last_conv(self, inputs: int, width: int, bias: bool, prefix_name: str) -> None:
+        """Build the convolution behind the pooling; of width 0 there is none."""
+        self.num_features = width or inputs
+        if width:
+            weights, offset = (ParamAttr(name=f"{prefix_name}last_1x1_conv_{part}") for part in ("weights", "offset"))
+            self.last_conv = nn.Conv2D(
+                *(inputs, width, 1),
+                weight_attr=weights,
+                bias_attr=offset if bias else False,
+                data_format=self.data_format,
+            )
 
     @property
     def computes(self) -> dict[str, float]:
