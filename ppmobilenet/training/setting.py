@@ -103,11 +103,15 @@ def require_what_is_kept(config: Config, start: Start | None, random_init: bool)
     if keeps is None or start is not None or random_init:
         return
     what = "batch norm's statistics" if keeps == "Arch.freeze_norm" else "the frozen layers"
+    # the published files are of the network as its name says it
+    free = ("class_num", "scale", "data_format", "init", "dropout", "dropout_prob", "drop_rate", "drop_path_rate")
+    changed = [f"Arch.{name}" for name in config.arch.parameters if name not in free]
+    published = f"for the published weights{' (not with ' + ', '.join(changed) + ')' if changed else ''}, "
     raise UserError(
         f"{keeps} keeps {what} as they were learned before, and no weights are named: it would keep random numbers",
         where=config.where(keeps),
-        hint="-o Global.pretrained_model=FILE, or -o Arch.pretrained=True for the published weights, "
-        f"or -o {keeps}=null to train all of it, or --random-init if random weights are what you want",
+        hint="-o Global.pretrained_model=FILE, or -o Arch.pretrained=True "
+        f"{published}or -o {keeps}=null to train all of it, or --random-init if random weights are what you want",
     )
 
 

@@ -17,6 +17,7 @@ from ppmobilenet.config import load_config
 from ppmobilenet.errors import UserError
 from ppmobilenet.report.predictions import FILE_NAME, Predictions
 from ppmobilenet.training import evaluator, trainer
+from ppmobilenet.training.setting import require_what_is_kept
 from ppmobilenet.training.start import find_start
 from ppmobilenet.weights.files import read_weights
 from ppmobilenet.zoo import create_model
@@ -197,6 +198,18 @@ def test_what_keeps_statistics_needs_weights(tiny_config, tmp_path, caplog):
     trainer.train(tiny_config("Global.epochs=1", "Arch.freeze_norm=True"), random_init=True)
     result = evaluator.evaluate(tiny_config(f"Global.pretrained_model={tmp_path}/out/latest"))
     assert result["evaluated"] == VAL and "folded" not in caplog.text
+
+
+def test_published_weights_are_advised_with_the_keys_that_they_do_not_fit():
+    for recipe, not_with in (("V2", None), ("V3_small", "Arch.same_padding")):
+        config = load_config(f"configs/quick_start/MobileNet{recipe}_finetune.yaml")
+        with pytest.raises(UserError) as error:
+            require_what_is_kept(config, None, random_init=False)
+        assert "-o Arch.pretrained=True" in error.value.hint
+        assert (
+            f"not with Arch.se_divisor, Arch.expand_first, Arch.class_expand, Arch.last_conv_bias, {not_with}"
+            in error.value.hint
+        ) == (not_with is not None), error.value.hint
 
 
 def test_a_start_that_fails_leaves_the_runs_configuration(tiny_config, tmp_path):
