@@ -292,6 +292,22 @@ def infer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random-init", action="store_true", help="with -c: run without trained weights")
 
 
+def pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="LIST|TARS", help="a list file, or a folder of tars that lack an index")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="with LIST: the folder of the shards, made now")
+    parser.add_argument("--root", metavar="DIR", help="where the list's paths start (default: the list's folder)")
+    parser.add_argument("--shard-mb", type=_above_zero, default=512.0, metavar="MB", help="of a tar (default: 512)")
+    parser.add_argument(
+        "--seed", type=_integer(0), default=0, metavar="N", help="of the order in which photos are packed (default: 0)"
+    )
+    parser.add_argument("--in-order", action="store_true", help="pack in the list's order, instead of shuffled")
+    parser.add_argument("--delimiter", help="between path and label; default a space or a tab")
+    parser.add_argument("--unlabelled", action="store_true", help="the list holds a path a line, and no labels")
+    parser.add_argument(
+        "--workers", type=_integer(1), metavar="N", help="threads that read and decode; default one a core"
+    )
+
+
 def quantize(parser: argparse.ArgumentParser) -> None:
     _config(parser)
     parser.add_argument("--method", default="ptq", choices=("ptq", "qat"), help="after training, or by fine-tuning")
