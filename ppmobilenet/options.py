@@ -273,7 +273,8 @@ def infer(parser: argparse.ArgumentParser) -> None:
         "-i",
         "--input",
         metavar="FILE|DIR|camera:N|URL",
-        help="a photo, a folder, a video, a camera (camera:0) or a stream (rtsp://...) (default: Infer.infer_imgs)",
+        help="a photo, a folder (of photos or shards), a video, a camera (camera:0) or a stream (rtsp://...) (default: "
+        "Infer.infer_imgs)",
     )
     parser.add_argument("--infer-list", metavar="TXT", help="a list of paths below the input folder")
     parser.add_argument("--topk", type=_integer(1), help="answers a photo")

@@ -54,6 +54,12 @@ class Samples(Sequence):
         self.lines = np.asarray(lines, np.int32)
 
     @property
+    def counts(self) -> dict[int, int]:
+        """How many photos have each label that occurs, where a photo has one."""
+        labels, counts = np.unique(self.labels, return_counts=True)
+        return dict(zip(labels.tolist(), counts.tolist()))
+
+    @property
     def several(self) -> bool:
         """Whether a photo has several labels."""
         return self.labels.ndim == 2
@@ -74,6 +80,14 @@ class Samples(Sequence):
         """Return the place a sample is named at, for messages: ``train_list.txt:17``."""
         line = int(self.lines[index])
         return f"{self.source}:{line}" if line else self.path(index)
+
+    def stamp(self, index: int) -> object:
+        """Return what changes when a photo does: its size and time; None where it is not there."""
+        try:
+            state = os.stat(self.path(index))
+        except OSError:
+            return None
+        return state.st_size, state.st_mtime_ns
 
     def __getitem__(self, index: int) -> tuple[str, int | np.ndarray]:
         if not -len(self) <= index < len(self):
