@@ -88,6 +88,13 @@ def benchmark(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--images", metavar="DIR", help="make the photos from these; default drawn ones")
     data.add_argument("--workers", type=_integer(1), default=2, help="worker processes to compare with one")
     data.add_argument("--rounds", type=_integer(1), default=7, help="turns of each pipeline")
+    data.add_argument("--shards", action="store_true", help="tar shards against single files, warm and cold, instead")
+    data.add_argument(
+        "--indexed",
+        type=_integer(1),
+        metavar="N",
+        help="with --shards: open a made-up index of N photos (70 N bytes)",
+    )
     infer = kinds.add_parser(
         "infer",
         help="latency and photos/s of every backend for a package",

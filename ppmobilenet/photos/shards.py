@@ -76,22 +76,35 @@ class Member(str):
         Raises:
             DataError: the shard is not there, is shorter than it was, or holds something else in this place.
         """
+        return self._read(BLOCK + self.size)[BLOCK:]
+
+    def check(self) -> None:
+        """See that the tar's header is there, and nothing more.
+
+        Raises:
+            DataError: as :meth:`read` does.
+        """
+        self._read(BLOCK)
+
+    def _read(self, count: int) -> bytes:
+        """Return that many bytes from the photo's header on."""
         hint = AGAIN.format(os.path.dirname(self.shard) or ".")
-        start = self.offset - BLOCK
+        start, name = self.offset - BLOCK, self[len(self.shard) + 1 :]
         try:
-            found = _opened(self.shard).read(BLOCK + self.size, start)
+            found = _opened(self.shard).read(count, start)
         except OSError as error:
             raise DataError(f"the shard cannot be read: {error.strerror or error}", where=self, hint=hint) from error
-        if len(found) < BLOCK + self.size:
+        if len(found) < count:
             raise DataError("the shard is truncated: it ends before this photo does", where=self, hint=hint)
         try:
-            same = tarfile.TarInfo.frombuf(found[:BLOCK], "utf-8", "replace").size == self.size
+            header = tarfile.TarInfo.frombuf(found[:BLOCK], "utf-8", "replace")
+            # of a long name the beginning stands there; one with accents stands elsewhere
+            same = header.size == self.size and (name.startswith(header.name) or not name.isascii())
         except tarfile.HeaderError:
             same = False
         if not same:
-            said = f"the shard was changed: at byte {start} no file of {self.size} bytes begins"
-            raise DataError(said, where=self, hint=hint)
-        return found[BLOCK:]
+            raise DataError(f"the shard was changed: this photo is not at byte {start}", where=self, hint=hint)
+        return found
 
 
 class _Opened:
@@ -163,35 +176,36 @@ class Shards(Sequence):
         self._names = _mapped_names(self.folder, int(self._name_ends[-1]))
         self._range = range(count)
         _opened.cache_clear()  # what was open may have been replaced since
-        self._check_sizes()
+        self._check_shards()
 
-    def _check_sizes(self) -> None:
-        """Refuse shards that are not there, or not as long as they were: no photo is read for it."""
-
-        def size(shard: Shard) -> int | None:
-            try:
-                return os.stat(self.folder / shard.file).st_size
-            except OSError:
-                return None
-
+    def _check_shards(self) -> None:
+        """Refuse shards that are not there, not as long as they were, or whose last photo is not where it was."""
         if len(self.shards) > 256:  # each may be a way to a server and back
             with ThreadPoolExecutor(16) as pool:
-                sizes = list(pool.map(size, self.shards))
+                found = list(pool.map(self._fault, range(len(self.shards))))
         else:
-            sizes = list(map(size, self.shards))
-        faults = []
-        for shard, found in zip(self.shards, sizes):
-            place = self.folder / shard.file
-            if found is None:
-                faults.append(f"{place}: this shard is not there")
-            elif found != shard.bytes:
-                what = "truncated" if found < shard.bytes else "another one, or was changed"
-                faults.append(f"{place}: this shard is {what}: it has {found} bytes, the index says {shard.bytes}")
+            found = list(map(self._fault, range(len(self.shards))))
+        faults = [f"{self.folder / shard.file}: {fault}" for shard, fault in zip(self.shards, found) if fault]
         if faults:
             more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
             raise DataError(
                 "\n  ".join(faults[:SHOWN]) + more, hint="copy these shards again, or pack anew into another folder"
             )
+
+    def _fault(self, number: int) -> str:
+        shard, places = self.shards[number], self.of_shard(number)
+        try:
+            size = os.stat(self.folder / shard.file).st_size
+            if size == shard.bytes and places:
+                self.member(places[-1]).check()
+        except OSError:
+            return "this shard is not there"
+        except DataError as error:
+            return f"this shard is not the one that the index is of: {error.message}"
+        if size == shard.bytes:
+            return ""
+        what = "truncated" if size < shard.bytes else "another one, or was changed"
+        return f"this shard is {what}: it has {size} bytes, the index says {shard.bytes}"
 
     def __len__(self) -> int:
         return len(self._range)

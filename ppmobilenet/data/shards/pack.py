@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import re
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 from ppmobilenet import files, telling
 from ppmobilenet.data.shards.parts import Fault, Part, read_part, write_index
-from ppmobilenet.data.shards.plan import WORK, Line, Plan, Wanted, make_plan
+from ppmobilenet.data.shards.plan import PLANNED, WORK, Line, Plan, Wanted, make_plan
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.decode import decode_image, read_bytes
 from ppmobilenet.photos.facts import read_header
@@ -76,6 +76,8 @@ def pack(wanted: Wanted, folder: Path, workers: int) -> Packed:
         UserError: the folder holds something else, or cannot be written.
     """
     work = folder / WORK
+    if folder.is_dir():
+        _finished(folder, wanted)  # what is not ours is refused before anything is written
     with _owned(folder):
         done = _finished(folder, wanted)
         if done:
@@ -103,7 +105,13 @@ def _owned(folder: Path) -> Iterator[None]:
         lock = open(folder / WORK / "lock", "wb")
     with lock, files.locked(lock):
         (folder / WORK).mkdir(exist_ok=True)  # who had the lock before has removed it
-        yield
+        try:
+            yield
+        finally:
+            if not (folder / WORK / PLANNED).is_file():  # nothing has begun
+                files.remove(folder / WORK)
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 def _finished(folder: Path, wanted: Wanted) -> Packed | None:
@@ -201,7 +209,10 @@ def _write_shard(plan: Plan, folder: Path, number: int, readers: ThreadPoolExecu
                 if photo.fault:
                     faults.append(Fault(f"{source}:{photo.line.number}", photo.fault, photo.line.number))
                     continue
-                key = _key(photo.line.name, used)
+                key = photo.line.key
+                while key in used:  # what a number behind it has made of it
+                    key += "-"
+                used.add(key)
                 name = f"{key}{photo.suffix}"
                 offset = tar.add(name, photo.data)
                 label = UNLABELLED
@@ -228,22 +239,6 @@ def _prepare(wanted: Wanted) -> Callable[[Line], _Photo]:
         return _Photo(line, data, hashlib.sha256(data).digest(), suffix)
 
     return prepare
-
-
-def _key(name: str, used: set[str]) -> str:
-    """Return a photo's key in its tar: its path without the suffix, as WebDataset has it, told from those before.
-
-    In the last part of a key there is no full stop: WebDataset would read what follows as a kind of content.
-    """
-    *folders, base = (part for part in re.split(r"[/\\]", name) if part not in ("", ".", ".."))
-    key = "/".join([*folders, (PurePosixPath(base).stem or "photo").replace(".", "_")])
-    key = re.sub(r"[\x00-\x1f\x7f]", "_", key)
-    own, number = key, 1
-    while own in used:
-        number += 1
-        own = f"{key}-{number}"
-    used.add(own)
-    return own
 
 
 class _Tar:

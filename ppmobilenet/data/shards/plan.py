@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from array import array
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from ppmobilenet.photos.names import here
 from ppmobilenet.photos.shards import BLOCK
 
 WORK = ".pack"  # inside of the shards' folder, while they are packed
+PLANNED = "plan.json"  # in there: the plan is whole
 CHUNK = 4096  # lines whose photos are asked for at once
 LABELLED_EXTRA = 2 * BLOCK  # header and content of a label beside its photo
 
@@ -58,11 +60,12 @@ class Wanted(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One photo to pack: its line in the list, its path below the root, its label (None: nobody knows it)."""
+    """One photo to pack: its line in the list, its path below the root, its label (None: nobody knows it), its key."""
 
     number: int
     name: str
     label: int | None
+    key: str
 
 
 class Plan:
@@ -75,9 +78,9 @@ class Plan:
 
     def __init__(self, folder: Path, wanted: Wanted):
         self.wanted = wanted
-        self._starts, self._numbers, self._order, self._cuts = (
+        self._starts, self._numbers, self._repeated, self._order, self._cuts = (
             np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ("starts", "numbers", "order", "cuts")
+            for name in ("starts", "numbers", "repeated", "order", "cuts")
         )
         self.shards = len(self._cuts) - 1
 
@@ -91,7 +94,9 @@ class Plan:
                 file.seek(int(self._starts[place]))
                 text = _text(file.readline())
                 name, label, _ = read_line(text, self.wanted.delimiter) if self.wanted.labelled else (text, None, None)
-                yield Line(int(self._numbers[place]), here(self.wanted.root, name), label)
+                number = int(self._numbers[place])
+                key = f"{_key(name)}-{number}" if self._repeated[place] else _key(name)
+                yield Line(number, here(self.wanted.root, name), label, key)
 
 
 def make_plan(folder: Path, wanted: Wanted, workers: int) -> Plan:
@@ -106,7 +111,7 @@ def make_plan(folder: Path, wanted: Wanted, workers: int) -> Plan:
         DataError: faults of the list, with file and line; or none of its photos is there.
         UserError: another plan lies in the folder.
     """
-    identity, head = wanted.identity(), folder / "plan.json"
+    identity, head = wanted.identity(), folder / PLANNED
     if head.is_file():
         before = json.loads(head.read_bytes())
         other = [key for key in identity if before.get(key) != identity[key]]
@@ -118,11 +123,14 @@ def make_plan(folder: Path, wanted: Wanted, workers: int) -> Plan:
                 hint="the same command as before goes on with it; or remove the folder, or give another one",
             )
         return Plan(folder, wanted)
-    starts, numbers, sizes = _scan(wanted, workers)
-    rng = np.random.default_rng(wanted.seed)
-    order = np.arange(len(starts)) if wanted.seed is None else rng.permutation(len(starts))
-    columns = {"starts": starts, "numbers": numbers, "order": order}
-    columns["cuts"] = _cuts(sizes[order], wanted)
+    lines = _scan(wanted, workers)
+    count = len(lines["starts"])
+    order = np.arange(count) if wanted.seed is None else np.random.default_rng(wanted.seed).permutation(count)
+    first = np.unique(lines.pop("keys"), return_index=True)[1]
+    repeated = np.ones(count, bool)
+    repeated[first] = False
+    cuts = _cuts(lines.pop("sizes")[order], wanted)
+    columns = {**lines, "repeated": repeated, "order": order, "cuts": cuts}
     for name, column in columns.items():
         with files.whole_file(folder / f"{name}.npy") as file:
             np.save(file, column)
@@ -141,10 +149,12 @@ def _cuts(sizes: np.ndarray, wanted: Wanted) -> np.ndarray:
     return np.array(cuts, np.int64)
 
 
-def _scan(wanted: Wanted, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read the list through: where each line begins, its number, and the size of its photo (0: not there)."""
-    starts, numbers, sizes, faults = array("q"), array("q"), array("q"), []
-    absent = None
+def _scan(wanted: Wanted, workers: int) -> dict[str, np.ndarray]:
+    """Read the list through: where each line starts, its number, its photo's size (0: not there), its key as a hash."""
+    starts, numbers, sizes, keys = array("q"), array("q"), array("q"), array("Q")
+    faults: list[tuple[int, str]] = []
+    names: list[str] = []
+    first = None
 
     def size(name: str) -> int:
         try:
@@ -152,48 +162,60 @@ def _scan(wanted: Wanted, workers: int) -> tuple[np.ndarray, np.ndarray, np.ndar
         except (OSError, ValueError):  # ValueError: a NUL in the name
             return 0
 
-    def ask(pool: ThreadPoolExecutor) -> None:
-        sizes.extend(pool.map(size, names, chunksize=64))
-        names.clear()
-
-    names: list[str] = []
-    listed = reading(wanted.source, wanted.root)
-    with listed, open(wanted.source, "rb") as file, ThreadPoolExecutor(4 * workers) as pool:
-        at = 0
-        for number, raw in enumerate(telling.bar(file, "reading the list", unit="lines"), 1):
-            start, at = at, at + len(raw)
-            try:
-                line = _text(raw)
-            except UnicodeDecodeError as error:
-                faults.append((number, f"byte {raw[error.start]:#x} is not UTF-8"))
-                continue
-            if not line:
-                continue
-            name, _, fault = read_line(line, wanted.delimiter) if wanted.labelled else (line, None, None)
+    with ThreadPoolExecutor(4 * workers) as pool:
+        for start, number, line, fault in _lines(wanted.source, wanted.root):
+            name = line
+            if wanted.labelled and not fault:
+                name, _, fault = read_line(line, wanted.delimiter)
             if fault:
                 faults.append((number, fault))
                 continue
+            first = first or name
             starts.append(start)
             numbers.append(number)
             names.append(name)
-            absent = absent or name
+            keys.append(int.from_bytes(hashlib.blake2b(_key(name).encode(), digest_size=8).digest(), "big"))
             if len(names) == CHUNK:
-                ask(pool)
-        ask(pool)
+                sizes.extend(pool.map(size, names, chunksize=64))
+                names.clear()
+        sizes.extend(pool.map(size, names, chunksize=64))
     form = "path label" if wanted.labelled else "path"
-    advice = None if wanted.labelled else "save the list as UTF-8"
-    refuse_faults(wanted.source, faults, advice, form)
+    refuse_faults(wanted.source, faults, None if wanted.labelled else "save the list as UTF-8", form)
     if not starts:
         raise DataError("the list holds no photo", where=wanted.source, allowed=f"one photo a line: {form}")
-    found = np.frombuffer(sizes, np.int64)
-    if not found.any():
+    if not any(sizes):
         raise DataError(
-            f"none of its {len(starts)} photos is there: the first is {os.path.join(wanted.root, absent)}",
+            f"none of its {len(starts)} photos is there: the first is {os.path.join(wanted.root, first)}",
             where=wanted.source,
             hint="--root DIR says where the paths of the list start",
         )
-    return np.frombuffer(starts, np.int64), np.frombuffer(numbers, np.int64), found
+    columns = {"starts": starts, "numbers": numbers, "sizes": sizes, "keys": keys}
+    return {name: np.frombuffer(column, column.typecode) for name, column in columns.items()}
+
+
+def _lines(path: Path, root: Path) -> Iterator[tuple[int, int, str, str | None]]:
+    """Yield where each line of a list starts, its number, its text, and what is wrong in its bytes; no blank ones."""
+    at = 0
+    with reading(path, root), open(path, "rb") as file:
+        for number, raw in enumerate(telling.bar(file, "reading the list", unit="lines"), 1):
+            start, at = at, at + len(raw)
+            try:
+                line, fault = _text(raw), None
+            except UnicodeDecodeError as error:
+                line, fault = "", f"byte {raw[error.start]:#x} is not UTF-8"
+            if line or fault:
+                yield start, number, line, fault
 
 
 def _text(raw: bytes) -> str:
     return raw.decode("utf-8-sig").strip()
+
+
+def _key(name: str) -> str:
+    """Return a photo's key in its tar, as WebDataset has it: its path without the suffix.
+
+    In the last part of a key there is no full stop: WebDataset would read what follows as a kind of content.
+    """
+    *folders, base = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")] or ["photo"]
+    key = "/".join([*folders, PurePosixPath(base).stem.replace(".", "_") or "photo"])
+    return re.sub(r"[\x00-\x1f\x7f]", "_", key)
