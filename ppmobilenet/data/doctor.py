@@ -74,7 +74,7 @@ def examine(
 def folders(root: str | os.PathLike) -> dict[str, Listed]:
     """Return a folder's train/, val/ and test/ of class folders or shards; where it has none, itself as ``train``."""
     if is_shards(root):
-        return {"train": ShardListed(root)}
+        return {"train": ShardListed(root, labelled=False)}
     packed = {name: os.path.join(root, side) for side, name in (("train", "train"), ("val", "validation"))}
     if is_shards(packed["train"]):
         return {name: ShardListed(folder) for name, folder in packed.items() if is_shards(folder)}

@@ -70,7 +70,7 @@ class Member(str):
     def __reduce__(self):
         return Member, (self.shard, self[len(self.shard) + 1 :], self.offset, self.size)
 
-    def read(self) -> bytes:
+    def content(self) -> bytes:  # not `read`: that would make a stream of it
         """Return the photo's bytes, after a look at the tar header before them.
 
         Raises:
@@ -82,7 +82,7 @@ class Member(str):
         """See that the tar's header is there, and nothing more.
 
         Raises:
-            DataError: as :meth:`read` does.
+            DataError: as :meth:`content` does.
         """
         self._read(BLOCK)
 

@@ -49,7 +49,7 @@ def _changed(shards: Shards, number: int) -> Iterator[tuple[str, str]]:
     for place in shards.of_shard(number):
         member = shards.member(place)
         try:
-            fault = "its bytes were changed" if _digest(member.read()) != bytes(shards.sha256[place]) else ""
+            fault = "its bytes were changed" if _digest(member.content()) != bytes(shards.sha256[place]) else ""
         except DataError as error:
             fault = error.message
         if fault:

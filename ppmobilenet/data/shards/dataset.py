@@ -62,8 +62,19 @@ class ShardListed(Listed):
 
     @cached_property
     def opened(self) -> ShardSamples:
-        """The photos, whatever their labels are."""
-        return ShardSamples(Shards(self.root))
+        """The photos, with whatever labels there are.
+
+        Raises:
+            DataError, DamagedFileError: what is wrong with shards or index.
+        """
+        found = ShardSamples(Shards(self.root))
+        if self.labelled and found.shards.counts is None:
+            raise DataError(
+                "nobody said what these photos show: they were packed without labels",
+                where=found.source,
+                hint="pack a list with labels, without --unlabelled; DataLoader.UnLabelTrain takes these",
+            )
+        return found
 
     @property
     def class_names(self) -> list[str]:
@@ -77,18 +88,10 @@ class ShardListed(Listed):
         Raises:
             DataError, DamagedFileError: what is wrong with shards or index; a label that is not below ``class_num``.
         """
-        found = self.opened
-        if self.labelled:
-            if found.shards.counts is None:
-                raise DataError(
-                    "nobody said what these photos show: they were packed without labels",
-                    where=found.source,
-                    hint="pack a list with labels, without --unlabelled; DataLoader.UnLabelTrain takes these",
-                )
-            fault, advice = label_fault(found, class_num)
-            if fault:
-                raise DataError(fault, where=found.source, hint=advice)
-        return found, None
+        fault, advice = label_fault(self.opened, class_num) if self.labelled else ("", "")
+        if fault:
+            raise DataError(fault, where=self.opened.source, hint=advice)
+        return self.opened, None
 
 
 def label_fault(samples: ShardSamples, class_num: int | None) -> tuple[str, str]:
