@@ -44,14 +44,14 @@ CLASSES = 1000
 CHUNK = 2**20
 # what a training does with an index before its first step, in a process of its own
 START = """
-import json, resource, sys, time
+import json, sys, time
 from ppmobilenet.data.shards.dataset import ShardDataset
 from ppmobilenet.data.shards.order import ShardSampler
 from ppmobilenet.data.samplers import DistributedBatchSampler, Share
-def anonymous():
+def memory(kind):
     with open("/proc/self/status") as file:
-        return int(next(line for line in file if line.startswith("RssAnon")).split()[1]) / 1e3
-before, start = anonymous(), time.perf_counter()
+        return int(next(line for line in file if line.startswith(kind)).split()[1]) / 1e3
+before, start = memory("RssAnon"), time.perf_counter()
 dataset = ShardDataset(sys.argv[1], class_num=int(sys.argv[2]))
 opened = time.perf_counter() - start
 sampler = ShardSampler(DistributedBatchSampler(256, shuffle=True), dataset.windows)
@@ -62,9 +62,8 @@ for step in (0, sampler.steps(len(dataset), Share()) // 2):
     photos = [dataset.samples.path(index) for index in draw.indices]
     labels = dataset.samples.labels[draw.indices]
     seconds.append(time.perf_counter() - start)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 print(json.dumps({"open_seconds": opened, "first_batch_seconds": seconds[0], "resumed_batch_seconds": seconds[1],
-                  "own_megabytes": anonymous() - before, "peak_megabytes": peak}))
+                  "own_megabytes": memory("RssAnon") - before, "peak_megabytes": memory("VmHWM")}))
 """
 
 

@@ -318,7 +318,7 @@ def reading(path: Path, root: Path) -> Iterator[None]:
         raise DataError(
             f"the list file does not exist (looked for {looked})",
             where=path,
-            hint="correct cls_label_path, or write lists from one folder per class: "
+            hint="correct the path (cls_label_path), or write lists from one folder per class: "
             f"ppmobilenet split-dataset {root if root.is_dir() else 'DIR'} -o {path.parent}",
         ) from error
     except IsADirectoryError as error:

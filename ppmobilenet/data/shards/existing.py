@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import tarfile
@@ -20,7 +21,8 @@ from ppmobilenet.data.shards.plan import WORK
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.photos.names import is_hidden, photo_suffixes
-from ppmobilenet.photos.shards import BLOCK, UNLABELLED
+from ppmobilenet.photos.shards import BLOCK, HEAD, UNLABELLED
+from ppmobilenet.telling import log
 
 KEY = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]*)")  # WebDataset's: up to the first full stop of a name's last part
 LABEL = ".cls"
@@ -50,6 +52,9 @@ def index_tars(folder: Path, workers: int) -> Packed:
     tars = sorted(path for path in folder.glob("*.tar") if not is_hidden(path.name))
     if not tars:
         raise DataError("there is no tar in this folder", where=folder, hint="ppmobilenet pack LIST OUT makes some")
+    gone = sorted(_known(folder) - {tar.name for tar in tars})
+    if gone:
+        log.warning("%s: gone since the last index was written: %s", folder, ", ".join(gone))
     work = folder / WORK
     with files.said(folder):
         work.mkdir(exist_ok=True)
@@ -71,6 +76,14 @@ def index_tars(folder: Path, workers: int) -> Packed:
     head = write_index(folder, parts, {"left_out": len(said)})
     files.remove(work)
     return packed(folder, head, said, made)
+
+
+def _known(folder: Path) -> set[str]:
+    """Return the tars that an index knows, as far as there is one that can be read."""
+    try:
+        return {shard["file"] for shard in json.loads((folder / HEAD).read_bytes())["shards"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _index_one(tar: Path, work: Path) -> bool:
