@@ -31,7 +31,17 @@ EXTRAS = {
     # `ppmobilenet fit` solves for its classifier with the one and finds wrong labels with the other
     "fit": ["scikit-learn>=1.3", "cleanlab>=2.6"],
     "demo": ["scikit-learn"],
-    "dev": ["pytest>=7", "pytest-xdist", "hypothesis", "ruff", "scikit-learn", "cleanlab", "pdoc", "setuptools>=64"],
+    "dev": [
+        "pytest>=7",
+        "pytest-xdist",
+        "hypothesis",
+        "ruff",
+        "scikit-learn",
+        "cleanlab",
+        "pdoc",
+        "setuptools>=64",
+        "webdataset",
+    ],
 }
 
 setup(

@@ -32,6 +32,11 @@ COMMANDS = {
         "what is wrong with lists and photos: damage, duplicates, labels",
         "--root photos/ --list photos/train_list.txt photos/val_list.txt",
     ),
+    "pack": (
+        "pack",
+        "a list of photos -> tar shards with an index, for sets that are too many files",
+        "photos/train_list.txt shards/train --shard-mb 512",
+    ),
     "configs": (
         "configs",
         "the shipped recipes: list them, copy one to change",
@@ -78,7 +83,7 @@ COMMANDS = {
 CHAPTERS = {
     "start here": ("fit",),
     "choose": ("choose", "cost"),
-    "data": ("split-dataset", "check-dataset"),
+    "data": ("split-dataset", "check-dataset", "pack"),
     "train": ("configs", "convert-weights", "train", "eval", "report", "benchmark"),
     "deploy": ("export", "quantize", "verify", "infer", "serve"),
 }

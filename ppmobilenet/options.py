@@ -88,6 +88,13 @@ def benchmark(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--images", metavar="DIR", help="make the photos from these; default drawn ones")
     data.add_argument("--workers", type=_integer(1), default=2, help="worker processes to compare with one")
     data.add_argument("--rounds", type=_integer(1), default=7, help="turns of each pipeline")
+    data.add_argument("--shards", action="store_true", help="tar shards against single files, warm and cold, instead")
+    data.add_argument(
+        "--indexed",
+        type=_integer(1),
+        metavar="N",
+        help="with --shards: open a made-up index of N photos (70 N bytes)",
+    )
     infer = kinds.add_parser(
         "infer",
         help="latency and photos/s of every backend for a package",
@@ -273,7 +280,8 @@ def infer(parser: argparse.ArgumentParser) -> None:
         "-i",
         "--input",
         metavar="FILE|DIR|camera:N|URL",
-        help="a photo, a folder, a video, a camera (camera:0) or a stream (rtsp://...) (default: Infer.infer_imgs)",
+        help="a photo, a folder (of photos or shards), a video, a camera (camera:0) or a stream (rtsp://...) (default: "
+        "Infer.infer_imgs)",
     )
     parser.add_argument("--infer-list", metavar="TXT", help="a list of paths below the input folder")
     parser.add_argument("--topk", type=_integer(1), help="answers a photo")
@@ -290,6 +298,22 @@ def infer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_integer(1), help="threads for one inference (with -m; default: all)")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "int8"), help="with -m (default: %(default)s)")
     parser.add_argument("--random-init", action="store_true", help="with -c: run without trained weights")
+
+
+def pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="LIST|TARS", help="a list file, or a folder of tars that lack an index")
+    parser.add_argument("out", metavar="OUT", nargs="?", help="with LIST: the folder of the shards, made now")
+    parser.add_argument("--root", metavar="DIR", help="where the list's paths start (default: the list's folder)")
+    parser.add_argument("--shard-mb", type=_above_zero, default=512.0, metavar="MB", help="of a tar (default: 512)")
+    parser.add_argument(
+        "--seed", type=_integer(0), default=0, metavar="N", help="of the order in which photos are packed (default: 0)"
+    )
+    parser.add_argument("--in-order", action="store_true", help="pack in the list's order, instead of shuffled")
+    parser.add_argument("--delimiter", help="between path and label; default a space or a tab")
+    parser.add_argument("--unlabelled", action="store_true", help="the list holds a path a line, and no labels")
+    parser.add_argument(
+        "--workers", type=_integer(1), metavar="N", help="threads that read and decode; default one a core"
+    )
 
 
 def quantize(parser: argparse.ArgumentParser) -> None:

@@ -100,7 +100,7 @@ class Registry(Mapping):
 MODELS = Registry("model", ("ppmobilenet.zoo",), also="_x1_0")  # PaddleX's MobileNetV2_x1_0
 # a network that teaches: one of those, or `Exported`, whatever a package or an ONNX file computes
 TEACHERS = Registry("teacher", ("ppmobilenet.training.teacher",), also="_x1_0")
-DATASETS = Registry("dataset", ("ppmobilenet.data.dataset",))
+DATASETS = Registry("dataset", ("ppmobilenet.data.dataset", "ppmobilenet.data.shards.dataset"))
 SAMPLERS = Registry("sampler", ("ppmobilenet.data.samplers",))
 TRANSFORMS = Registry(
     "transform", ("ppmobilenet.photos.operators", "ppmobilenet.data.transforms", "ppmobilenet.data.augment")

@@ -16,6 +16,13 @@ def run(args: argparse.Namespace) -> Outcome:
         result = benchmark.benchmark(args.package, args.images, args.threads, args.rounds)
         return Outcome(result, benchmark.table(result))
     if args.kind == "data":
+        if args.indexed and not args.shards:
+            raise UserError("--indexed is of --shards", hint="ppmobilenet benchmark data --shards --indexed N")
+        if args.shards:
+            from ppmobilenet.benchmarks.shards import shards_speed
+
+            result = shards_speed(args.images, args.rounds, args.workers, args.indexed)
+            return Outcome(result, _ratios(result))
         from ppmobilenet.benchmarks.data import data_speed
 
         result = data_speed(args.images, args.rounds, args.workers)

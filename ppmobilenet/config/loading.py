@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ppmobilenet.config.chains import check_chains
 from ppmobilenet.config.check import check
-from ppmobilenet.config.data_folder import settle_data
+from ppmobilenet.config.data_folder import settle_data, take_shards
 from ppmobilenet.config.foreign import refuse_foreign, refuse_unserved, translate_names
 from ppmobilenet.config.overrides import apply_overrides
 from ppmobilenet.config.reading import Document, read_yaml
@@ -57,6 +57,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = (), *, go_on: bool 
     notes += translate_names(document)
     if not is_run and file != folder:
         notes.append(f"{path} is not here: the recipe of that name that comes with ppmobilenet is used")
+    take_shards(document)
     notes += check(document)
     notes += settle_several(document)
     notes += settle_rivals(document, Path(file))

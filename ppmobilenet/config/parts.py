@@ -29,6 +29,7 @@ from ppmobilenet.config.kinds import (
     one_of,
 )
 
+SHARDS = "ShardDataset"  # the data set whose photos lie in tars
 Ops = tuple[Mapping[str, Any], ...]  # ({"CropImage": {"size": 224}}, ...)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 from ppmobilenet.config.check import dotted
+from ppmobilenet.config.parts import SHARDS
 from ppmobilenet.config.reading import Document
 from ppmobilenet.errors import UserError
 
@@ -19,6 +20,7 @@ OF_ONE = {
     *("CELoss", "DistillationGTCELoss", "DistillationCELoss", "DistillationKLDivLoss", "DistillationDKDLoss"),
     *("DistillationDISTLoss", "DistillationWSLLoss", "DistillationSKDLoss"),
     *("TopkAcc", "DistillationTopkAcc", "TprAtFpr", "Topk", "ThreshOutput", "ImageNetDataset", "MultiScaleDataset"),
+    SHARDS,
     *("MixupOperator", "CutmixOperator", "OpSampler", "ClassBalancedBatchSampler"),
 }
 # what stands where a file says nothing

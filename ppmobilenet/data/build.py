@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
-from ppmobilenet.config.parts import Dataset, EvalSource, Source, TrainSource
+from ppmobilenet.config.parts import SHARDS, Dataset, EvalSource, Source, TrainSource
 from ppmobilenet.data.batch_ops import build_batch_transforms
 from ppmobilenet.data.cache import build_cache
 from ppmobilenet.data.dataset import ImageNetDataset, Listed, Unlabelled
 from ppmobilenet.data.loader import Loader
-from ppmobilenet.data.samplers import Share
+from ppmobilenet.data.samplers import DistributedBatchSampler, Share
+from ppmobilenet.data.shards.dataset import ShardDataset, ShardListed
+from ppmobilenet.data.shards.order import ShardSampler
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import UserError
 from ppmobilenet.registry import DATASETS, SAMPLERS
@@ -29,6 +31,9 @@ def lists_of(train: TrainSource, evaluation: EvalSource, delimiter: str | None =
         if source and source.dataset:
             dataset = source.dataset
             between = delimiter or dataset.delimiter
+            if dataset.name == SHARDS:
+                lists[name] = ShardListed(dataset.image_root)
+                continue
             several = dataset.name == "MultiLabelDataset"
             lists[name] = Listed(
                 dataset.cls_label_path, dataset.image_root, between, lists.get("train"), several=several
@@ -67,9 +72,11 @@ def build_loader(
     """
     training, unlabelled = source.mode != "Eval", source.mode == "UnLabelTrain"
     if unlabelled:
-        listed = Unlabelled(source.dataset.cls_label_path, source.dataset.image_root, source.dataset.delimiter)
-    sampler = _build_sampler(source)
+        shards = source.dataset.name == SHARDS
+        place = source.dataset.cls_label_path, source.dataset.image_root, source.dataset.delimiter
+        listed = ShardListed(source.dataset.image_root, labelled=False) if shards else Unlabelled(*place)
     dataset = build_dataset(source.dataset, class_num, listed)
+    sampler = _build_sampler(source, dataset)
     _check_transforms(dataset, f"{source.at}.dataset.transform_ops")
     steps = sampler.steps(len(dataset), Share(rank, world_size), seed)
     if training and steps == 0:
@@ -100,12 +107,18 @@ def build_loader(
     return loader
 
 
-def _build_sampler(source: Source):
+def _build_sampler(source: Source, dataset: ImageNetDataset):
     sampler = source.sampler
     try:
-        return SAMPLERS.resolve(sampler.name)(**sampler.parameters)
+        built = SAMPLERS.resolve(sampler.name)(**sampler.parameters)
     except (TypeError, ValueError) as error:
         raise UserError(str(error), where=f"{source.at}.sampler") from error
+    if not isinstance(dataset, ShardDataset):
+        return built
+    if type(built) is DistributedBatchSampler:
+        return ShardSampler(built, dataset.windows)
+    log.info("%s draws from all shards at once: DistributedBatchSampler reads shard by shard", sampler.name)
+    return built
 
 
 def _check_transforms(dataset: ImageNetDataset, place: str) -> None:

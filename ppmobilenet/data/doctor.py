@@ -14,11 +14,15 @@ from ppmobilenet.data.dataset import Listed, find_sides
 from ppmobilenet.data.findings import Diagnosis
 from ppmobilenet.data.label_lists import number_faults
 from ppmobilenet.data.lists import Samples, Scanned, class_faults
-from ppmobilenet.errors import DataError
+from ppmobilenet.data.shards.check import check_bytes, same_photos
+from ppmobilenet.data.shards.dataset import ShardListed, ShardSamples, label_fault
+from ppmobilenet.errors import DamagedFileError, DataError
 from ppmobilenet.photos.facts import groups, look_at_all
 from ppmobilenet.photos.names import find_photos
+from ppmobilenet.photos.shards import is_shards
 
 UNBALANCED = 10  # the largest class has this many times the smallest one's photos
+MANY = 5_000_000  # photos in shards: more are not compared before each training
 UNSAFE = re.compile(r'[<>:"|?*\\\x00-\x1f]|[ .]$')
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?$", re.I)
 
@@ -45,13 +49,15 @@ def examine(
     class_names = None  # of the first list's class folders, which number the others'
     for name, listed in lists.items():
         try:
-            if listed.several:
+            if isinstance(listed, ShardListed):
+                samples = _good_shards(diagnosis, listed, class_num, photos)
+            elif listed.several:
                 samples = _good_lines_of_several(diagnosis, listed, class_num)
             elif listed.path is None:
                 samples, class_names = listed.folders(class_num, class_names)
             else:
                 samples = _good_lines(diagnosis, listed, None if relabel else class_num)
-        except DataError as error:
+        except (DataError, DamagedFileError) as error:
             hint = f" ({error.hint})" if error.hint else ""
             diagnosis.add("list", error.where or listed.path or listed.root, error.message + hint)
             continue
@@ -66,7 +72,12 @@ def examine(
 
 
 def folders(root: str | os.PathLike) -> dict[str, Listed]:
-    """Return a folder's train/, val/ and test/ of class folders; where it has none, itself as ``train``."""
+    """Return a folder's train/, val/ and test/ of class folders or shards; where it has none, itself as ``train``."""
+    if is_shards(root):
+        return {"train": ShardListed(root, labelled=False)}
+    packed = {name: os.path.join(root, side) for side, name in (("train", "train"), ("val", "validation"))}
+    if is_shards(packed["train"]):
+        return {name: ShardListed(folder) for name, folder in packed.items() if is_shards(folder)}
     sides = find_sides(find_photos(root).names) if os.path.isdir(root) else {}
     names = {"train": "train", "val": "validation", "test": "test"}
     found = {names[side]: Listed(None, os.path.join(root, folder)) for side, folder in sides.items()}
@@ -96,6 +107,17 @@ def _good_lines_of_several(diagnosis: Diagnosis, listed: Listed, class_num: int 
     rows = [row for row in zip(paths, labels, lines) if row[2] not in gone]
     paths, labels, lines = (list(column) for column in zip(*rows)) if rows else ([], [], [])
     return _kept_lines(diagnosis, listed, (paths, labels, lines, sorted(faults + beyond)))
+
+
+def _good_shards(diagnosis: Diagnosis, listed: ShardListed, class_num: int | None, photos: bool) -> ShardSamples:
+    """Open shards and say what is wrong with their labels and, with ``photos``, with their bytes."""
+    samples = listed.opened
+    fault, advice = label_fault(samples, class_num)
+    if fault:
+        diagnosis.add("class count", samples.source, f"{fault}: {advice}")
+    for where, damage in check_bytes(samples.shards) if photos else ():
+        diagnosis.add("damaged shard", where, damage)
+    return samples
 
 
 def _kept_lines(diagnosis: Diagnosis, listed: Listed, scanned: Scanned) -> Samples:
@@ -132,9 +154,12 @@ def _examine_several(diagnosis: Diagnosis, name: str, samples: Samples, class_nu
 def _examine_list(diagnosis: Diagnosis, name: str, samples: Samples, class_num: int | None, relabel: bool) -> None:
     if samples.remark:
         diagnosis.add("left out", samples.source, samples.remark.partition(": ")[2])
-    _find_repeats(diagnosis, samples)
-    _find_unsafe_names(diagnosis, samples)
-    labels, present = np.unique(samples.labels, return_counts=True)
+    if not isinstance(samples, ShardSamples):  # no name is there twice in a tar, and no system has to write it
+        _find_repeats(diagnosis, samples)
+        _find_unsafe_names(diagnosis, samples)
+    counts = samples.counts
+    labels = np.array(sorted(counts))
+    present = np.array([counts[label] for label in labels.tolist()])
     diagnosis.facts[name] = {
         "source": str(samples.source),
         "photos": len(samples),
@@ -142,6 +167,9 @@ def _examine_list(diagnosis: Diagnosis, name: str, samples: Samples, class_num: 
         "largest_class": int(present.max()),
         "smallest_class": int(present.min()),
     }
+    if labels[0] < 0:
+        diagnosis.facts[name] |= {"classes": 0}
+        return  # packed without labels
     top = int(labels[-1])
     count = len(labels) if relabel else top + 1
     if class_num and count > class_num and relabel:  # without, it was said of the lines
@@ -203,9 +231,8 @@ def _compare_labels(diagnosis: Diagnosis, read: Mapping[str, Samples]) -> None:
         return
     if read["train"].several:
         return  # that a label is 1 for no training photo was said of the training list
-    known = set(np.unique(read["train"].labels).tolist())
     for samples in read.values():
-        for label in sorted(set(np.unique(samples.labels).tolist()) - known):
+        for label in sorted(samples.counts.keys() - read["train"].counts.keys()):
             place = int(np.flatnonzero(samples.labels == label)[0])
             diagnosis.add("unseen label", samples.where(place), f"no photo of the training list has the label {label}")
 
@@ -215,6 +242,9 @@ def _compare_paths(diagnosis: Diagnosis, read: Mapping[str, Samples]) -> None:
     if "train" not in read or len(read) == 1:
         return
     train = read["train"]
+    if any(isinstance(samples, ShardSamples) for samples in read.values()):
+        _compare_shards(diagnosis, read)
+        return
     places = {hash(os.path.normpath(path)): place for place, (path, _) in enumerate(train)}
     leaks: dict[int, list[tuple[Samples, int]]] = {}
     for name, samples in read.items():
@@ -224,6 +254,16 @@ def _compare_paths(diagnosis: Diagnosis, read: Mapping[str, Samples]) -> None:
                 _report_pair(diagnosis, read, ("train", place), (name, other), "exact duplicate")
                 leaks.setdefault(place, []).append((samples, other))
     _drop_leaks(diagnosis, train, leaks)
+
+
+def _compare_shards(diagnosis: Diagnosis, read: Mapping[str, Samples]) -> None:
+    """Find training photos in other shards by what their indexes say; not among so many that it would take long."""
+    train = read["train"]
+    for name, samples in read.items():
+        both = isinstance(train, ShardSamples) and isinstance(samples, ShardSamples)
+        if name != "train" and both and len(train) + len(samples) <= MANY:
+            for place, other in same_photos(train.shards, samples.shards):
+                _report_pair(diagnosis, read, ("train", place), (name, other), "exact duplicate")
 
 
 def _examine_photos(diagnosis: Diagnosis, read: Mapping[str, Samples], workers: int | None) -> None:

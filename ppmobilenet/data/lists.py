@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,12 @@ class Samples(Sequence):
         self.lines = np.asarray(lines, np.int32)
 
     @property
+    def counts(self) -> dict[int, int]:
+        """How many photos have each label that occurs, where a photo has one."""
+        labels, counts = np.unique(self.labels, return_counts=True)
+        return dict(zip(labels.tolist(), counts.tolist()))
+
+    @property
     def several(self) -> bool:
         """Whether a photo has several labels."""
         return self.labels.ndim == 2
@@ -73,6 +80,14 @@ class Samples(Sequence):
         """Return the place a sample is named at, for messages: ``train_list.txt:17``."""
         line = int(self.lines[index])
         return f"{self.source}:{line}" if line else self.path(index)
+
+    def stamp(self, index: int) -> object:
+        """Return what changes when a photo does: its size and time; None where it is not there."""
+        try:
+            state = os.stat(self.path(index))
+        except OSError:
+            return None
+        return state.st_size, state.st_mtime_ns
 
     def __getitem__(self, index: int) -> tuple[str, int | np.ndarray]:
         if not -len(self) <= index < len(self):
@@ -196,20 +211,10 @@ def scan_list(
         line = line.strip()
         if not line:
             continue
-        fields = line.rsplit(delimiter, 1)
-        fault = None
-        name, label = (fields[0].rstrip(), fields[1].strip()) if len(fields) == 2 else (line, "")
-        value = _as_labels(label) if several else _as_label(label)
-        if value is None and several:
-            fault = _labels_fault(line, label)
-        elif value is None:
-            fault = _label_fault(line, label, delimiter)
+        name, value, fault = read_line(line, delimiter, several)
+        if value is None and not several:
             others[_separator(line)] += 1
-        elif not several and value < 0:
-            fault = f"the label {label} is negative; labels count from 0"
-        elif not several and value > MAX_LABEL:
-            fault = f"the label {label} is too large; allowed: 0 to {MAX_LABEL}"
-        else:
+        if fault is None:
             name = here(root, name)
             if check_files and not _exists(root, name, folders):
                 fault = _missing(root, name)
@@ -225,6 +230,26 @@ def scan_list(
     if found and not paths and 2 * times > len(faults):
         raise DataError(_other_separator(found, delimiter), where=path, hint=delimiter_hint(found))
     return paths, labels, lines, faults
+
+
+def read_line(line: str, delimiter: str | None = None, several: bool = False) -> tuple[str, object, str | None]:
+    """Read one line of a list: the path, the label (``several``: a tuple of them), and what is wrong, None if nothing.
+
+    The label is None where there is none that could be read.
+    """
+    fields = line.rsplit(delimiter, 1)
+    name, label = (fields[0].rstrip(), fields[1].strip()) if len(fields) == 2 else (line, "")
+    if several:
+        labels = _as_labels(label)
+        return name, labels, _labels_fault(line, label) if labels is None else None
+    value, fault = _as_label(label), None
+    if value is None:
+        fault = _label_fault(line, label, delimiter)
+    elif value < 0:
+        fault = f"the label {label} is negative; labels count from 0"
+    elif value > MAX_LABEL:
+        fault = f"the label {label} is too large; allowed: 0 to {MAX_LABEL}"
+    return name, value, fault
 
 
 def _separator(line: str) -> str | None:
@@ -282,22 +307,29 @@ def lines_of(text: str) -> list[str]:
     return re.split(r"\r\n|\r|\n", text)
 
 
-def _read_text(path: Path, root: Path) -> str:
+@contextmanager
+def reading(path: Path, root: Path) -> Iterator[None]:
+    """Say as a DataError why a list file cannot be read; ``root``: where its photos are."""
     try:
-        data = path.read_bytes()
+        yield
     except FileNotFoundError as error:
         folder = path.parent.absolute()
         looked = f"in {folder}" if folder.is_dir() else f"in {folder}, which is no folder"
         raise DataError(
             f"the list file does not exist (looked for {looked})",
             where=path,
-            hint="correct cls_label_path, or write lists from one folder per class: "
+            hint="correct the path (cls_label_path), or write lists from one folder per class: "
             f"ppmobilenet split-dataset {root if root.is_dir() else 'DIR'} -o {path.parent}",
         ) from error
     except IsADirectoryError as error:
         raise DataError("this is a folder, not a list file", where=path) from error
     except OSError as error:
         raise DataError(f"the list file cannot be read: {error.strerror or error}", where=path) from error
+
+
+def _read_text(path: Path, root: Path) -> str:
+    with reading(path, root):
+        data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -20,6 +20,7 @@ from ppmobilenet.data.cache import DecodedCache
 from ppmobilenet.data.fast import Normalization, build_fast
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.photos.shards import will_read
 
 RESIZING = ("RandCropImage", "ResizeImage", "CropImage")
 
@@ -94,6 +95,7 @@ class Maker:
     def __call__(self, task: Task, allocate: Callable[[tuple, np.dtype], np.ndarray] = np.empty) -> Made:
         """Make a batch in memory that ``allocate(shape, dtype)`` gives."""
         compose, left = self._transforms(task.size)
+        will_read(task.paths)
         images, kept, faults = [], [], []
         for position, (index, times, path) in enumerate(zip(task.indices, task.times, task.paths)):
             source = self._cache.get(path) if self._cache else None

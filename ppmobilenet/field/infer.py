@@ -250,7 +250,7 @@ def _answer(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None
 
 
 def _photos(job: Job, done: int) -> Iterator[Prediction | Failure]:
-    return job.classifier.stream(list(job.photos[done:]), job.batch_size)
+    return job.classifier.stream(job.photos[done:], job.batch_size)
 
 
 def _line(answer: Prediction | Failure) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ppmobilenet.errors import DataError, UserError, did_you_mean
+from ppmobilenet.photos.decode import read_bytes
 
 Source = Union[str, os.PathLike, bytes, np.ndarray, BinaryIO, Image.Image]
 CHANNELS = ("RGB", "BGR")
@@ -41,10 +42,9 @@ def read(source: Source, number: int) -> tuple[str, bytes | np.ndarray, str | No
         )
     name = os.fspath(source)
     try:
-        with open(name, "rb") as file:
-            return name, file.read(), None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        encoded = str(name).startswith("data:") or len(name) > 4096
-        hint = "a photo in base64 is no path: give its bytes, base64.b64decode(text)" if encoded else None
-        said = getattr(error, "strerror", None) or error
-        raise DataError(f"the photo cannot be read: {said}", where=name, hint=hint) from error
+        return name, read_bytes(name), None
+    except DataError as error:
+        if str(name).startswith("data:") or len(name) > 4096:
+            hint = "a photo in base64 is no path: give its bytes, base64.b64decode(text)"
+            raise DataError(error.message, where=name, hint=hint) from error
+        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ def in_order(sources: Iterable, work: Callable[[int, object], object], workers: 
     """
     arrived: queue.SimpleQueue[Future | _End] = queue.SimpleQueue()
     room, stopped = threading.Semaphore(ahead), threading.Event()
-    is_slow = not isinstance(sources, (list, tuple))  # of a list everything is there
+    is_slow = not isinstance(sources, Sequence)  # of a list everything is there
 
     def read() -> None:
         error = None

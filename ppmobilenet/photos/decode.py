@@ -16,6 +16,7 @@ import numpy as np
 
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.jpeg import read_header
+from ppmobilenet.photos.shards import Member, find_member
 
 # what OpenCV remarks on a photo would stand between our lines, without the photo's name
 (getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
@@ -71,11 +72,13 @@ def check_size(size: tuple[int, int] | None, name: object) -> None:
 
 
 def read_bytes(path: str | os.PathLike, name: object | None = None) -> bytes:
-    """Return a photo's bytes.
+    """Return the bytes of a photo, which is a file or lies in a shard.
 
     Raises:
         DataError: what hinders it, naming the photo.
     """
+    if isinstance(path, Member):
+        return path.content()
     name = path if name is None else name
     try:
         # os.read, not Path.read_bytes: a third of the time, for small photos 2 % of the fast pipeline's
@@ -91,6 +94,11 @@ def read_bytes(path: str | os.PathLike, name: object | None = None) -> bytes:
         raise DataError("the photo does not exist", where=name, hint="check image_root and the list") from error
     except IsADirectoryError as error:
         raise DataError("this is a folder, not a photo", where=name) from error
+    except NotADirectoryError as error:  # a path that goes on behind a file: behind a shard, perhaps
+        member = find_member(os.fspath(path))
+        if member is None:
+            raise DataError("the photo does not exist", where=name, hint="check image_root and the list") from error
+        return member.content()
     except (OSError, ValueError) as error:  # no permission, a symlink loop, a NUL in the name, a disk that fails
         raise DataError(f"the photo cannot be read: {getattr(error, 'strerror', None) or error}", where=name) from error
 

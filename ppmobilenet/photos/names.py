@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import cv2
 
 from ppmobilenet.errors import DataError
+from ppmobilenet.photos.shards import find_member, find_shards
 from ppmobilenet.telling import log
 
 # a suffix that OpenCV writes if it can read the format -> the suffixes that such files have
@@ -112,13 +114,15 @@ def _kind(entry: os.DirEntry, follow: bool) -> str:
         return ""
 
 
-def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None = None) -> list[str]:
+def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None = None) -> Sequence[str]:
     """Return the photos that a file, a folder (searched through) or a list file names, sorted as PaddleClas does.
+
+    A folder of shards, its ``index.json`` or one of its tars names the photos in there, in their order.
 
     What a folder holds besides is logged, by suffix.
 
     Args:
-        source: a photo, a folder, or with ``infer_list`` the folder that its paths are relative to.
+        source: a photo, a folder, shards, or with ``infer_list`` the folder that its paths are relative to.
         infer_list: text file, one path a line, optionally followed by a label.
 
     Raises:
@@ -127,6 +131,9 @@ def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None 
     source = os.fspath(source)
     if infer_list:
         return _listed(source, infer_list)
+    shards = find_shards(source)
+    if shards is not None:
+        return shards
     if os.path.isdir(source):
         found = find_photos(source)
         said = found.said(source)
@@ -134,12 +141,14 @@ def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None 
             raise DataError(
                 f"there is no photo below {source!r}",
                 allowed="files ending in " + " ".join(photo_suffixes()),
-                hint=said.partition(": ")[2] or None,
+                hint=f"ppmobilenet pack {source} writes the index that these tars lack"
+                if found.left_out[".tar"]
+                else said.partition(": ")[2] or None,
             )
         if said:
             log.warning("%s", said)
         return sorted(os.path.join(source, name) for name in found.names)
-    if not os.path.exists(source):
+    if not os.path.exists(source) and find_member(source) is None:
         raise DataError(f"{source!r} does not exist", hint="give a photo or a folder of photos")
     return [source]
 

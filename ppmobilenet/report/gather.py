@@ -301,7 +301,7 @@ def activations(network: nn.Layer, ops: Ops, table: Predictions, count: int = LO
     rows = []
     for i in chosen:
         try:
-            tensor = np.ascontiguousarray(transform(Path(table.paths[i]).read_bytes()), np.float32)
+            tensor = np.ascontiguousarray(transform(table.paths[i]), np.float32)
         except (DataError, OSError):
             continue
         maps, _ = cam.class_activation(network, tensor[None], table.classes[i, :1])

@@ -191,9 +191,7 @@ def _key(model: nn.Layer, count: int, ops: Sequence[Mapping], samples) -> str:
 def add_photos(digest, samples: Samples) -> None:
     """Have a hash depend on the photos of a list, with their sizes and times."""
     for i in range(len(samples)):
-        file = Path(samples.path(i))
-        stat = file.stat() if file.exists() else None
-        digest.update(f"{file}\0{stat and (stat.st_size, stat.st_mtime_ns)}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{Path(samples.path(i))}\0{samples.stamp(i)}\n".encode("utf-8", "surrogateescape"))
 
 
 def _found(path: Path, key: str, count: int) -> tuple[np.ndarray, np.ndarray] | None:

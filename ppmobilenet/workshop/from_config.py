@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import paddle
 from paddle import nn
 
 from ppmobilenet.config import Config
-from ppmobilenet.config.parts import Dataset, Source
+from ppmobilenet.config.parts import SHARDS, Dataset, Source
 from ppmobilenet.data.build import lists_of
 from ppmobilenet.data.class_names import class_names
 from ppmobilenet.data.label_lists import read_several
 from ppmobilenet.data.lists import Samples, read_list
+from ppmobilenet.data.shards.dataset import ShardListed
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.field import infer
 from ppmobilenet.field.decision import Decision
@@ -25,8 +27,10 @@ from ppmobilenet.field.predictor import Classifier
 from ppmobilenet.field.preprocessing import Ops, deployment_ops, spell_out
 from ppmobilenet.field.verify import Model
 from ppmobilenet.machine import usable_cores
+from ppmobilenet.photos.decode import read_bytes
 from ppmobilenet.photos.names import list_photos
 from ppmobilenet.photos.operators import build
+from ppmobilenet.photos.shards import is_shards
 from ppmobilenet.telling import bar, tell
 from ppmobilenet.training.start import find_start, model_with_weights
 from ppmobilenet.weights.files import read_pickle
@@ -147,6 +151,8 @@ def listed_photos(source: Source) -> Sequence[tuple[str, int]]:
         DataError: there is no list.
     """
     dataset, listed = source.dataset, source.dataset.cls_label_path
+    if dataset.name == SHARDS:
+        return _samples(dataset)
     if not listed or not Path(listed).is_file():
         raise DataError(
             f"the list {listed!r} does not exist",
@@ -158,6 +164,8 @@ def listed_photos(source: Source) -> Sequence[tuple[str, int]]:
 
 
 def _samples(dataset: Dataset) -> Samples:
+    if dataset.name == SHARDS:
+        return ShardListed(dataset.image_root).samples()[0]
     read = read_several if dataset.name == "MultiLabelDataset" else read_list
     root = Path(dataset.image_root or "")
     return read(Path(dataset.cls_label_path), root, delimiter=dataset.delimiter, check_files=False)
@@ -172,7 +180,7 @@ def calibration_tensors(config: Config, count: int = 64, images: str | None = No
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
     transform = build(evaluation_ops(config))
     with ThreadPoolExecutor(usable_cores()) as pool:
-        made = pool.map(lambda path: np.ascontiguousarray(transform(Path(path))), chosen)
+        made = pool.map(lambda path: np.ascontiguousarray(transform(path)), chosen)
         return np.stack(list(bar(made, "calibration photos", len(chosen))))
 
 
@@ -201,7 +209,7 @@ def _logits_of(config: Config, network: nn.Layer, paths: Sequence[str], what: st
     with ThreadPoolExecutor(usable_cores()) as pool:
 
         def batch_of(some: Sequence[str]) -> np.ndarray:
-            return np.stack(list(pool.map(lambda path: np.ascontiguousarray(transform(Path(path))), some)))
+            return np.stack(list(pool.map(lambda path: np.ascontiguousarray(transform(path)), some)))
 
         batches = [paths[start : start + BATCH] for start in range(0, len(paths), BATCH)]
         return np.concatenate([run(batch_of(some)) for some in bar(batches, what)])
@@ -211,11 +219,19 @@ def example_photos(config: Config, count: int = 4) -> list[bytes]:
     """Return a few real photos of the config: from the evaluation list, else from ``Infer.infer_imgs``."""
     dataset, photos = config.eval.dataset, config.infer.infer_imgs
     paths: Iterable[str] = ()
-    if dataset.cls_label_path and Path(dataset.cls_label_path).is_file() and dataset.image_root:
+    listed = dataset.cls_label_path and Path(dataset.cls_label_path).is_file() and dataset.image_root
+    if listed or (dataset.name == SHARDS and is_shards(dataset.image_root)):
         paths = (sample[0] for sample in _samples(dataset))
     elif photos and Path(photos).exists():
         paths = list_photos(photos)
-    return [Path(path).read_bytes() for path in itertools.islice(filter(lambda p: Path(p).is_file(), paths), count)]
+    return list(itertools.islice(_contents(paths), count))
+
+
+def _contents(paths: Iterable[str]) -> Iterator[bytes]:
+    """Yield the bytes of those photos that are there."""
+    for path in paths:
+        with contextlib.suppress(DataError):
+            yield read_bytes(path)
 
 
 def _check_image_shape(config: Config, ops: Ops) -> None:

@@ -164,7 +164,7 @@ def form_accuracies(package: Package, samples: Sequence[tuple[str, int]]) -> lis
     transform = build(package.ops)
 
     def prepare(sample: tuple[str, int]) -> tuple[np.ndarray, np.ndarray | None]:
-        tensor = np.ascontiguousarray(transform(Path(sample[0])))[None]
+        tensor = np.ascontiguousarray(transform(sample[0]))[None]
         return tensor, program(tensor)[0] if program else None
 
     computed: list[np.ndarray] = []

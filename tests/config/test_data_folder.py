@@ -45,6 +45,20 @@ def test_it_sets_every_path(tmp_path, files, expected):
     assert paths(load_config(tmp_path / "again.yaml")) == paths(config)
 
 
+def test_shards_are_found_with_the_class_names_that_pack_copied(tmp_path):
+    for name in ("train/index.json", "val/index.json", "train/label_list.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    config = load_config(RECIPE, [f"Global.data={tmp_path}", "DataLoader.Train.dataset.delimiter=' '"])
+    root, sides = str(tmp_path), (config.train.dataset, config.eval.dataset)
+    names = f"{root}/train/label_list.txt"
+    assert paths(config) == ((f"{root}/train", None), (f"{root}/val", None), f"{root}/val", names)
+    assert [side.name for side in sides] == ["ShardDataset"] * 2
+    assert [side.parameters["image_root"] for side in sides] == [f"{root}/train", f"{root}/val"]
+    config.dump(tmp_path / "again.yaml")
+    assert paths(load_config(tmp_path / "again.yaml")) == paths(config)
+
+
 def test_what_is_typed_beside_it_stays(tmp_path):
     typed = "DataLoader.Eval.dataset.cls_label_path=other.txt"
     config = load_config(RECIPE, [f"Global.data={tmp_path}", typed])

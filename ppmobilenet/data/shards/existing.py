@@ -1,0 +1,164 @@
+"""Tars that are there already -> their index; nothing in them is changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
+
+from ppmobilenet import files, telling
+from ppmobilenet.data.lists import MAX_LABEL
+from ppmobilenet.data.shards.pack import Packed, packed, write_faults
+from ppmobilenet.data.shards.parts import Fault, Part, read_part, sha256_of, write_index
+from ppmobilenet.data.shards.plan import WORK
+from ppmobilenet.errors import DataError
+from ppmobilenet.photos.decode import decode_image
+from ppmobilenet.photos.names import is_hidden, photo_suffixes
+from ppmobilenet.photos.shards import BLOCK, HEAD, UNLABELLED
+from ppmobilenet.telling import log
+
+KEY = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]*)")  # WebDataset's: up to the first full stop of a name's last part
+LABEL = ".cls"
+DAMAGED = "copy this tar again, or take it out of the folder"
+
+
+class _Photo(NamedTuple):
+    name: str
+    offset: int
+    data: bytes
+
+
+def index_tars(folder: Path, workers: int) -> Packed:
+    """Write the index of a folder's tars: WebDataset's, a photo and its ``.cls`` a key.
+
+    Photos that cannot be used are left out of the index, named in ``bad_photos.txt`` and counted. Started again after
+    an interruption it goes on.
+
+    Args:
+        folder: of tars.
+        workers: tars that are read at once.
+
+    Raises:
+        DataError: a tar is damaged; two photos have one key; some have a label, and others have none.
+        UserError: the folder cannot be written.
+    """
+    tars = sorted(path for path in folder.glob("*.tar") if not is_hidden(path.name))
+    if not tars:
+        raise DataError("there is no tar in this folder", where=folder, hint="ppmobilenet pack LIST OUT makes some")
+    gone = sorted(_known(folder) - {tar.name for tar in tars})
+    if gone:
+        log.warning("%s: gone since the last index was written: %s", folder, ", ".join(gone))
+    work = folder / WORK
+    with files.said(folder):
+        work.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(workers) as pool, telling.bar(what="indexing", total=len(tars), unit="shards") as bar:
+        made = 0
+        for fresh in pool.map(lambda tar: _index_one(tar, work), tars):
+            made += fresh
+            bar.update()
+    parts = [work / f"{tar.name}.npz" for tar in tars]
+    faults = [Fault(*fault) for part in parts for fault in read_part(part)[0]["faults"]]
+    labels = {bool((part[1]["labels"] == UNLABELLED).all()) for part in map(read_part, parts) if len(part[1]["labels"])}
+    if not labels:
+        said = f"; the first: {faults[0]}" if faults else ""
+        raise DataError(f"no photo in these {len(tars)} tars can be used{said}", where=folder)
+    if len(labels) > 1:
+        raise DataError("some of its tars hold labels (.cls), and others none", where=folder)
+    said = [str(fault) for fault in faults]
+    write_faults(folder, said)
+    head = write_index(folder, parts, {"left_out": len(said)})
+    files.remove(work)
+    return packed(folder, head, said, made)
+
+
+def _known(folder: Path) -> set[str]:
+    """Return the tars that an index knows, as far as there is one that can be read."""
+    try:
+        return {shard["file"] for shard in json.loads((folder / HEAD).read_bytes())["shards"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _index_one(tar: Path, work: Path) -> bool:
+    """Read a tar through and write its part; False where that was done before."""
+    path, state = work / f"{tar.name}.npz", os.stat(tar)
+    before = read_part(path)
+    if before and before[0]["bytes"] == state.st_size and path.stat().st_mtime_ns > state.st_mtime_ns:
+        return False
+    rows, faults = [], []
+    for number, (sample, label) in enumerate(_samples(tar)):
+        where = f"{tar}/{sample.name}"
+        try:
+            decode_image(sample.data, name=where)
+        except DataError as error:
+            faults.append(Fault(where, error.message, number))
+            continue
+        rows.append((sample.offset, len(sample.data), label, hashlib.sha256(sample.data).digest(), sample.name))
+    labelled = {row[2] != UNLABELLED for row in rows}
+    if len(labelled) > 1:
+        bare = next(row[4] for row in rows if row[2] == UNLABELLED)
+        raise DataError("some photos of this tar have a label (.cls), and this one has none", where=f"{tar}/{bare}")
+    Part(tar.name, state.st_size, sha256_of(tar), rows, faults).save(path)
+    return True
+
+
+def _samples(tar: Path) -> Iterator[tuple[_Photo, int]]:
+    """Yield each photo of a tar with its label; what has one key stands together."""
+    seen: dict[str, str] = {}
+    for key, contents in groupby(_contents(tar), lambda content: _key(content.name)[0]):
+        photo, label = None, UNLABELLED
+        for content in contents:
+            suffix = _key(content.name)[1]
+            if suffix == LABEL:
+                label = _label(content.data, f"{tar}/{content.name}")
+            elif suffix in photo_suffixes():
+                if key in seen:
+                    raise DataError(
+                        f"two photos have the key {key!r}: {seen[key]} and {content.name}",
+                        where=tar,
+                        hint="a key is one photo: rename one of the two, or pack the photos anew: pack LIST OUT",
+                    )
+                seen[key], photo = content.name, content
+        if photo:
+            yield photo, label
+
+
+def _key(name: str) -> tuple[str, str]:
+    """Return a name's key and what follows it, as WebDataset parts them."""
+    match = KEY.fullmatch(name)
+    return (match[1], match[2].lower()) if match else (name, "")
+
+
+def _contents(tar: Path) -> Iterator[_Photo]:
+    """Yield each file in a tar; a tar that ends too early is an error."""
+    try:
+        with tarfile.open(tar, "r:") as opened:
+            end = 0
+            for member in opened:
+                if member.isfile():
+                    data = opened.extractfile(member).read()
+                    if len(data) < member.size:
+                        raise tarfile.ReadError(f"{member.name} is cut off")
+                    yield _Photo(member.name, member.offset_data, data)
+                opened.members = []  # flat memory
+                end = member.offset_data + -(-member.size // BLOCK) * BLOCK
+        with open(tar, "rb") as file:
+            file.seek(end)
+            if file.read(BLOCK) != bytes(BLOCK):
+                raise tarfile.ReadError("its end is missing")
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(f"the tar is truncated or damaged: {error}", where=tar, hint=DAMAGED) from error
+
+
+def _label(data: bytes, where: str) -> int:
+    text = data.decode("ascii", "replace").strip()
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > MAX_LABEL:
+        raise DataError(f"the label is {text[:40]!r}", where=where, allowed=f"a whole number, 0 to {MAX_LABEL}")
+    return int(text)
