@@ -146,7 +146,8 @@ def refuse_foreign(document: Document, source: str) -> None:
     """Say what a file is that was written for another program, and what to type instead.
 
     Raises:
-        UserError: it is one of :data:`FORMS`, or the ``inference.yml`` of an exported package.
+        UserError: it is one of :data:`FORMS`, of PaddleSlim's automatic compression, or the ``inference.yml`` of an
+            exported package.
     """
     tree = document.tree
     if {"PreProcess", "PostProcess"} <= tree.keys():
@@ -154,6 +155,16 @@ def refuse_foreign(document: Document, source: str) -> None:
             "this is the inference.yml of an exported package, not the configuration of a training",
             where=source,
             hint="give the folder that it lies in: ppmobilenet infer -m FOLDER -i PHOTOS",
+        )
+    compression = sorted({"QuantAware", "QuantPost", "Quantization", "TrainConfig"} & tree.keys())
+    if compression:
+        raise UserError(
+            f"this is a configuration of PaddleSlim's automatic compression ({', '.join(compression)}), which trains "
+            "an exported model; that is not done here",
+            where=source,
+            hint="int8 is made of a run that was trained here: ppmobilenet quantize -c RUN --method qat (ptq: without "
+            "training); or of weights: ppmobilenet quantize -c configs/ImageNet/... -o Global.pretrained_model=FILE "
+            "--method qat",
         )
     for form in FORMS:
         if not form.sections & tree.keys() or document.get(("Arch",)) or document.get(("DataLoader",)):
