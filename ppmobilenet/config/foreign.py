@@ -34,6 +34,10 @@ def translate_names(document: Document) -> list[str]:
     return notes
 
 
+# PaddleClas's losses between layers that bring trained layers of their own
+WITH_LAYERS = ("AFDLoss", "DistillationPairLoss", "MGDLoss", "PEFDLoss")
+
+
 def refuse_unserved(document: Document, source: str) -> None:
     """Say what is not done here of PaddleClas's own tasks, and which command does the job.
 
@@ -42,7 +46,7 @@ def refuse_unserved(document: Document, source: str) -> None:
         source: the file, as it was named.
 
     Raises:
-        UserError: recognition by features, PaddleSlim's pruning or quantization.
+        UserError: recognition by features, PaddleSlim's pruning or quantization, losses that train layers.
     """
     arch, slim = document.get(("Arch",)), document.get(("Slim",))
     given = shlex.quote(source)
@@ -77,6 +81,21 @@ def refuse_unserved(document: Document, source: str) -> None:
             f"weights that there are: ppmobilenet quantize -c {given} -o Slim=null -o Global.pretrained_model=FILE "
             "--method qat)",
         )
+    _refuse_losses_with_layers(document)
+
+
+def _refuse_losses_with_layers(document: Document) -> None:
+    listed = document.get(("Loss", "Train"))
+    for i, entry in enumerate(listed if isinstance(listed, list) else ()):
+        name = entry if isinstance(entry, str) else next(iter(entry), None) if isinstance(entry, dict) else None
+        if name in WITH_LAYERS:
+            raise UserError(
+                f"Loss.Train.{i} is {name}, which trains layers of its own between those of teacher and student; that "
+                "is not done here",
+                where=document.where(("Loss", "Train", i)),
+                hint="DistillationRKDLoss takes layers of any two widths (student_keepkeys, teacher_keepkeys), "
+                "DistillationDistanceLoss those of equal shape (key)",
+            )
 
 
 class _Form(NamedTuple):

@@ -85,6 +85,22 @@ def test_a_recipe_is_read_as_it_stands_or_refused_with_what_to_do(recipes, name)
         load_config(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("quick_start/professional/R50_vd_distill_MV3_large_x1_0_CIFAR100", "Teacher.pretrained=teacher.onnx"),
+        ("slim/MobileNetV3_large_x1_0_prune", "Slim=null"),
+        ("slim/MobileNetV3_large_x1_0_quantization", "Slim=null"),
+    ],
+)
+def test_a_refused_recipe_is_read_with_what_the_refusal_says(recipes, name, said):
+    path = recipes / f"{name}.yaml"
+    with pytest.raises(UserError) as refused:
+        load_config(path)
+    assert f"-o {said}" in refused.value.hint
+    load_config(path, [said])
+
+
 def tiny_data(config, folder: Path) -> list[str]:
     """Write four photos with the labels that a configuration's data sets want; return the overrides that name them."""
     classes = config.arch.class_num
@@ -147,6 +163,10 @@ def written(tmp_path: Path, text: str) -> Path:
             "-o Teacher.name=MobileNetV3_large_x1_0 -o Teacher.pretrained=FILE",
         ),
         ("Arch: {name: MobileNetV1}\nSlim: {quant: {name: pact}}", "quantize -c .*recipe.yaml -o Slim=null"),
+        (
+            "Arch: {name: MobileNetV1}\nLoss: {Train: [DistillationPairLoss: {base_loss_name: MGDLoss}]}",
+            "DistillationRKDLoss takes layers of any two widths",
+        ),
     ],
 )
 def test_other_tasks_are_refused_with_what_does_their_job(tmp_path, text, words):
