@@ -13,6 +13,7 @@ from training_helpers import TRAIN, losses
 
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import DataError, Stopped, UserError
+from ppmobilenet.kernels import build
 from ppmobilenet.training import setting as settings
 from ppmobilenet.training import trainer
 from ppmobilenet.training.evaluator import evaluate
@@ -131,7 +132,13 @@ def test_a_distillation_that_cannot_be_is_refused(theirs, override, words):
         load_config(theirs, [override])
 
 
-def test_paddleclas_distillation_trains_and_the_teacher_stays(theirs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kernels", ["off", "on"])
+def test_paddleclas_distillation_trains_and_the_teacher_stays(theirs, tmp_path, monkeypatch, kernels):
+    if kernels == "on":
+        try:
+            build.load_library()
+        except build.Unavailable as reason:
+            pytest.skip(f"no kernels here: {reason}")
     seen = []
     built = settings.build_teacher
     monkeypatch.setattr(settings, "build_teacher", lambda *a, **k: seen.append(built(*a, **k)) or seen[-1])
@@ -139,14 +146,18 @@ def test_paddleclas_distillation_trains_and_the_teacher_stays(theirs, tmp_path, 
     def digests(teacher):
         return {k: hashlib.sha256(v.numpy().tobytes()).hexdigest() for k, v in teacher.network.state_dict().items()}
 
-    config = load_config(theirs, [f"Global.output_dir={tmp_path}/out", "Global.epochs=1"])
+    config = load_config(
+        theirs, [f"Global.output_dir={tmp_path}/out", "Global.epochs=1", f"Global.cpu_kernels={kernels}"]
+    )
     before = digests(built(config.teacher, 3, config.train.dataset.transform_ops, device="cpu", cpu_kernels="off"))
     result = trainer.train(config)
     (teacher,) = seen
     assert digests(teacher) == before
     assert not any(layer.training for layer in teacher.network.sublayers(include_self=True))
     assert all(p.grad is None and p.stop_gradient for p in teacher.network.parameters())
-    assert "PaddleClas leaves a frozen teacher in training mode" in (tmp_path / "out/train.log").read_text()
+    log = (tmp_path / "out/train.log").read_text()
+    assert "PaddleClas leaves a frozen teacher in training mode" in log
+    assert "teacher: cpu_kernels: " + {"off": "off", "on": "27 layers fused"}[kernels] in log
     student = read_weights(tmp_path / "out/best_model_student.pdparams")
     best = read_weights(tmp_path / "out/best_model.pdparams")
     assert student.keys() == best.keys() == create_model("MobileNetV3_small_x0_35").state_dict().keys()
