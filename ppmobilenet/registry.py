@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from ppmobilenet.errors import UserError, did_you_mean
 
@@ -115,6 +116,14 @@ POSTPROCESSES = Registry("post-process", ("ppmobilenet.field.answers",))
 PACKAGE = "package:"  # before the folder of an exported package, where a weight file could stand as well
 
 
-def is_exported(named: str) -> bool:
-    """Whether a text in the place of weights names a whole network: ``package:DIR``, or an ONNX file."""
-    return named.startswith(PACKAGE) or named.endswith(".onnx")
+RUN_CONFIG = "config.yaml"  # what a training writes into its folder: all that it was
+
+
+def is_run(named: str) -> bool:
+    """Whether a text in the place of weights names the folder of a training."""
+    return Path(named, RUN_CONFIG).is_file()
+
+
+def is_whole(named: str) -> bool:
+    """Whether a text in the place of weights names a whole network: ``package:DIR``, an ONNX file, a run's folder."""
+    return named.startswith(PACKAGE) or named.endswith(".onnx") or is_run(named)

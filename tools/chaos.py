@@ -83,7 +83,11 @@ DataLoader:
 # a run that learns from a teacher, whose answers are kept, with an average of the weights and photos without labels
 TAUGHT = """
 Teacher: {{name: MobileNetV1_x0_25, pretrained: {data}/teacher.pdparams, views: 2}}
-Loss: {{Train: [DistillationKLDivLoss: {{temperature: 2}}, CELoss: {{weight: 0.5}}]}}
+Loss:
+  Train:
+    - DistillationKLDivLoss: {{temperature: 2}}
+    - DistillationRKDLoss: {{weight: 0.1, student_keepkeys: [avg_pool], teacher_keepkeys: [avg_pool]}}
+    - CELoss: {{weight: 0.5}}
 EMA: {{decay: 0.9}}
 """
 UNLABELLED = """

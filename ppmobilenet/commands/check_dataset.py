@@ -10,6 +10,7 @@ from ppmobilenet.data import doctor, doctor_text, findings
 from ppmobilenet.data.before import questions
 from ppmobilenet.data.build import lists_of
 from ppmobilenet.data.dataset import Listed
+from ppmobilenet.data.lists import is_of_several
 from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 
 
@@ -28,7 +29,10 @@ def run(args: argparse.Namespace) -> Outcome:
         asked = {"lists": lists, **questions(config.train, config.arch)}
     elif args.list:
         names = ["train", "validation", *(f"list{i}" for i in range(3, 100))]
-        listed = [Listed(path, args.root, args.delimiter) for path in args.list]
+        listed = [
+            Listed(path, args.root, args.delimiter, several=not args.delimiter and is_of_several(path))
+            for path in args.list
+        ]
         asked = {"lists": dict(zip(names, listed))}
     else:
         asked = {"lists": doctor.folders(args.root)}

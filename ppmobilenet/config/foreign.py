@@ -34,6 +34,10 @@ def translate_names(document: Document) -> list[str]:
     return notes
 
 
+# PaddleClas's losses between layers that bring trained layers of their own
+WITH_LAYERS = ("AFDLoss", "DistillationPairLoss", "MGDLoss", "PEFDLoss")
+
+
 def refuse_unserved(document: Document, source: str) -> None:
     """Say what is not done here of PaddleClas's own tasks, and which command does the job.
 
@@ -42,7 +46,7 @@ def refuse_unserved(document: Document, source: str) -> None:
         source: the file, as it was named.
 
     Raises:
-        UserError: recognition by features, PaddleSlim's pruning or quantization.
+        UserError: recognition by features, PaddleSlim's pruning or quantization, losses that train layers.
     """
     arch, slim = document.get(("Arch",)), document.get(("Slim",))
     given = shlex.quote(source)
@@ -77,6 +81,21 @@ def refuse_unserved(document: Document, source: str) -> None:
             f"weights that there are: ppmobilenet quantize -c {given} -o Slim=null -o Global.pretrained_model=FILE "
             "--method qat)",
         )
+    _refuse_losses_with_layers(document)
+
+
+def _refuse_losses_with_layers(document: Document) -> None:
+    listed = document.get(("Loss", "Train"))
+    for i, entry in enumerate(listed if isinstance(listed, list) else ()):
+        name = entry if isinstance(entry, str) else next(iter(entry), None) if isinstance(entry, dict) else None
+        if name in WITH_LAYERS:
+            raise UserError(
+                f"Loss.Train.{i} is {name}, which trains layers of its own between those of teacher and student; that "
+                "is not done here",
+                where=document.where(("Loss", "Train", i)),
+                hint="DistillationRKDLoss takes layers of any two widths (student_keepkeys, teacher_keepkeys), "
+                "DistillationDistanceLoss those of equal shape (key)",
+            )
 
 
 class _Form(NamedTuple):
@@ -146,7 +165,8 @@ def refuse_foreign(document: Document, source: str) -> None:
     """Say what a file is that was written for another program, and what to type instead.
 
     Raises:
-        UserError: it is one of :data:`FORMS`, or the ``inference.yml`` of an exported package.
+        UserError: it is one of :data:`FORMS`, of PaddleSlim's automatic compression, or the ``inference.yml`` of an
+            exported package.
     """
     tree = document.tree
     if {"PreProcess", "PostProcess"} <= tree.keys():
@@ -154,6 +174,16 @@ def refuse_foreign(document: Document, source: str) -> None:
             "this is the inference.yml of an exported package, not the configuration of a training",
             where=source,
             hint="give the folder that it lies in: ppmobilenet infer -m FOLDER -i PHOTOS",
+        )
+    compression = sorted({"QuantAware", "QuantPost", "Quantization", "TrainConfig"} & tree.keys())
+    if compression:
+        raise UserError(
+            f"this is a configuration of PaddleSlim's automatic compression ({', '.join(compression)}), which trains "
+            "an exported model; that is not done here",
+            where=source,
+            hint="int8 is made of a run that was trained here: ppmobilenet quantize -c RUN --method qat (ptq: without "
+            "training); or of weights: ppmobilenet quantize -c configs/ImageNet/... -o Global.pretrained_model=FILE "
+            "--method qat",
         )
     for form in FORMS:
         if not form.sections & tree.keys() or document.get(("Arch",)) or document.get(("DataLoader",)):

@@ -18,8 +18,8 @@ from ppmobilenet.config.sizes import settle_sizes
 from ppmobilenet.config.teaching import settle_teaching
 from ppmobilenet.config.tree import Config, is_effective
 from ppmobilenet.errors import UserError
+from ppmobilenet.registry import RUN_CONFIG
 
-RUN_CONFIG = "config.yaml"  # what a training writes into its folder
 RUN_WEIGHTS = ("best_model", "latest")
 
 

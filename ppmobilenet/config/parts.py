@@ -127,7 +127,9 @@ class Teacher(NamedPart):
 
     class_num: int | None = key(integer(1), None, "outputs: those of Arch")
     pretrained: bool | str = key(
-        any_of(BOOLEAN, TEXT), False, "True: the published weights; a path; package:DIR or a .onnx: a whole network"
+        any_of(BOOLEAN, TEXT),
+        False,
+        "True: the published weights; a path; or a whole network: a run, package:DIR, FILE.onnx",
     )
     use_ssld: bool = key(BOOLEAN, False, "with pretrained: True, the distilled weights")
     views: int = key(

@@ -7,10 +7,11 @@ typed key can change nothing, a note says what it lacks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from ppmobilenet import registry
 from ppmobilenet.config.check import dotted
 from ppmobilenet.config.reading import Document, is_typed
 from ppmobilenet.errors import UserError
@@ -186,6 +187,8 @@ def _labels(document: Document, source: Path, notes: list[str]) -> None:
         return
     if named and Path(str(named)).name == SHIPPED_LABELS and document.get(("Arch", "class_num")) in (None, 1000):
         return
+    if named is None and _named_by_itself(document.get(("Infer", "PostProcess")) or {}):
+        return
     for mode in ("Eval", "Train"):
         dataset = document.get(("DataLoader", mode, "dataset")) or {}
         listed, root = dataset.get("cls_label_path"), dataset.get("image_root")
@@ -197,6 +200,12 @@ def _labels(document: Document, source: Path, notes: list[str]) -> None:
                 notes.append(f"the names of the classes are those of {found}, beside the photos ({why})")
                 document.put(LABELS, str(found), f"found beside {listed or root}")
                 return
+
+
+def _named_by_itself(post: Mapping) -> bool:
+    """Whether a post-process says what its classes are called: ``PersonAttribute``, ``ThreshOutput.label_0``."""
+    known = registry.POSTPROCESSES.get(post.get("name", ""))
+    return bool(getattr(known, "names", ())) or "label_0" in post
 
 
 def _places(named: str, source: Path) -> tuple[Path, Path]:

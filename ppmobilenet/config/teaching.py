@@ -9,7 +9,7 @@ from __future__ import annotations
 from ppmobilenet.config.check import dotted
 from ppmobilenet.config.reading import Document
 from ppmobilenet.errors import UserError
-from ppmobilenet.registry import MODELS, PACKAGE, is_exported
+from ppmobilenet.registry import MODELS, PACKAGE, is_whole
 
 MODELS_AT = ("Arch", "models")
 # what belongs to the pair and not to the student
@@ -44,6 +44,8 @@ def _split(document: Document, notes: list[str]) -> None:
     arch = document.get(("Arch",))
     kept = {key: value for key, value in arch.items() if key not in _OF_THE_PAIR}
     places = {key: document.where(("Arch", key)) for key in kept}
+    own = document.get((TEACHER,)) or {}  # typed: it stands above what the file says of its teacher
+    own_places = {key: document.where((TEACHER, key)) for key in own}
     moved = {}
     for name, target in ((student, "Arch"), (teacher, TEACHER)):
         at = (*MODELS_AT, names.index(name), name)
@@ -57,6 +59,8 @@ def _split(document: Document, notes: list[str]) -> None:
     for target, given in moved.items():
         for key, (value, place) in given.items():
             document.put((target, key), value, place)
+    for key, value in own.items():
+        document.put((TEACHER, key), value, own_places[key])
     name = document.get(("Arch", "name"))
     notes.append(f"{whole}: DistillationModel: {name}, which learns, is Arch; what teaches it is Teacher")
     _rename(document, {student: STUDENT, teacher: TEACHER})
@@ -145,10 +149,10 @@ def _renamed(value: object, own: dict[str, str]) -> object:
 
 
 def _file_teacher(document: Document, notes: list[str]) -> None:
-    """A package or an ONNX file says itself what it computes; other teachers are built here."""
+    """A run's folder, a package or an ONNX file says itself what it computes; other teachers are built here."""
     name_at, file_at = (TEACHER, "name"), (TEACHER, "pretrained")
     name, file = document.get(name_at), document.get(file_at)
-    if isinstance(file, str) and is_exported(file):
+    if isinstance(file, str) and is_whole(file):
         kept = ("pretrained", "class_num", "views", "return_patterns")
         for key in [key for key in document.get((TEACHER,)) if key not in kept]:
             if key == "name" and name == "Exported":
@@ -162,5 +166,5 @@ def _file_teacher(document: Document, notes: list[str]) -> None:
             where=document.where(name_at),
             allowed=", ".join(MODELS),
             hint=f"any network teaches from what was exported of it: -o {dotted(file_at)}=teacher.onnx, "
-            f"or -o {dotted(file_at)}={PACKAGE}DIR for a package",
+            f"-o {dotted(file_at)}={PACKAGE}DIR for a package, -o {dotted(file_at)}=output/RUN for a run of here",
         )

@@ -21,6 +21,11 @@ SHOWN = 5  # faults of a list that are printed; the rest are counted
 SEPARATED = re.compile(r"(.*?\S)\s*([,;|\t ])\s*([-+]?[0-9]{1,9})\s*")
 # paths, labels and line numbers of a list's good lines; (line number, what is wrong) of the others
 Scanned = tuple[list[str], list[int], list[int], list[tuple[int, str]]]
+SEVERAL = "several labels"  # stands among separators for lines of another kind of list
+SEVERAL_HINT = (
+    "MultiLabelDataset reads such lists: -o DataLoader.Train.dataset.name=MultiLabelDataset, and Eval's alike, with "
+    "the losses and metrics of several labels"
+)
 SEPARATORS = {"\t": "a tab", " ": "a space", ",": "a comma", ";": "a semicolon", "|": "a vertical bar"}
 
 
@@ -213,7 +218,8 @@ def scan_list(
             continue
         name, value, fault = read_line(line, delimiter, several)
         if value is None and not several:
-            others[_separator(line)] += 1
+            label = line.rsplit(delimiter, 1)[-1].strip()
+            others[SEVERAL if _as_labels(label) else _separator(line)] += 1
         if fault is None:
             name = here(root, name)
             if check_files and not _exists(root, name, folders):
@@ -228,6 +234,8 @@ def scan_list(
         lines.append(number)
     found, times = others.most_common(1)[0] if others else (None, 0)
     if found and not paths and 2 * times > len(faults):
+        if found is SEVERAL:
+            raise DataError(f"its photos have {SEVERAL} each, {label!r}", where=path, hint=SEVERAL_HINT)
         raise DataError(_other_separator(found, delimiter), where=path, hint=delimiter_hint(found))
     return paths, labels, lines, faults
 
@@ -250,6 +258,17 @@ def read_line(line: str, delimiter: str | None = None, several: bool = False) ->
     elif value > MAX_LABEL:
         fault = f"the label {label} is too large; allowed: 0 to {MAX_LABEL}"
     return name, value, fault
+
+
+def is_of_several(path: Path) -> bool:
+    """Whether the first line of a list gives its photo several labels, ``0,1,0``; the list may not be there."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            first = next((line.strip() for line in file if line.strip()), "")
+    except (OSError, UnicodeDecodeError):
+        return False  # reading it says so
+    labels = _as_labels(first.rsplit(None, 1)[-1])
+    return labels is not None and len(labels) > 1
 
 
 def _separator(line: str) -> str | None:

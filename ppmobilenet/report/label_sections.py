@@ -29,16 +29,19 @@ def result(table: LabelPredictions) -> str:
 
 
 def labels(table: LabelPredictions) -> str:
-    """Precision, recall and F1 by one threshold for all; a row a label, the weakest first."""
+    """Precision, recall and F1 by one threshold for all; a row a label, the weakest first, those of no photo last."""
     curve, lines = several.threshold_curve(table), []
-    for row in sorted(several.per_label(table), key=lambda row: row["f1"]):
+    for row in sorted(several.per_label(table), key=lambda row: (not row["support"], row["f1"])):
         shares = [row[key] for key in ("precision", "recall", "f1", "average_precision", "best_f1")]
+        best = f"{row['best_threshold']:.2f}"
+        if not row["support"]:  # there is nothing to find
+            shares, best = [row["precision"] if row["predicted"] else None, *[None] * 4], ""
         cells = "".join(
             f'<td data-value="{share or 0:.4f}">{"" if share is None else sections.percent(share)}</td>'
             for share in shares
         )
         lines.append(
-            f"<tr><td>{escape(row['name'])}</td>{cells}<td>{row['best_threshold']:.2f}</td>"
+            f"<tr><td>{escape(row['name'])}</td>{cells}<td>{best}</td>"
             f"<td>{row['threshold']:.2f}</td><td>{row['support']}</td><td>{row['predicted']}</td></tr>"
         )
     heads = (

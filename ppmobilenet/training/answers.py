@@ -16,7 +16,7 @@ from ppmobilenet.errors import UserError
 from ppmobilenet.telling import log
 from ppmobilenet.training.device import images_of
 from ppmobilenet.training.feature_cache import LARGE, add_photos, leaves_to_chance
-from ppmobilenet.training.teacher import Teacher
+from ppmobilenet.training.teacher import Asked
 
 
 class Answered:
@@ -26,8 +26,8 @@ class Answered:
     teacher, photos and views, finds them.
     """
 
-    def __init__(self, loader: Loader, teacher: Teacher, path: Path, class_num: int):
-        self.loader, self._teacher, self._path, self._class_num = loader, teacher, path, class_num
+    def __init__(self, loader: Loader, asked: Asked, path: Path):
+        self.loader, self._asked, self._path = loader, asked, path
         self._answers: np.ndarray | None = None
 
     def __getattr__(self, name: str):
@@ -51,7 +51,7 @@ class Answered:
 
     def _key(self) -> str:
         """All that the answers depend on."""
-        about = [self.loader.views, self.loader.seed, self._teacher.digest, list(self.loader.dataset.transform_ops)]
+        about = [self.loader.views, self.loader.seed, self._asked.digest, list(self.loader.dataset.transform_ops)]
         digest = hashlib.sha256(json.dumps(about, default=str).encode())
         add_photos(digest, self.loader.dataset.samples)
         return digest.hexdigest()
@@ -60,15 +60,19 @@ class Answered:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._answers is None:
-            shape = (self.loader.views, len(self.loader.dataset), self._class_num)
-            self._answers = _opened(self._path, self._key(), shape)
         for batch in self.loader:
+            rows = None
+            if self._answers is None:  # the first rows tell how many numbers one has
+                rows = self._asked(images_of(batch)).numpy()
+                self._answers = _opened(
+                    self._path, self._key(), (self.loader.views, len(self.loader.dataset), rows.shape[1])
+                )
             kept = self._answers[self.loader.view]
             missing = np.isnan(kept[batch.indices]).any(axis=1)
             if missing.any():
                 # the whole batch is asked, and what is known stays: so a run that was killed goes on bit for bit
-                kept[batch.indices[missing]] = self._teacher(images_of(batch)).numpy()[missing]
+                rows = self._asked(images_of(batch)).numpy() if rows is None else rows
+                kept[batch.indices[missing]] = rows[missing]
             yield batch._replace(answers=np.asarray(kept[batch.indices]))
 
 
@@ -93,15 +97,14 @@ def _opened(path: Path, key: str, shape: tuple[int, int, int]) -> np.ndarray:
     return answers
 
 
-def keep_answers(loader: Loader, teacher: Teacher, folder: Path, views: int, class_num: int) -> Loader | Answered:
+def keep_answers(loader: Loader, asked: Asked, folder: Path, views: int) -> Loader | Answered:
     """Return the loader with the teacher's answers kept, where the views of its photos come again.
 
     Args:
         loader: of training photos.
-        teacher: that answers.
+        asked: what is asked of the teacher.
         folder: of the run.
         views: ``Teacher.views``; with 0 they come again only where the transforms leave nothing to chance.
-        class_num: numbers of an answer.
     """
     ops, samples = loader.dataset.transform_ops, loader.dataset.samples
     if not leaves_to_chance(ops, samples.path(0)):
@@ -115,7 +118,7 @@ def keep_answers(loader: Loader, teacher: Teacher, folder: Path, views: int, cla
     name = "unlabelled" if loader.unlabelled else "train"
     path = folder / f"teacher-{name}-{loader.rank}.npy"
     log.info("teacher: each photo is seen in %d view%s, and each is answered once", views, "s" * (views > 1))
-    return Answered(loader, teacher, path, class_num)
+    return Answered(loader, asked, path)
 
 
 class Joined:

@@ -13,7 +13,7 @@ from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
 from ppmobilenet.training.distillation import LOGITS, TeacherLoss
 from ppmobilenet.training.losses import Loss, Terms, add_up
-from ppmobilenet.training.teacher import Stages, Teacher
+from ppmobilenet.training.teacher import Asked, Stages, Teacher
 
 Network = Callable[[paddle.Tensor], paddle.Tensor]
 # (network, images [N, 3, H, W], their batch) -> (loss, a tensor without axes; logits of what has labels [n, classes])
@@ -41,12 +41,15 @@ class LearnFrom:
         terms: the losses, at least one of them a teacher's.
         network: the student, whose layers a loss may ask for.
 
+    Attributes:
+        asked: what the losses ask of the teacher.
+
     Raises:
         UserError: no loss asks the teacher, or one asks for a layer that is not there.
     """
 
     def __init__(self, teacher: Teacher, terms: Terms, network: nn.Layer):
-        self._teacher, self._terms = teacher, terms
+        self._terms = terms
         asking = [term for _, term in terms if isinstance(term, TeacherLoss)]
         if not asking:
             raise UserError(
@@ -56,15 +59,11 @@ class LearnFrom:
             )
         ours, theirs = ([name for t in asking for name in _layers(t)[side]] for side in (0, 1))
         self._ours = Stages(network, dict.fromkeys(ours), "Arch") if ours else None
-        self._theirs = teacher.watch(list(dict.fromkeys(theirs)))
-
-    @property
-    def keeps_answers(self) -> bool:
-        """Whether logits are all that is asked of the teacher."""
-        return self._theirs is None
+        self.asked = Asked(teacher, list(dict.fromkeys(theirs)))
 
     def __call__(self, network: Network, images: paddle.Tensor, batch: Batch):
-        wanted = self._teacher(images) if batch.answers is None else paddle.to_tensor(batch.answers)
+        rows = self.asked(images) if batch.answers is None else paddle.to_tensor(batch.answers)
+        wanted = self.asked.parted(rows)
         logits = network(images)
         labels, count = paddle.to_tensor(batch.labels), len(batch.labels)
         values = []
@@ -74,7 +73,7 @@ class LearnFrom:
                 continue
             upto = count if term.asks_labels else len(logits)
             for ours, theirs in term.stages or ((LOGITS, LOGITS),):
-                s, t = (x[:upto] for x in (_stage(self._ours, ours, logits), _stage(self._theirs, theirs, wanted)))
+                s, t = (logits if ours == LOGITS else self._ours[ours])[:upto], wanted[theirs][:upto]
                 _refuse_shapes(term, s, t)
                 values.append((weight, term(s.astype("float32"), t.detach().astype("float32"), labels)))
         return add_up(values), logits[:count]
@@ -82,10 +81,6 @@ class LearnFrom:
 
 def _layers(term: TeacherLoss) -> tuple[Sequence[str], Sequence[str]]:
     return tuple([pair[side] for pair in term.stages if pair[side] != LOGITS] for side in (0, 1))
-
-
-def _stage(stages: Stages | None, name: str, logits: paddle.Tensor) -> paddle.Tensor:
-    return logits if name == LOGITS else stages[name]
 
 
 def _refuse_shapes(term: TeacherLoss, s: paddle.Tensor, t: paddle.Tensor) -> None:

@@ -250,9 +250,8 @@ def _objective(
     if config.unlabelled:
         loaders.append(build_loader(config.unlabelled, config.arch.class_num, **share))
         log.info("%d photos without labels join, for losses that ask a teacher only", len(loaders[-1].dataset))
-    if objective.keeps_answers:
-        folder, views, classes = Path(config.run.output_dir), config.teacher.views, config.arch.class_num
-        loaders = [keep_answers(loader, teacher, folder, views, classes) for loader in loaders]
+    folder, views = Path(config.run.output_dir), config.teacher.views
+    loaders = [keep_answers(loader, objective.asked, folder, views) for loader in loaders]
     return objective, Joined(*loaders) if config.unlabelled else loaders[0]
 
 

@@ -219,9 +219,13 @@ VALID:
             ],
         ),
         (PADDLEX.replace("MobileNetV2_x1_0", "ResNet50"), ["of 'ResNet50'", "networks: MobileNetV1"]),
+        (
+            "Global: {model_dir: ./x}\nDistillation: {alpha: 1.0}\nQuantAware: {use_pact: true}\nTrainConfig: {}\n",
+            ["automatic compression (QuantAware, TrainConfig)", "ppmobilenet quantize -c RUN --method qat"],
+        ),
         ("Global: {model_name: x}\nPreProcess: {}\nPostProcess: {}\n", ["inference.yml", "infer -m"]),
     ],
-    ids=["PaddleX", "PaddleClas 2.0", "another network", "inference.yml"],
+    ids=["PaddleX", "PaddleClas 2.0", "another network", "PaddleSlim ACT", "inference.yml"],
 )
 def test_other_programs_files_are_known_for_what_they_are(load, repo, text, words):
     with pytest.raises(UserError) as refused:

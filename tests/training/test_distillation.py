@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from training_helpers import TRAIN, losses
 
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import DataError, Stopped, UserError
+from ppmobilenet.kernels import build
 from ppmobilenet.training import setting as settings
 from ppmobilenet.training import trainer
 from ppmobilenet.training.evaluator import evaluate
-from ppmobilenet.training.objective import LearnFrom
 from ppmobilenet.training.teacher import build_teacher
 from ppmobilenet.weights.files import read_weights
 from ppmobilenet.workshop.export import export
@@ -26,6 +27,7 @@ TAUGHT = (
     "Loss.Train=[{DistillationKLDivLoss: {weight: 0.5, temperature: 2}}, {CELoss: {weight: 0.5}}]",
 )
 STILL = "DataLoader.Train.dataset.transform_ops.1={ResizeImage: {size: 32}}"
+PIXELS = (("Train", 3), ("Eval", 2))  # where a NormalizeImage stands
 NO_FLIP = "DataLoader.Train.dataset.transform_ops.2={ResizeImage: {size: 32}}"
 
 
@@ -100,6 +102,18 @@ def test_paddleclas_distillation_is_read_as_student_and_teacher(theirs, teacher,
     assert load_config(tmp_path / "again.yaml").to_dict() == config.to_dict()
 
 
+def test_what_is_typed_of_a_teacher_stands_above_the_files(theirs):
+    """So does the command in the message about a teacher that is not built here."""
+    elsewhere = ["Arch.models.0.Big.name=ResNet50_vd"]
+    with pytest.raises(UserError) as refused:
+        load_config(theirs, elsewhere)
+    said = "Teacher.pretrained=teacher.onnx"
+    assert f"-o {said}" in refused.value.hint
+    teacher = load_config(theirs, [*elsewhere, said]).teacher
+    assert (teacher.name, teacher.pretrained) == ("Exported", "teacher.onnx")
+    assert load_config(theirs, ["Teacher.name=MobileNetV2"]).teacher.name == "MobileNetV2"
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
@@ -118,7 +132,13 @@ def test_a_distillation_that_cannot_be_is_refused(theirs, override, words):
         load_config(theirs, [override])
 
 
-def test_paddleclas_distillation_trains_and_the_teacher_stays(theirs, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kernels", ["off", "on"])
+def test_paddleclas_distillation_trains_and_the_teacher_stays(theirs, tmp_path, monkeypatch, kernels):
+    if kernels == "on":
+        try:
+            build.load_library()
+        except build.Unavailable as reason:
+            pytest.skip(f"no kernels here: {reason}")
     seen = []
     built = settings.build_teacher
     monkeypatch.setattr(settings, "build_teacher", lambda *a, **k: seen.append(built(*a, **k)) or seen[-1])
@@ -126,14 +146,18 @@ def test_paddleclas_distillation_trains_and_the_teacher_stays(theirs, tmp_path, 
     def digests(teacher):
         return {k: hashlib.sha256(v.numpy().tobytes()).hexdigest() for k, v in teacher.network.state_dict().items()}
 
-    config = load_config(theirs, [f"Global.output_dir={tmp_path}/out", "Global.epochs=1"])
+    config = load_config(
+        theirs, [f"Global.output_dir={tmp_path}/out", "Global.epochs=1", f"Global.cpu_kernels={kernels}"]
+    )
     before = digests(built(config.teacher, 3, config.train.dataset.transform_ops, device="cpu", cpu_kernels="off"))
     result = trainer.train(config)
     (teacher,) = seen
     assert digests(teacher) == before
     assert not any(layer.training for layer in teacher.network.sublayers(include_self=True))
     assert all(p.grad is None and p.stop_gradient for p in teacher.network.parameters())
-    assert "PaddleClas leaves a frozen teacher in training mode" in (tmp_path / "out/train.log").read_text()
+    log = (tmp_path / "out/train.log").read_text()
+    assert "PaddleClas leaves a frozen teacher in training mode" in log
+    assert "teacher: cpu_kernels: " + {"off": "off", "on": "27 layers fused"}[kernels] in log
     student = read_weights(tmp_path / "out/best_model_student.pdparams")
     best = read_weights(tmp_path / "out/best_model.pdparams")
     assert student.keys() == best.keys() == create_model("MobileNetV3_small_x0_35").state_dict().keys()
@@ -169,6 +193,17 @@ def test_layers_may_be_compared(tiny_config, teacher, tmp_path):
     trainer.train(tiny_config(*learn, "Arch.name=MobileNetV1_x0_25", asks))
 
 
+def test_what_layers_give_is_kept_too(taught, monkeypatch, tmp_path):
+    """A run with kept outputs of layers equals, bit for bit, one that asks anew each time."""
+    asks = "Loss.Train=[{DistillationKLDivLoss: {}}, {DistillationDistanceLoss: {key: avg_pool, act: sigmoid}}]"
+    for keep in (True, False):
+        with monkeypatch.context() as patch:
+            counted = Counted(patch, keep)
+            trainer.train(taught(asks, STILL, NO_FLIP, out=f"kept{keep}"))
+            assert counted.photos == TRAIN * (1 if keep else 2)
+    assert losses(tmp_path / "keptTrue") == losses(tmp_path / "keptFalse")
+
+
 class Counted:
     """Counts what a run's teacher is asked."""
 
@@ -184,7 +219,7 @@ class Counted:
 
         monkeypatch.setattr(settings, "build_teacher", build)
         if not keep:
-            monkeypatch.setattr(LearnFrom, "keeps_answers", False)
+            monkeypatch.setattr(settings, "keep_answers", lambda loader, *rest: loader)
 
     def _count(self, images):
         self.photos += len(images)
@@ -249,6 +284,34 @@ def test_a_photo_without_label_that_is_not_there_is_named(taught, tiny, tmp_path
     (tmp_path / "photos.txt").write_text("val/000.png 7\nval/nobody.png\n")
     with pytest.raises(DataError, match=r"photos.txt:2.*nobody.png does not exist"):
         trainer.train(taught(*joined))
+
+
+def test_a_run_teaches_by_its_folder_and_is_fed_the_pixels_it_was_trained_on(tiny_config, tmp_path):
+    half, other = "[0.5, 0.5, 0.5]", [f"DataLoader.{m}.dataset.transform_ops.{i}.NormalizeImage" for m, i in PIXELS]
+    run = tiny_config(
+        *("Arch.name=MobileNetV1_x0_25", "Global.epochs=1"),
+        *(f"{at}.{key}={half}" for at in other for key in ("mean", "std")),
+        out="large",
+    )
+    trainer.train(run)
+    config = tiny_config(TAUGHT[1], f"Teacher.pretrained={tmp_path}/large", "Global.epochs=1")
+    assert config.teacher.name == "Exported"
+    ops = config.train.dataset.transform_ops
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 3, 32, 32)) / 255.0
+    mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    seen, theirs = (paddle.to_tensor(x.astype("float32")) for x in ((pixels - mean) / std, (pixels - 0.5) / 0.5))
+    whole = build_teacher(config.teacher, 3, ops, device="cpu", cpu_kernels="off")
+    alone = shutil.copy(tmp_path / "large/best_model.pdparams", tmp_path / "alone.pdparams")
+    by_name = tiny_config(*TAUGHT, f"Teacher.pretrained={alone}").teacher
+    plain = build_teacher(by_name, 3, ops, device="cpu", cpu_kernels="off")
+    np.testing.assert_allclose(whole(seen).numpy(), plain(theirs).numpy(), rtol=1e-3)
+    assert not np.allclose(whole(seen).numpy(), plain(seen).numpy(), rtol=1e-2)
+    trainer.train(config)
+    with pytest.raises(UserError, match="normalised otherwise") as refused:
+        trainer.train(tiny_config(*TAUGHT, f"Teacher.pretrained={tmp_path}/large/best_model"))
+    assert f"Teacher.pretrained={tmp_path}/large" in refused.value.hint
+    with pytest.raises(UserError, match="of 3 classes, and Arch.class_num is 4"):
+        build_teacher(config.teacher, 4, ops, device="cpu")
 
 
 def test_a_package_and_an_onnx_file_teach_as_the_network_does(tiny_config, teacher, tmp_path):

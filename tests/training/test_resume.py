@@ -106,15 +106,17 @@ def launch(*words: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_two_processes_stopped_and_resumed(tiny_yaml, tmp_path):
-    base = ("-c", str(tiny_yaml), "-o", "DataLoader.Train.sampler.batch_size=4")
+def two_go_on_exactly(yaml: Path, words: list[str], tmp_path: Path) -> Path:
+    """Train in two processes, and again from the first epoch's end, with the same result; return the run's folder."""
+    base = ("-c", str(yaml), *(w for word in words for w in ("-o", word)))
+    base = (*base, "-o", "DataLoader.Train.sampler.batch_size=4")
     whole = launch(str(tmp_path / "log"), *base, "-o", f"Global.output_dir={tmp_path}/whole")
     assert whole.returncode == 0, whole.stdout + whole.stderr
     assert "evaluated 13/13" in (tmp_path / "whole/train.log").read_text()
     part = tmp_path / "part"
     part.mkdir()
-    for suffix in ("pdparams", "pdopt", "pdstates", "manifest.json"):
-        (part / f"epoch_1.{suffix}").write_bytes((tmp_path / f"whole/epoch_1.{suffix}").read_bytes())
+    for path in [*(tmp_path / "whole").glob("epoch_1.*"), *(tmp_path / "whole").glob("teacher-*")]:
+        (part / path.name).write_bytes(path.read_bytes())
     for name in ("steps.csv", "metrics.csv"):
         (part / name).write_bytes((tmp_path / "whole" / name).read_bytes())
     resumed = launch(
@@ -122,6 +124,11 @@ def test_two_processes_stopped_and_resumed(tiny_yaml, tmp_path):
     )
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert_same_run(tmp_path / "whole", part)
+    return tmp_path / "whole"
+
+
+def test_two_processes_stopped_and_resumed(tiny_yaml, tmp_path):
+    two_go_on_exactly(tiny_yaml, [], tmp_path)
 
 
 @pytest.mark.slow
@@ -137,23 +144,23 @@ def test_two_processes_learn_from_a_teacher_and_go_on_exactly(tiny, tiny_yaml, t
     words += [f"Teacher.pretrained={tmp_path}/teacher.pdparams", "Global.epochs=3"]
     words += [f"DataLoader.UnLabelTrain.{key}={value}" for key, value in unlabelled.items()]
     paddle.save(create_model("MobileNetV1_x0_25", class_num=3).state_dict(), str(tmp_path / "teacher.pdparams"))
-    base = ("-c", str(tiny_yaml), *(w for word in words for w in ("-o", word)))
-    base = (*base, "-o", "DataLoader.Train.sampler.batch_size=4")
-    whole = launch(str(tmp_path / "log"), *base, "-o", f"Global.output_dir={tmp_path}/whole")
-    assert whole.returncode == 0, whole.stdout + whole.stderr
-    assert "evaluated 13/13" in (tmp_path / "whole/train.log").read_text()
-    assert len(list((tmp_path / "whole").glob("teacher-*.npy"))) == 4
-    part = tmp_path / "part"
-    part.mkdir()
-    for path in [*(tmp_path / "whole").glob("epoch_1.*"), *(tmp_path / "whole").glob("teacher-*")]:
-        (part / path.name).write_bytes(path.read_bytes())
-    for name in ("steps.csv", "metrics.csv"):
-        (part / name).write_bytes((tmp_path / "whole" / name).read_bytes())
-    resumed = launch(
-        str(tmp_path / "log2"), *base, "-o", f"Global.output_dir={part}", "-o", f"Global.checkpoints={part}/epoch_1"
-    )
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert_same_run(tmp_path / "whole", part)
+    whole = two_go_on_exactly(tiny_yaml, words, tmp_path)
+    assert len(list(whole.glob("teacher-*.npy"))) == 4
+
+
+@pytest.mark.slow
+def test_two_processes_learn_several_labels_and_go_on_exactly(tiny, tiny_yaml, tmp_path):
+    words = ["Global.use_multilabel=True", "Loss.Train=[MultiLabelLoss: {weight_ratio: True, size_sum: True}]"]
+    words += ["Loss.Eval=[MultiLabelLoss]", "Metric.Train=[AccuracyScore]", "Metric.Eval=[ATTRMetric]"]
+    words += ["EMA.decay=0.9", "Global.epochs=3"]
+    for mode, listed in (("Train", "train"), ("Eval", "val")):
+        lines = [line.split() for line in (tiny / f"{listed}_list.txt").read_text().splitlines()]
+        labels = [",".join(str(int(label == str(k))) for k in range(3)) for _, label in lines]
+        (tmp_path / f"{listed}.txt").write_text("".join(f"{name}\t{own}\n" for (name, _), own in zip(lines, labels)))
+        words += [f"DataLoader.{mode}.dataset.name=MultiLabelDataset"]
+        words += [f"DataLoader.{mode}.dataset.cls_label_path={tmp_path}/{listed}.txt"]
+    whole = two_go_on_exactly(tiny_yaml, words, tmp_path)
+    assert "mA" in (whole / "metrics.csv").read_text()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from ppmobilenet import Predictor
+from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
 from ppmobilenet.config.fields import Term
 from ppmobilenet.data.dataset import Listed
@@ -189,6 +190,25 @@ def test_faults_of_a_list_are_named(photos, tmp_path):
     with pytest.raises(DataError, match="Arch.class_num=2"):
         listed.samples(3)
     assert "label conflict" in {f.kind for f in examine({"train": listed}, class_num=2, photos=True).findings}
+
+
+def test_a_list_of_several_labels_is_known_for_one(photos, tmp_path, capsys):
+    lists = [str(photos / f"{name}.txt") for name in ("train", "val")]
+    assert main(["check-dataset", "--root", str(photos), "--list", *lists]) == 0
+    assert "40 photos" in capsys.readouterr().out
+    with pytest.raises(DataError, match="several labels each, '.,.,.'") as refused:
+        Listed(lists[0], photos).samples(3)
+    assert "dataset.name=MultiLabelDataset" in refused.value.hint
+
+
+def test_names_that_a_post_process_has_are_not_looked_for_beside_the_photos(trained, photos):
+    (photos / "label_list.txt").write_text("0 red\n1 green\n2 blue\n")
+    try:
+        assert load_config(trained / "several.yaml").labels.file == str(photos / "label_list.txt")
+        person = load_config(trained / "several.yaml", ["Infer.PostProcess={name: PersonAttribute}"])
+        assert person.labels.file is None and person.labels.names[22] == "Female"
+    finally:
+        (photos / "label_list.txt").unlink()
 
 
 def test_attribute_metric_by_its_definition():
