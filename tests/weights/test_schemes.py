@@ -383,6 +383,6 @@ def test_a_new_head_is_for_training_only(tmp_path, v2):
     model = create_model("MobileNetV2_x0_25", class_num=10, pretrained=str(path))
     assert model.state_dict()["out.bias"].shape == [10]
     start = Start("Arch.pretrained", str(path), "MobileNetV2_x0_25")
-    assert load_start(model, start, new_head=True) == path
+    assert load_start(model, start, new_head=True).path == path
     with pytest.raises(UserError, match="1000 classes in the file, 10 in the model"):
         load_start(model, start)
