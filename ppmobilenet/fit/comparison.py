@@ -17,7 +17,7 @@ from ppmobilenet.fit.card import percent
 from ppmobilenet.fit.network import Candidate, madds
 from ppmobilenet.fit.plan import TRAIN, Decision
 from ppmobilenet.fit.probe import cross_entropy, folds_of, out_of_fold
-from ppmobilenet.telling import log
+from ppmobilenet.telling import aloud, log
 
 SAMPLE, CLASSES = 400, 40  # photos that are looked at, of so many classes
 PENALTY = 0.1
@@ -46,14 +46,15 @@ def compare(
     """
     if len(found) == 1:
         return {"chosen": found[0].told(), "why": found[0].why, "rows": []}
-    drawn = Decision(f"{TRAIN}.cls_label_path", str(folder / "sample.txt"), "some of them")
-    _draw(samples, Path(drawn.value), seed)
+    drawn = [Decision(f"{TRAIN}.cls_label_path", str(folder / "sample.txt"), "some of them")]
+    drawn += [Decision(f"{TRAIN}.delimiter", None, "this list's")]
+    _draw(samples, folder / "sample.txt", seed)
     began, rows = time.monotonic(), []
     for place, one in enumerate(found):
         if rows and one.weights != found[place - 1].weights and time.monotonic() - began > seconds:
             log.info("no time to look at %s and what follows", one.weights.name)
             break
-        rows.append(_judge(one, [*known, drawn], folder / str(place), seed))
+        rows.append(_judge(one, [*known, *drawn], folder / str(place), seed))
     shutil.rmtree(folder)
     return _best(found, rows)
 
@@ -70,7 +71,8 @@ def _draw(samples: Samples, path: Path, seed: int) -> None:
 
 def _judge(candidate: Candidate, known: Sequence[Decision], folder: Path, seed: int) -> dict:
     config = plan.configuration([*known, *plan.of_network(candidate, "")])
-    inputs, readable, samples = Bench(config, folder).inputs(config.train, "train")
+    with aloud(show=False):  # a line for each network comes at the end
+        inputs, readable, samples = Bench(config, folder).inputs(config.train, "train")
     labels = samples.labels[readable]
     scores = out_of_fold(inputs, labels, config.arch.class_num, PENALTY, folds_of(labels, seed))
     right = int((scores.argmax(axis=1) == labels).sum())

@@ -86,6 +86,7 @@ def _of_list(listed: Listed, classes: int) -> list[Decision]:
     for side in (TRAIN, EVAL):
         made.append(Decision(f"{side}.image_root", str(listed.root), ""))
         made.append(Decision(f"{side}.cls_label_path", listed.path and str(listed.path), ""))
+        made.append(Decision(f"{side}.delimiter", listed.delimiter, ""))
     return made
 
 
