@@ -19,6 +19,8 @@ from ppmobilenet.report.predictions import FILE_NAME, Predictions
 from ppmobilenet.training import evaluator, trainer
 from ppmobilenet.training.start import find_start
 from ppmobilenet.weights.files import read_weights
+from ppmobilenet.weights.naming import IDENTITY_SCALE
+from ppmobilenet.weights.writing import write_weights
 from ppmobilenet.zoo import create_model
 
 
@@ -197,6 +199,18 @@ def test_what_keeps_statistics_needs_weights(tiny_config, tmp_path, caplog):
     trainer.train(tiny_config("Global.epochs=1", "Arch.freeze_norm=True"), random_init=True)
     result = evaluator.evaluate(tiny_config(f"Global.pretrained_model={tmp_path}/out/latest"))
     assert result["evaluated"] == VAL and "folded" not in caplog.text
+
+
+def test_folded_batch_norm_warns_where_it_is_to_learn(tiny_config, tmp_path, capfd):
+    trainer.train(tiny_config("Global.epochs=1", "Arch.freeze_norm=True"), random_init=True)
+    arrays = {key: value.copy() for key, value in read_weights(tmp_path / "out/latest.pdparams").items()}
+    for norm in [key[: -len("_variance")] for key in arrays if key.endswith("._variance")]:
+        arrays[f"{norm}_mean"][:], arrays[f"{norm}_variance"][:] = 0, 1
+        arrays[f"{norm}weight"][:] = IDENTITY_SCALE
+    start = f"Global.pretrained_model={write_weights(arrays, tmp_path / 'folded.npz')}"
+    for more, warns in (("Arch.freeze_norm=True", False), ("Arch.freeze_norm=False", True)):
+        trainer.train(tiny_config("Global.epochs=1", start, more))
+        assert ("--unfold-bn" in capfd.readouterr().err) == warns
 
 
 def test_a_start_that_fails_leaves_the_runs_configuration(tiny_config, tmp_path):
