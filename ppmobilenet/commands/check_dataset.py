@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> Outcome:
         from ppmobilenet.fit.network import candidates
 
         try:
-            doubt_labels(diagnosis, asked["lists"], candidates(args.model, args.weights)[0])
+            doubt_labels(diagnosis, asked["lists"], candidates(args.model, args.weights))
         except UserError as error:
             troubles.append(error)
     lines = [doctor_text.text(diagnosis)]

@@ -121,12 +121,12 @@ class Listed:
     ):
         self.several = several
         self.path, self.root = None if path is None else Path(path), Path(root)
-        self._delimiter, self._training = delimiter, training
+        self.delimiter, self._training = delimiter, training
 
     @cached_property
     def scanned(self) -> Scanned:
         """What :func:`scan_list` finds in the file."""
-        return scan_list(self.path, self.root, self._delimiter, several=self.several)
+        return scan_list(self.path, self.root, self.delimiter, several=self.several)
 
     @cached_property
     def _found(self) -> Found | None:
@@ -140,7 +140,7 @@ class Listed:
     @cached_property
     def _labels(self) -> list[int]:
         """The labels that occur in the file, whether its photos are on this machine or not."""
-        known = vars(self).get("scanned") or scan_list(self.path, self.root, self._delimiter, check_files=False)
+        known = vars(self).get("scanned") or scan_list(self.path, self.root, self.delimiter, check_files=False)
         return sorted(set(known[1]))
 
     def folders(self, class_num: int | None = None, names: Sequence[str] | None = None) -> tuple[Samples, list[str]]:
@@ -173,7 +173,7 @@ class Unlabelled(Listed):
     ) -> tuple[Samples, list[str] | None]:
         """Return the photos; the label of each is 0, which nothing asks for."""
         if self.path is not None:
-            return read_paths(self.path, self.root, self._delimiter), None
+            return read_paths(self.path, self.root, self.delimiter), None
         found = self._found.names if self._found else []
         if not found:
             raise DataError("there is no photo in this folder", where=self.root)

@@ -15,7 +15,7 @@ from ppmobilenet.data.dataset import SIDES, find_sides
 from ppmobilenet.data.lists import lines_of
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.facts import Facts, groups, look_at_all
-from ppmobilenet.photos.names import Found, find_photos
+from ppmobilenet.photos.names import Found, find_photos, is_hidden
 
 NAMED = 10  # classes that are named in a line for the user
 
@@ -116,9 +116,9 @@ def split_folder(
         sizes = np.bincount(group[drawn])
         grouped = int(sizes[sizes > 1].sum())
     notes += _remarks(sides, classes, labels, side, group)
-    empty = sorted({_class_of(name, sides) for name in inside} - set(classes))
+    empty = sorted(_class_folders(root, sides, Path(out)) - set(classes))
     if empty:
-        notes.append(f"no class, as none of its photos can be used: {_some(empty)}")
+        notes.append(f"no class, as there is no photo in it that can be used: {_some(empty)}")
     for name, file in lists.items():
         mine = [(photo.name, label) for photo, label, there in zip(photos, labels, side) if there == name]
         _write(file, enumerate(classes) if name == "label" else mine)
@@ -161,7 +161,9 @@ def _in_class_folders(root: Path, found: Found, sides: dict[str, str]) -> tuple[
     if sides:
         held = ", ".join(f"{side} from {folder}/" for side, folder in sides.items())
         drawn = (
-            "; these say what validates, --val does not" if "val" in sides else f"; val is drawn from {sides['train']}/"
+            "; these say what validates, and nothing is drawn"
+            if "val" in sides
+            else f"; val is drawn from {sides['train']}/"
         )
         notes.append(f"{root} holds the parts of a data set: {held}{drawn}")
         return inside, notes
@@ -178,7 +180,8 @@ def _in_class_folders(root: Path, found: Found, sides: dict[str, str]) -> tuple[
             f"no photos in class folders{many}",
             where=root,
             allowed="root/CLASS/photo.jpg",
-            hint=f"give the folder above, {root.absolute().parent}, if this one is a class"
+            hint="put the photos of each class into a folder of its own, named like the class; or give the folder "
+            f"above, {root.absolute().parent}, if this one is a class"
             if many
             else (notes or [None])[0],
         )
@@ -188,7 +191,7 @@ def _in_class_folders(root: Path, found: Found, sides: dict[str, str]) -> tuple[
         f"there is one class folder with photos, {only!r}: nothing can be learned from one class",
         where=root,
         allowed="one folder per class, two or more",
-        hint=f"if the classes are the folders in it ({_some(deeper)}): ppmobilenet split-dataset {root / only}"
+        hint=f"if the classes are the folders in it ({_some(deeper)}): give {root / only}"
         if len(deeper) > 1
         else "put the photos of each class into a folder of their own, in this one",
     )
@@ -259,6 +262,13 @@ def _check_classes(root: Path, photos: Sequence[_Photo], classes: Sequence[str],
             allowed=f"its classes: {_some(classes)}",
             hint="rename the folder, add training photos, or take it out",
         )
+
+
+def _class_folders(root: Path, sides: Mapping[str, str], out: Path) -> set[str]:
+    """Return the names of the folders that could be meant as classes; that of the lists is not."""
+    above, beyond = [root / folder for folder in sides.values()] or [root], out.resolve()
+    found = (entry for folder in above for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
+    return {entry.name for entry in found if entry.resolve() not in (beyond, *beyond.parents)}
 
 
 def _remarks(sides: dict[str, str], classes: Sequence[str], labels, side, group) -> list[str]:

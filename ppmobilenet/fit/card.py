@@ -34,7 +34,7 @@ def card(result: Mapping) -> list[str]:
     board = [form["name"] for form in result["forms"] if form["name"].startswith("lite-arm")]
     on_board = f"scp -r {package} BOARD:" if board else f"ppmobilenet export -c {folder} --to lite-armv8 --with-board"
     suspects = result["suspects"]
-    doubts = f"; {suspects} labels look wrong, see the report" if suspects else ""
+    doubts = f"; {suspects} label{'s look' if suspects > 1 else ' looks'} wrong, see the report" if suspects else ""
     return [
         f"right:     {accuracy(trained)}{beside}",
         f"weakest:   {weakest['name']}, {weakest['correct']} of {weakest['support']}{doubts}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ppmobilenet.data.lists import Samples
 from ppmobilenet.fit import plan
 from ppmobilenet.fit.bench import Bench
 from ppmobilenet.fit.card import percent
+from ppmobilenet.fit.comparison import compare
 from ppmobilenet.fit.network import Candidate
 from ppmobilenet.fit.notebook import Notebook
 from ppmobilenet.fit.plan import Decision
@@ -21,8 +22,8 @@ from ppmobilenet.fit.probe import Probe, probe
 from ppmobilenet.fit.trial import Course, judge_part, measure_pace, plan_course
 from ppmobilenet.telling import log
 from ppmobilenet.training.solved_head import solve
-from ppmobilenet.weights import catalog
 
+COMPARING = 0.2  # share of the time that may pass before other networks are left aside
 AFTER = 25.0  # seconds that evaluation, report, export and its proof take
 LEAST = 15.0  # seconds below which fine-tuning is not even timed
 
@@ -45,62 +46,36 @@ class Chosen:
 
 
 def choose_network(
-    book: Notebook, found: Sequence[Candidate], known: Sequence[Decision], folder: Path, seed: int
+    book: Notebook,
+    found: Sequence[Candidate],
+    known: Sequence[Decision],
+    samples: Samples,
+    folder: Path,
+    seed: int,
+    minutes: float,
 ) -> Chosen:
-    """Cross-validate the linear classifier on each network's features, and take the network where it is best.
-
-    Of networks that are as good as the best within one standard error, the one of fewest multiply-adds.
+    """Take the network whose features tell these photos apart best, and cross-validate the linear classifier on them.
 
     Args:
         book: of the fit.
-        found: networks to choose from.
+        found: networks to choose from, see :func:`ppmobilenet.fit.comparison.compare`.
         known: decisions that were made.
+        samples: the photos to learn from.
         folder: keeps the features.
         seed: of the cross-validation.
+        minutes: that the fit may take.
     """
-    benches: dict[int, tuple[Bench, Probe]] = {}
-
-    def on_bench(place: int) -> tuple[Bench, Probe]:
-        if place not in benches:
-            config = plan.configuration([*known, *plan.of_network(found[place], "")])
-            bench = Bench(config, folder / "networks" / str(place) if len(found) > 1 else folder)
-            inputs, readable, samples = bench.inputs(config.train, "train")
-            benches[place] = bench, probe(inputs, samples.labels[readable], config.arch.class_num, seed, readable)
-        return benches[place]
-
-    def compare() -> dict:
-        rows = []
-        for place, candidate in enumerate(found):
-            one = on_bench(place)[1]
-            rows.append({"name": candidate.name, "right": one.right, "photos": len(one.labels)})
-            shown = percent(one.right / len(one.labels))
-            log.info("%s: a linear classifier on its features is right in %s, cross-validated", candidate.name, shown)
-        return {**_best(found, rows), "rows": rows}
-
-    entry = book.once("network", compare)
-    place = next((i for i, candidate in enumerate(found) if str(candidate.weights) == entry["weights"]), 0)
-    bench, probed = on_bench(place)
-    if len(found) > 1:  # the training finds them in its own folder
-        for file in (folder / "networks" / str(place)).glob("features-*"):
-            os.replace(file, folder / file.name)
-        shutil.rmtree(folder / "networks", ignore_errors=True)
-        bench.folder = folder
-    decisions = [*known, *plan.of_network(found[place], entry["why"])]
-    return Chosen(found[place].name, bench, probed, decisions)
-
-
-def _best(found: Sequence[Candidate], rows: Sequence[dict]) -> dict:
-    best = max(rows, key=lambda row: row["right"])
-    error = (best["right"] * (1 - best["right"] / best["photos"])) ** 0.5
-    equal = [i for i, row in enumerate(rows) if row["right"] >= best["right"] - error]
-    place = min(equal, key=lambda i: (_madds(found[i]), i))
-    why = f"the best of {len(rows)} on these photos" if rows[place] is best else "as good as the best, and quicker"
-    return {"weights": str(found[place].weights), "why": found[place].why if len(rows) == 1 else why}
-
-
-def _madds(candidate: Candidate) -> float:
-    row = catalog.rows().get(candidate.name)
-    return row.madds if row else float("inf")
+    compared = partial(compare, found, known, samples, folder / "networks", seed, COMPARING * 60 * minutes)
+    entry = book.once("network", compared)
+    candidate = Candidate.of(entry["chosen"])
+    decisions = [*known, *plan.of_network(candidate, entry["why"])]
+    config = plan.configuration(decisions)
+    bench = Bench(config, folder)
+    inputs, readable, samples = bench.inputs(config.train, "train")
+    probed = probe(inputs, samples.labels[readable], config.arch.class_num, seed, readable)
+    shown = percent(probed.right / len(probed.labels))
+    log.info("%s: the linear classifier is right in %s, cross-validated", candidate.name, shown)
+    return Chosen(candidate.name, bench, probed, decisions)
 
 
 def decide_training(book: Notebook, chosen: Chosen, folder: Path, minutes: float) -> list[Decision]:

@@ -15,6 +15,7 @@ from ppmobilenet.errors import UserError
 from ppmobilenet.field.answers import softmax
 from ppmobilenet.fit import plan
 from ppmobilenet.fit.bench import Bench
+from ppmobilenet.fit.comparison import compare
 from ppmobilenet.fit.network import Candidate
 from ppmobilenet.fit.plan import EVAL, TRAIN, Decision
 from ppmobilenet.fit.probe import probe
@@ -26,7 +27,9 @@ KIND = "suspect label"
 ANY = 1_000_000  # unreadable photos are told of elsewhere
 
 
-def doubt_labels(diagnosis: Diagnosis, lists: Mapping[str, Listed], candidate: Candidate, seed: int = 0) -> None:
+def doubt_labels(
+    diagnosis: Diagnosis, lists: Mapping[str, Listed], networks: Sequence[Candidate], seed: int = 0
+) -> None:
     """Add the photos whose labels are likely wrong to a diagnosis, the likeliest of each list first.
 
     The training list is judged by cross-validation, each other list by a classifier of the training list.
@@ -34,7 +37,7 @@ def doubt_labels(diagnosis: Diagnosis, lists: Mapping[str, Listed], candidate: C
     Args:
         diagnosis: of the same lists; ``--fix`` will leave the suspects out.
         lists: by name, ``train`` among them.
-        candidate: the network whose features are looked at.
+        networks: the one whose features tell the photos apart best is taken.
         seed: of the cross-validation.
 
     Raises:
@@ -46,7 +49,10 @@ def doubt_labels(diagnosis: Diagnosis, lists: Mapping[str, Listed], candidate: C
         raise UserError(f"labels cannot be looked at because {what}", where="--labels", hint="correct the lists first")
     names = class_names(lists)
     with TemporaryDirectory() as folder:
-        bench, found = None, {}
+        bench, found, training = None, {}, lists["train"]
+        known = _of_list(training, len(names))
+        entry = compare(networks, known, training.samples()[0], Path(folder) / "networks", seed)
+        candidate = Candidate.of(entry["chosen"])
         for name, listed in lists.items():
             config = plan.configuration([*_of_list(listed, len(names)), *plan.of_network(candidate, "")])
             bench = bench or Bench(config, Path(folder))
@@ -80,6 +86,7 @@ def _of_list(listed: Listed, classes: int) -> list[Decision]:
     for side in (TRAIN, EVAL):
         made.append(Decision(f"{side}.image_root", str(listed.root), ""))
         made.append(Decision(f"{side}.cls_label_path", listed.path and str(listed.path), ""))
+        made.append(Decision(f"{side}.delimiter", listed.delimiter, ""))
     return made
 
 

@@ -60,7 +60,7 @@ def fingerprint(root: Path) -> str:
             "this is no folder",
             where=root,
             allowed="a folder that holds one folder of photos per class",
-            hint=f"did you mean {close[0]!r}?" if close else None,
+            hint="unpack it first" if root.is_file() else f"did you mean {close[0]!r}?" if close else None,
         )
     digest = hashlib.sha256()
     for name in sorted([*find_photos(root).names, *(name for names in LISTS for name in names)]):

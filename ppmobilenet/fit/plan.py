@@ -79,12 +79,15 @@ def of_network(candidate: Candidate, why: str) -> list[Decision]:
         *(Decision(f"Arch.{key}", value, "of these weights") for key, value in candidate.arguments.items()),
     ]
     crop, short = candidate.side
-    if (crop, short) != (224, 256):
-        places = [("Global.image_shape", [3, crop, crop])]
+    usual, places = Candidate, []
+    if (crop, short) != usual.side:
+        places.append(("Global.image_shape", [3, crop, crop]))
         for ops in (f"{EVAL}.transform_ops", INFER):
             places += [(f"{ops}.1.ResizeImage.resize_short", short), (f"{ops}.2.CropImage.size", crop)]
-        made += [Decision(key, value, "the size that these weights were judged at") for key, value in places]
-    return made
+    if (candidate.mean, candidate.std) != (usual.mean, usual.std):
+        for ops in (f"{TRAIN}.transform_ops", f"{EVAL}.transform_ops", INFER):
+            places += [(f"{ops}.3.NormalizeImage.{key}", list(getattr(candidate, key))) for key in ("mean", "std")]
+    return made + [Decision(key, value, "how these weights see photos best") for key, value in places]
 
 
 # how to fine-tune, all but how long

@@ -54,6 +54,12 @@ def folds(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return part
 
 
+def folds_of(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Deal photos into as many parts as the rarest class has photos, at most :data:`FOLDS`: int [N]."""
+    rarest = int(np.unique(labels, return_counts=True)[1].min())
+    return folds(labels, max(2, min(FOLDS, rarest)), seed)
+
+
 def probe(inputs: np.ndarray, labels: np.ndarray, classes: int, seed: int, readable: np.ndarray) -> Probe:
     """Choose the penalty of the linear classifier by cross-validation.
 
@@ -64,8 +70,7 @@ def probe(inputs: np.ndarray, labels: np.ndarray, classes: int, seed: int, reada
         seed: of the parts.
         readable: of the list, see :class:`Probe`.
     """
-    rarest = int(np.unique(labels, return_counts=True)[1].min())
-    fold = folds(labels, max(2, min(FOLDS, rarest)), seed)
+    fold = folds_of(labels, seed)
     found = {penalty: out_of_fold(inputs, labels, classes, penalty, fold) for penalty in PENALTIES}
     losses = {penalty: cross_entropy(scores, labels) for penalty, scores in found.items()}
     least = min(losses.values(), key=np.mean)

@@ -92,7 +92,8 @@ def _steps(request: Request) -> dict:
     photos = _photos(book.once("photos", lambda: _plain(find(request.photos, folder / "lists", request.seed, earlier))))
     for line in photos.said:
         log.info("%s", line)
-    chosen = choose_network(book, networks, plan.of_photos(photos, folder, request.seed), folder, request.seed)
+    known, samples = plan.of_photos(photos, folder, request.seed), photos.samples("train")
+    chosen = choose_network(book, networks, known, samples, folder, request.seed, request.minutes)
     decisions = [*chosen.decisions, *decide_training(book, chosen, folder, request.minutes)]
     plan.write(decisions, folder / plan.FILE_NAME)
     book.once("trained", partial(_train, folder))
@@ -143,7 +144,9 @@ def _earlier_network(folder: Path) -> Candidate:
     _, side, _ = config.run.image_shape or (3, 224, 224)
     resized = [op["ResizeImage"]["resize_short"] for op in config.eval.dataset.transform_ops if "ResizeImage" in op]
     weights = Path(f"{config.run.pretrained_model}.pdparams")
-    return Candidate(config.arch.name, arguments, weights, f"what {folder} has learned", (side, *resized[:1]))
+    pixels = next(op["NormalizeImage"] for op in config.eval.dataset.transform_ops if "NormalizeImage" in op)
+    told = {"side": (side, *resized[:1]), **{key: tuple(pixels[key]) for key in ("mean", "std")}}
+    return Candidate(config.arch.name, arguments, weights, f"what {folder} has learned", **told)
 
 
 def _train(folder: Path) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -54,17 +55,20 @@ def suspects(samples: Samples, readable: np.ndarray, scores: np.ndarray, names: 
     places = np.flatnonzero(readable)
     labels = samples.labels[places]
     present = np.unique(labels)  # cleanlab wants classes without gaps
+    alone = np.bincount(labels) == 1  # nothing was there to know its only photo by
     dense = scores[:, present].astype(np.float64)
     dense /= dense.sum(axis=1, keepdims=True)
     given = np.searchsorted(present, labels)
     # as many as both of cleanlab's rules call wrong: one alone names many that are right
-    count = int(find_label_issues(given, dense, filter_by="both", n_jobs=1).sum())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes of few photos
+        count = int(find_label_issues(given, dense, filter_by="both", n_jobs=1).sum())
     order = np.argsort(get_label_quality_scores(given, dense, method="self_confidence"), kind="stable")[:count]
     found = []
     for i in order.tolist():
         place, likely = int(places[i]), int(present[dense[i].argmax()])
         own = int(labels[i])
-        if likely == own:
+        if likely == own or alone[own]:
             continue
         found.append(
             Suspect(

@@ -38,7 +38,8 @@ def advise(
     found = figures.accuracy(table)
     said: list[Advice] = []
     if suspects:
-        said.append((f"Look at the {len(suspects)} photos under Labels to check; correct what is wrong there.", None))
+        photos = f"the {len(suspects)} photos" if len(suspects) > 1 else "the photo"
+        said.append((f"Look at {photos} under Labels to check; correct what is wrong there.", None))
     said += _weak_classes(table)
     said += _training(found, linear, curves)
     low, high = found["interval"]

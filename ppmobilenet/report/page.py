@@ -165,9 +165,11 @@ def _for_makers(content: Content, picture: sections.Picture) -> list[tuple[str, 
     """Return (id, heading, HTML) of what somebody asks who wants it to work."""
     table, found = content.predictions, []
     if table is not None:
-        rows = [("this network", figures.accuracy(table))]
-        if content.linear is not None and not np.array_equal(content.linear.classes, table.classes):
-            rows.append(("linear classifier on the trunk as it came", figures.accuracy(content.linear)))
+        rows, plain = [("this network", figures.accuracy(table))], "linear classifier on the trunk as it came"
+        if content.linear is not None and np.array_equal(content.linear.classes, table.classes):
+            rows = [(f"this network: a {plain}", figures.accuracy(table))]
+        elif content.linear is not None:
+            rows.append((plain, figures.accuracy(content.linear)))
         found.append(("verdict", "How good is it?", sections.scales(rows)))
     if content.advice:
         found.append(("next", "What to do next", sections.advice(content.advice)))

@@ -198,7 +198,14 @@ def _network(config: Config, start: Start | None) -> tuple[nn.Layer, tuple[nn.La
     model = create_model(arch.name, **arch.parameters)
     if start is not None:
         log.info("weights of %s (%s)", start.key, config.where(start.key))
-        load_start(model, start, new_head=True)
+        report = load_start(model, start, new_head=True)
+        if report.bn_folded and not arch.freeze_norm:
+            log.warning(
+                "%s: its batch norm is folded away, and training starts badly that has batch norm learn: "
+                "-o Arch.freeze_norm=True keeps its statistics; or recalibrate it first: "
+                "ppmobilenet convert-weights %s --unfold-bn PHOTOS -o NEW.pdparams",
+                *(report.path, report.path),
+            )
     frozen = freeze(model, arch.freeze)
     return model, tuple(norms(model) if arch.freeze_norm else frozen)
 

@@ -20,7 +20,7 @@ from ppmobilenet.training import checkpoint
 from ppmobilenet.training.device import set_device
 from ppmobilenet.weights.download import published_file
 from ppmobilenet.weights.files import resolve
-from ppmobilenet.weights.loading import load_weights
+from ppmobilenet.weights.loading import LoadReport, load_weights
 from ppmobilenet.zoo import create_model
 
 
@@ -95,8 +95,8 @@ def require_start(weights: Weights, random_init: bool = False) -> Start | None:
     return start
 
 
-def load_start(model: nn.Layer, start: Start, *, new_head: bool = False) -> Path:
-    """Load the weights into a network, strictly, and return the file that they came from.
+def load_start(model: nn.Layer, start: Start, *, new_head: bool = False) -> LoadReport:
+    """Load the weights into a network, strictly.
 
     Args:
         model: of ``start.model``.
@@ -106,9 +106,7 @@ def load_start(model: nn.Layer, start: Start, *, new_head: bool = False) -> Path
     Raises:
         UserError, DamagedFileError, NumericsError: they do not fit.
     """
-    file = start.file()
-    load_weights(model, file, class_num_may_differ=new_head and start.checkpoint is None)
-    return file
+    return load_weights(model, start.file(), class_num_may_differ=new_head and start.checkpoint is None)
 
 
 def network_for_answers(arch: Arch, start: Start | None, **instead) -> nn.Layer:

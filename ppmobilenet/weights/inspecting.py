@@ -46,6 +46,7 @@ class Inspection:
         path: the file or folder.
         size: in bytes.
         scheme: the naming scheme, or None.
+        family: the scheme's, or None.
         text: whose layout that is, or why it is none.
         architecture: the network its shapes belong to, or None.
         bn_folded: its batch norm is folded away.
@@ -55,6 +56,7 @@ class Inspection:
     path: Path
     size: int
     scheme: str | None
+    family: str | None
     text: str
     architecture: Architecture | None
     bn_folded: bool
@@ -114,7 +116,7 @@ def inspect_weights(path: str | os.PathLike, scheme: str | None = None) -> Inspe
     except UserError as error:
         if scheme is not None:
             raise
-        found, text, architecture, folded = None, error.message, None, False
+        found, family, text, architecture, folded = None, None, error.message, None, False
     else:
         neutral, folded = naming.neutral_arrays(layout, arrays)
         folded = folded or naming.norm_is_folded(neutral)
@@ -122,11 +124,11 @@ def inspect_weights(path: str | os.PathLike, scheme: str | None = None) -> Inspe
         activation = layout.activation or files.activation_of(source)
         if architecture and activation not in (None, LAYOUTS[layout.family].activation):
             architecture.arguments["activation"] = activation
-        found, text = layout.scheme, layout.text
+        found, family, text = layout.scheme, layout.family, layout.text
         places = {**{key: name for name, key in layout.keys.items()}, **layout.ignored}
         places.update({key: f"no key of {layout.scheme}" for key in layout.misfits})
     tensors = tuple(_facts(key, array, places.get(key, "")) for key, array in arrays.items())
-    return Inspection(source, size, found, text, architecture, folded, tensors)
+    return Inspection(source, size, found, family, text, architecture, folded, tensors)
 
 
 def _facts(key: str, array: np.ndarray, place: str) -> TensorFacts:

@@ -32,7 +32,7 @@ class LoadReport:
             name that the file would have had for it, where that is another: ``{"out.weight": "fc10_weights"}``.
         ignored: the file's keys that were not used, with the reason.
         notes: what was changed on the way, one line each: an identity expansion, batch norm that was folded.
-        bn_folded: the batch norm is folded away: right in eval mode only, recalibrate it before fine-tuning.
+        bn_folded: the batch norm is folded away: right while batch norm keeps its statistics, as in eval mode.
     """
 
     path: Path
@@ -128,13 +128,6 @@ def _say(report: LoadReport, theirs: str | None, ours: str | None) -> None:
             source,
             ours,
             theirs,
-        )
-    if report.bn_folded:
-        log.warning(
-            "%s: its batch norm is folded away: right for evaluation and export, but training from it starts badly; "
-            "recalibrate it first: ppmobilenet convert-weights %s --unfold-bn PHOTOS -o NEW.pdparams",
-            source,
-            source,
         )
 
 

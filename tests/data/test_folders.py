@@ -115,9 +115,9 @@ def test_parts_that_disagree_are_refused_and_a_test_folder_alone_leaves_validati
 @pytest.mark.parametrize(
     ("names", "start", "words"),
     [
-        (("pets/cat/1.png", "pets/dog/1.png"), "", "cat, dog.*split-dataset .*/pets"),
+        (("pets/cat/1.png", "pets/dog/1.png"), "", "cat, dog.*give .*/pets"),
         (("cat/1.png", "cat/2.png"), "", "one class folder with photos, 'cat'"),
-        (("train/cat/1.png", "train/dog/1.png"), "", "split-dataset .*/train"),
+        (("train/cat/1.png", "train/dog/1.png"), "", "give .*/train"),
         (("cat/1.png", "dog/1.png"), "cat", "1 photos lie in the folder itself"),
     ],
 )

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from fit_helpers import COLOURS, draw
 
+from ppmobilenet import create_model
 from ppmobilenet.cli import main
+from ppmobilenet.config import load_config
+from ppmobilenet.weights.writing import write_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -92,6 +95,36 @@ def test_a_class_that_comes_later(linear, tmp_path, capsys):
     before, after = listed(output), listed(tmp_path / "out")
     assert {name: after[name] for name in before} == before
     assert sum(side.startswith("val 3") for side in after.values()) == 2
+
+
+def test_a_folder_of_weights_is_compared_on_the_photos(photos, weights, tmp_path, monkeypatch):
+    """V3's files do not tell its padding: four ways are tried, and a later fit goes on in the one that was taken."""
+    from ppmobilenet.fit import choice, comparison
+
+    folder, real = tmp_path / "weights", comparison._judge
+    folder.mkdir()
+    shutil.copy(weights, folder / weights.name)
+    state = create_model("MobileNetV3_small_x0_35").state_dict()
+    write_weights({key: value.numpy() for key, value in state.items()}, folder / "small.npz")
+    (folder / "half.npz").write_bytes((folder / "small.npz").read_bytes()[:1000])
+
+    def judge(candidate, *args):  # what nothing was learned with is worth the same in each way
+        found = real(candidate, *args)
+        return {**found, "loss": 9.0 - candidate.mean[0], "right": 30 if candidate.mean[0] == 0.5 else 3}
+
+    monkeypatch.setattr(comparison, "_judge", judge)
+    monkeypatch.setattr(choice, "COMPARING", 1000)  # times so few minutes
+    code, found = fit(photos, folder, tmp_path / "out", "--minutes", "0.01")
+    assert code == 0 and found["network"] == "MobileNetV3_small_x0_35"
+    assert len(found["steps"]["network"]["rows"]) == 2 + 4 and not (tmp_path / "out/networks").exists()
+    words = ["fit", photos, "--from", tmp_path / "out", "--output", tmp_path / "more", "--minutes", "0.01"]
+    assert main([str(word) for word in words]) == 0
+    for run in ("out", "more"):
+        config = load_config(tmp_path / run)
+        assert config.arch.parameters["same_padding"]
+        for side in (config.train, config.eval):
+            shown = [op["NormalizeImage"]["mean"] for op in side.dataset.transform_ops if "NormalizeImage" in op]
+            assert list(shown[0]) == [0.5, 0.5, 0.5]
 
 
 def test_fine_tuning_is_tried_on_parts_and_an_interrupted_fit_goes_on(photos, weights, tmp_path, monkeypatch):

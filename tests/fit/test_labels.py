@@ -49,3 +49,12 @@ def test_broken_lists_come_first(flipped, photos, weights, capsys):
     assert main([str(word) for word in words]) == 2
     said = capsys.readouterr().out
     assert f"{listed}:37" in said and "correct the lists first" in said
+
+
+def test_lists_with_a_separator_of_their_own(flipped, photos, weights, tmp_path, capsys):
+    listed, _ = flipped
+    listed.write_text(listed.read_text().replace(" ", ";"))
+    words = ["--root", photos, "--list", listed, "--delimiter", ";", "--labels", "--weights", weights]
+    assert main(["check-dataset", *map(str, words)]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{listed}:{line}: called" in said for line in (4, 28))

@@ -20,6 +20,8 @@ from ppmobilenet.training import evaluator, trainer
 from ppmobilenet.training.setting import require_what_is_kept
 from ppmobilenet.training.start import find_start
 from ppmobilenet.weights.files import read_weights
+from ppmobilenet.weights.naming import IDENTITY_SCALE
+from ppmobilenet.weights.writing import write_weights
 from ppmobilenet.zoo import create_model
 
 
@@ -210,6 +212,18 @@ def test_published_weights_are_advised_with_the_keys_that_they_do_not_fit():
             f"not with Arch.se_divisor, Arch.expand_first, Arch.class_expand, Arch.last_conv_bias, {not_with}"
             in error.value.hint
         ) == (not_with is not None), error.value.hint
+
+
+def test_folded_batch_norm_warns_where_it_is_to_learn(tiny_config, tmp_path, capfd):
+    trainer.train(tiny_config("Global.epochs=1", "Arch.freeze_norm=True"), random_init=True)
+    arrays = {key: value.copy() for key, value in read_weights(tmp_path / "out/latest.pdparams").items()}
+    for norm in [key[: -len("_variance")] for key in arrays if key.endswith("._variance")]:
+        arrays[f"{norm}_mean"][:], arrays[f"{norm}_variance"][:] = 0, 1
+        arrays[f"{norm}weight"][:] = IDENTITY_SCALE
+    start = f"Global.pretrained_model={write_weights(arrays, tmp_path / 'folded.npz')}"
+    for more, warns in (("Arch.freeze_norm=True", False), ("Arch.freeze_norm=False", True)):
+        trainer.train(tiny_config("Global.epochs=1", start, more))
+        assert ("--unfold-bn" in capfd.readouterr().err) == warns
 
 
 def test_a_start_that_fails_leaves_the_runs_configuration(tiny_config, tmp_path):

@@ -29,6 +29,20 @@ SCALES = (0.1, 0.125, 0.25, 0.35, 0.5, 0.75, 1.0, 1.1, 1.2, 1.25, 1.3, 1.4, 1.5,
 
 
 @dataclass(frozen=True)
+class Untold:
+    """What a network of the same shapes may do otherwise, and no weight file tells: it has to be tried on photos.
+
+    Attributes:
+        arguments: of the network.
+        mean, std: of its pixels, which are from 0 to 1 before.
+    """
+
+    arguments: Mapping
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class Layouts:
     """What is known of a family's files.
 
@@ -51,6 +65,7 @@ class Layouts:
         adapt: (neutral arrays, what the file's networks compute with, what the model does) -> notes; changes the arrays
             of a file whose networks compute otherwise so that the model gives the same outputs.
         refusal: as ``guess``, for shapes that are of the family and of no network of it here: what they are.
+        untold: how networks of others with these shapes see photos, where that is not as the published ones do.
         ssld: model -> top-1, top-5 of the file that SSLD distillation trained.
         md5: model -> of the file, where it is known.
         evaluated: model -> side of the image in its evaluation, whole, where it is not 224 cut from 256.
@@ -71,6 +86,7 @@ class Layouts:
     adapt: Callable[[dict, Mapping[str, float], Mapping[str, float]], list[str]] = lambda arrays, theirs, ours: []
     refusal: Callable[[int, list[int], Mapping[str, tuple[int, ...]]], str | None] = lambda stem, outs, shapes: None
     published: tuple[tuple, ...] = ()
+    untold: tuple[Untold, ...] = ()
     ssld: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     md5: Mapping[str, str] = field(default_factory=dict)
     evaluated: Mapping[str, int] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from ppmobilenet.weights.layouts import (
     PADDLE_FILES,
     PC,
     Layouts,
+    Untold,
     count_blocks,
     number_blocks,
     register,
@@ -308,6 +309,8 @@ LAYOUTS = register(
         activation="hardswish",
         adapt=adapt,
         refusal=refusal,
+        # Google's, and what timm took from there (``tf_``)
+        untold=(Untold({"same_padding": True}, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),),
         published=(
             _row("small", 0.35, "x0_35", 1_665_954, 13_161_528, 53.0, 76.4, 1.66, 13),
             _row("small", 0.5, "x0_5", 1_902_536, 20_759_280, 59.2, 81.5, 1.9, 21.5),
