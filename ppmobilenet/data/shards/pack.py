@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from ppmobilenet import files, telling
+from ppmobilenet.data.shards.dataset import CLASS_NAMES
 from ppmobilenet.data.shards.parts import Fault, Part, read_part, write_index
 from ppmobilenet.data.shards.plan import PLANNED, WORK, Line, Plan, Wanted, make_plan
 from ppmobilenet.errors import DataError, UserError
@@ -23,7 +24,6 @@ from ppmobilenet.photos.names import photo_suffixes
 from ppmobilenet.photos.shards import BLOCK, HEAD, UNLABELLED
 
 LEFT_OUT = "bad_photos.txt"
-CLASS_NAMES = "label_list.txt"
 AHEAD = 32  # photos of a shard that are read and decoded while others are written
 RECORD = 20 * BLOCK  # a tar ends with zeros up to a multiple of it
 SHOWN = 10  # photos that were left out that are named
