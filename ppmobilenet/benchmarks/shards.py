@@ -144,6 +144,13 @@ def _empty(folder: Path) -> str:
         return "posix_fadvise"
 
 
+def _fill(folder: Path) -> None:
+    """Have the system hold the photos, of both kinds."""
+    for path in folder.rglob("*.*"):
+        if path.is_file():
+            path.read_bytes()
+
+
 def _datasets(folder: Path) -> dict:
     # a window of a part of them: what a set that is larger than the window does
     return {
@@ -198,8 +205,7 @@ def _take_turns(folder: Path, runs: dict, rounds: int) -> dict[tuple[str, str, s
     for turn in range(rounds + 1):
         for cache in ("warm", "cold"):
             for (what, source), run in runs.items():
-                if cache == "cold":
-                    _empty(folder)
+                (_empty if cache == "cold" else _fill)(folder)
                 start = time.perf_counter()
                 photos = run(turn)
                 if turn:
