@@ -45,14 +45,18 @@ CHUNK = 2**20
 # what a training does with an index before its first step, in a process of its own
 START = """
 import json, sys, time
-from ppmobilenet.data.shards.dataset import ShardDataset
-from ppmobilenet.data.shards.order import ShardSampler
+from ppmobilenet.data.doctor import examine
 from ppmobilenet.data.samplers import DistributedBatchSampler, Share
+from ppmobilenet.data.shards.dataset import ShardDataset, ShardListed
+from ppmobilenet.data.shards.order import ShardSampler
 def memory(kind):
     with open("/proc/self/status") as file:
         return int(next(line for line in file if line.startswith(kind)).split()[1]) / 1e3
 before, start = memory("RssAnon"), time.perf_counter()
-dataset = ShardDataset(sys.argv[1], class_num=int(sys.argv[2]))
+listed = ShardListed(sys.argv[1])
+errors = examine({"train": listed}, class_num=int(sys.argv[2]), photos=False).errors
+dataset = ShardDataset(sys.argv[1], class_num=int(sys.argv[2]), listed=listed)
+assert not errors and len(dataset)
 opened = time.perf_counter() - start
 sampler = ShardSampler(DistributedBatchSampler(256, shuffle=True), dataset.windows)
 seconds = []
@@ -140,6 +144,13 @@ def _empty(folder: Path) -> str:
         return "posix_fadvise"
 
 
+def _fill(folder: Path) -> None:
+    """Have the system hold the photos, of both kinds."""
+    for path in folder.rglob("*.*"):
+        if path.is_file():
+            path.read_bytes()
+
+
 def _datasets(folder: Path) -> dict:
     # a window of a part of them: what a set that is larger than the window does
     return {
@@ -194,8 +205,7 @@ def _take_turns(folder: Path, runs: dict, rounds: int) -> dict[tuple[str, str, s
     for turn in range(rounds + 1):
         for cache in ("warm", "cold"):
             for (what, source), run in runs.items():
-                if cache == "cold":
-                    _empty(folder)
+                (_empty if cache == "cold" else _fill)(folder)
                 start = time.perf_counter()
                 photos = run(turn)
                 if turn:

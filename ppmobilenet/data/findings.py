@@ -107,7 +107,9 @@ def write_fixed(diagnosis: Diagnosis, folder: str | os.PathLike) -> list[Path]:
         targets[source] = folder / own
     if not targets:
         raise UserError(
-            "class folders have no list to fix", where="--fix", hint="ppmobilenet split-dataset writes good lists"
+            "class folders and shards have no list to fix",
+            where="--fix",
+            hint="ppmobilenet split-dataset writes good lists of class folders; shards are packed anew",
         )
     for source, target in targets.items():
         if target.exists() or list(targets.values()).count(target) > 1:

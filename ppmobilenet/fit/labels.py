@@ -8,9 +8,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from ppmobilenet.config.parts import SHARDS
 from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.findings import Diagnosis
 from ppmobilenet.data.lists import Samples
+from ppmobilenet.data.shards.dataset import ShardListed
 from ppmobilenet.errors import UserError
 from ppmobilenet.field.answers import softmax
 from ppmobilenet.fit import plan
@@ -86,7 +88,10 @@ def _of_list(listed: Listed, classes: int) -> list[Decision]:
     for side in (TRAIN, EVAL):
         made.append(Decision(f"{side}.image_root", str(listed.root), ""))
         made.append(Decision(f"{side}.cls_label_path", listed.path and str(listed.path), ""))
-        made.append(Decision(f"{side}.delimiter", listed.delimiter, ""))
+        if isinstance(listed, ShardListed):
+            made.append(Decision(f"{side}.name", SHARDS, ""))
+        else:
+            made.append(Decision(f"{side}.delimiter", listed.delimiter, ""))
     return made
 
 

@@ -29,7 +29,7 @@ from ppmobilenet.data.shards.dataset import ShardDataset
 from ppmobilenet.data.shards.existing import index_tars
 from ppmobilenet.data.shards.order import ShardSampler, Windows
 from ppmobilenet.data.shards.pack import pack
-from ppmobilenet.data.shards.plan import Wanted
+from ppmobilenet.data.shards.plan import Wanted, make_plan
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.photos.decode import read_bytes
 from ppmobilenet.photos.names import list_photos
@@ -138,6 +138,23 @@ def test_bad_photos_are_named_and_nothing_else_is_lost(photos, tmp_path, capsys)
         assert name in line and words in line and line in said
     found = {hashlib.sha256((root / line.rsplit(" ", 1)[0]).read_bytes()).digest() for line in lines}
     assert {bytes(digest) for digest in Shards(tmp_path / "out").sha256} == found
+
+
+def test_storage_that_goes_away_stops_the_packing_and_loses_no_photo(tmp_path):
+    root, out = tmp_path / "mounted", tmp_path / "out"
+    lines = write_photos(root)
+    path = tmp_path / "list.txt"
+    path.write_text("".join(lines), "utf-8")
+    wanted = Wanted(path, root, 24_000)
+    make_plan(out / ".pack", wanted, 1)
+    root.rename(tmp_path / "away")
+    for _ in range(2):
+        with pytest.raises(DataError, match="it was there when the packing began(.|\n)*the same command goes on"):
+            pack(wanted, out, 2)
+    (tmp_path / "away").rename(root)
+    (root / "dog/3.png").unlink()  # one that was removed is a bad photo like any other
+    done = pack(wanted, out, 2)
+    assert (done.photos, done.bad) == (39, 1) and "dog/3.png: the photo does not exist" in done.faults[0]
 
 
 @pytest.mark.parametrize(

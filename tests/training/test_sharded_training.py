@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,19 @@ def test_stopped_in_an_epoch_it_goes_on_exactly_with_any_number_of_workers(tiny_
     assert_same(tmp_path / "whole", tmp_path / "parts")
     trainer.train(tiny_config(f"Global.data={shards}", out="one window"))
     assert losses(tmp_path / "one window") != losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_processes_share_shards_as_they_share_files(tiny_yaml, shards, repo, tmp_path):
+    command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    words = [str(repo / "tools/train.py"), "-c", str(tiny_yaml), "-o", "DataLoader.Train.sampler.batch_size=4"]
+    for name, more in (("files", []), ("shards", ["-o", f"Global.data={shards}"])):
+        more = [*more, "-o", f"Global.output_dir={tmp_path / name}"]
+        log = ["--log_dir", str(tmp_path / f"log-{name}")]
+        done = subprocess.run([*command, *log, *words, *more], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "evaluated 13/13" in (tmp_path / name / "train.log").read_text()
+    assert_same(tmp_path / "files", tmp_path / "shards")
 
 
 def test_what_follows_a_training_reads_shards(tiny_yaml, shards, tmp_path, capsys):

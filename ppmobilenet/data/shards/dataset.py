@@ -12,8 +12,11 @@ from ppmobilenet.data.dataset import ImageNetDataset, Listed
 from ppmobilenet.data.lists import Samples, class_faults
 from ppmobilenet.data.shards.order import Windows
 from ppmobilenet.errors import DataError
+from ppmobilenet.photos.labels import read_labels
 from ppmobilenet.photos.shards import HEAD, Member, Shards
 from ppmobilenet.registry import DATASETS
+
+CLASS_NAMES = "label_list.txt"  # in a folder of shards: what was beside the list
 
 
 class ShardSamples(Samples):
@@ -78,7 +81,10 @@ class ShardListed(Listed):
 
     @property
     def class_names(self) -> list[str]:
-        raise DataError("shards have no folders that name the classes", where=self.root)
+        """The names of the classes in the label file that ``pack`` has copied; without one they have numbers."""
+        path = self.root / CLASS_NAMES
+        named = read_labels(path) if path.is_file() else {}
+        return [named.get(number, f"class {number}") for number in range(max([*self.opened.counts, *named]) + 1)]
 
     def samples(
         self, class_num: int | None = None, relabel: bool | Sequence[int] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from ppmobilenet import files, telling
+from ppmobilenet.data.shards.dataset import CLASS_NAMES
 from ppmobilenet.data.shards.parts import Fault, Part, read_part, write_index
 from ppmobilenet.data.shards.plan import PLANNED, WORK, Line, Plan, Wanted, make_plan
 from ppmobilenet.errors import DataError, UserError
@@ -23,7 +25,6 @@ from ppmobilenet.photos.names import photo_suffixes
 from ppmobilenet.photos.shards import BLOCK, HEAD, UNLABELLED
 
 LEFT_OUT = "bad_photos.txt"
-CLASS_NAMES = "label_list.txt"
 AHEAD = 32  # photos of a shard that are read and decoded while others are written
 RECORD = 20 * BLOCK  # a tar ends with zeros up to a multiple of it
 SHOWN = 10  # photos that were left out that are named
@@ -147,6 +148,9 @@ def _finish(folder: Path, parts: Sequence[Path], made: int, wanted: Wanted) -> P
     said = [str(fault) for fault in sorted(faults, key=lambda fault: fault.number)]
     good = sum(len(read_part(part)[1]["offsets"]) for part in parts)
     if not good:
+        for tar in folder.glob("*.tar"):
+            tar.unlink()
+        files.remove(folder / WORK)  # the next start looks at the photos anew
         raise DataError(f"none of its {len(said)} photos can be used; the first: {said[0]}", where=wanted.source)
     write_faults(folder, said)
     names = wanted.source.parent / CLASS_NAMES
@@ -232,6 +236,7 @@ def _prepare(wanted: Wanted) -> Callable[[Line], _Photo]:
             data = read_bytes(path)
             decode_image(data, name=path)
         except DataError as error:
+            _refuse_lost_storage(error, line, path)
             return _Photo(line, fault=f"{path}: {error.message}")
         suffix = PurePosixPath(line.name).suffix.lower()
         if suffix not in photo_suffixes():
@@ -239,6 +244,19 @@ def _prepare(wanted: Wanted) -> Callable[[Line], _Photo]:
         return _Photo(line, data, hashlib.sha256(data).digest(), suffix)
 
     return prepare
+
+
+def _refuse_lost_storage(error: DataError, line: Line, path: str) -> None:
+    """Stop where it is the storage that fails, not the photo: else every photo from here on would be left out."""
+    cause = error.__cause__
+    own = isinstance(cause, (PermissionError, IsADirectoryError)) or not isinstance(cause, OSError)
+    removed = isinstance(cause, FileNotFoundError) and os.path.isdir(os.path.dirname(path))
+    if line.there and not own and not removed:
+        raise DataError(
+            f"{error.message}, and it was there when the packing began",
+            where=path,
+            hint="is the disk or network drive with the photos alive? Then the same command goes on",
+        ) from cause
 
 
 class _Tar:

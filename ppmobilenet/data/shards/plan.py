@@ -60,12 +60,21 @@ class Wanted(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One photo to pack: its line in the list, its path below the root, its label (None: nobody knows it), its key."""
+    """One photo to pack.
+
+    Attributes:
+        number: its line in the list.
+        name: its path below the root.
+        label: None: nobody knows it.
+        key: its name in the tar, without the suffix.
+        there: there was such a file when the plan was made.
+    """
 
     number: int
     name: str
     label: int | None
     key: str
+    there: bool
 
 
 class Plan:
@@ -78,9 +87,9 @@ class Plan:
 
     def __init__(self, folder: Path, wanted: Wanted):
         self.wanted = wanted
-        self._starts, self._numbers, self._repeated, self._order, self._cuts = (
+        self._starts, self._numbers, self._repeated, self._there, self._order, self._cuts = (
             np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in ("starts", "numbers", "repeated", "order", "cuts")
+            for name in ("starts", "numbers", "repeated", "there", "order", "cuts")
         )
         self.shards = len(self._cuts) - 1
 
@@ -96,7 +105,7 @@ class Plan:
                 name, label, _ = read_line(text, self.wanted.delimiter) if self.wanted.labelled else (text, None, None)
                 number = int(self._numbers[place])
                 key = f"{_key(name)}-{number}" if self._repeated[place] else _key(name)
-                yield Line(number, here(self.wanted.root, name), label, key)
+                yield Line(number, here(self.wanted.root, name), label, key, bool(self._there[place]))
 
 
 def make_plan(folder: Path, wanted: Wanted, workers: int) -> Plan:
@@ -129,8 +138,8 @@ def make_plan(folder: Path, wanted: Wanted, workers: int) -> Plan:
     first = np.unique(lines.pop("keys"), return_index=True)[1]
     repeated = np.ones(count, bool)
     repeated[first] = False
-    cuts = _cuts(lines.pop("sizes")[order], wanted)
-    columns = {**lines, "repeated": repeated, "order": order, "cuts": cuts}
+    sizes = lines.pop("sizes")
+    columns = {**lines, "repeated": repeated, "there": sizes > 0, "order": order, "cuts": _cuts(sizes[order], wanted)}
     for name, column in columns.items():
         with files.whole_file(folder / f"{name}.npy") as file:
             np.save(file, column)
