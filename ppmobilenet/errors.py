@@ -32,6 +32,8 @@ EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "python_multipart": "serve",
+    "ray": "ray",
+    "pyarrow": "ray",
 }
 
 
