@@ -11,14 +11,19 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle import nn
+from paddle.distributed.fleet.utils.hybrid_parallel_util import (
+    fused_allreduce_gradients_with_group as _mean_over_processes,
+)
 
 from ppmobilenet.config.parts import Amp
 from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
 from ppmobilenet.telling import log
+from ppmobilenet.training.peers import naming
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+MESSAGE = 2**27  # bytes of gradients that travel together
 
 
 def set_device(name: str) -> str:
@@ -85,8 +90,9 @@ def sum_over_processes(values: np.ndarray, world: int) -> np.ndarray:
     if world == 1:
         return values
     tensor = paddle.to_tensor(np.asarray(values, np.float64))
-    dist.all_reduce(tensor)
-    return tensor.numpy()
+    with naming():
+        dist.all_reduce(tensor)
+        return tensor.numpy()
 
 
 def add_up_counts(counts: Mapping[str, int | np.ndarray], world: int) -> dict[str, int | np.ndarray]:
@@ -101,13 +107,33 @@ def add_up_counts(counts: Mapping[str, int | np.ndarray], world: int) -> dict[st
     }
 
 
-def share_statistics(model: nn.Layer, world: int) -> None:
-    """Give every process the batch norm statistics of the first, which are those that are saved."""
-    if world > 1:
+def share_statistics(model: nn.Layer, average: Mapping[str, paddle.Tensor], world: int) -> None:
+    """Give every process the batch norm statistics of the first, which are those that are saved.
+
+    Args:
+        model: the network; its statistics are what is not trained of it.
+        average: of the network over time, or empty; its statistics are averages of those.
+        world: number of processes.
+    """
+    if world == 1:
+        return
+    with naming(), paddle.no_grad():
         # not model.buffers(): Paddle makes statistics that have names parameters that are not trained
-        for tensor in model.state_dict().values():
+        for key, tensor in model.state_dict().items():
             if tensor.stop_gradient:
                 dist.broadcast(tensor, src=0)
+                if key in average:
+                    dist.broadcast(average[key], src=0)
+
+
+def share_gradients(model: nn.Layer, world: int) -> None:
+    """Replace the gradients that this process has added up by their mean over all processes.
+
+    A CPU's way. Paddle's DataParallel does the same from inside of the backward pass, where a connection that breaks
+    ends the whole process before anything can be saved or said.
+    """
+    with naming(), paddle.no_grad():
+        _mean_over_processes([p for p in model.parameters() if not p.stop_gradient], None, MESSAGE, 1 / world)
 
 
 class Precision:
