@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
+import socket
+import struct
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -21,6 +25,10 @@ from ppmobilenet.errors import UserError
 from ppmobilenet.telling import log
 from ppmobilenet.training.peers import naming
 
+if sys.platform.startswith("linux"):
+    import fcntl
+
+SIOCGIFADDR = 0x8915  # Linux's sockios.h: the address of an interface
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 MESSAGE = 2**27  # bytes of gradients that travel together
@@ -81,8 +89,33 @@ def start_processes() -> tuple[int, int]:
     """Join the other processes of ``paddle.distributed.launch``, if any; return (rank, number of processes)."""
     world = dist.get_world_size()
     if world > 1 and not dist.is_initialized():
-        dist.init_parallel_env()
+        own = os.environ.get("PADDLE_CURRENT_ENDPOINT", "")
+        if interface := interface_of(own.rpartition(":")[0]):
+            # gloo takes the address of the machine's name, which is 127.0.1.1 on Debian
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        try:
+            dist.init_parallel_env()
+        except RuntimeError as error:
+            raise UserError(
+                f"the {world} processes cannot connect to each other: {error}",
+                where=own or None,
+                hint="machines that train together need each other's ports, without a firewall between them; "
+                "`ip address` names the network to use where there are several: export GLOO_SOCKET_IFNAME=eth0",
+            ) from error
     return dist.get_rank(), world
+
+
+def interface_of(host: str) -> str | None:
+    """Return the name of this machine's network interface with an address (Linux); None where there is none."""
+    if not (host and sys.platform.startswith("linux")):
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # it has no address
+                found = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(found[20:24]) == host:
+                    return name
+    return None
 
 
 def sum_over_processes(values: np.ndarray, world: int) -> np.ndarray:
