@@ -447,6 +447,7 @@ class Machines(Campaign):
         processes = []
         for i, host in enumerate(self.network.hosts):
             place = ["--master", master, "--rank", str(i), "--host", host, "--log_dir", f"{out}.log{i}"]
+            shutil.rmtree(f"{out}.log{i}", ignore_errors=True)  # Paddle adds to an earlier start's
             with open(f"{out}.launcher{i}", "w") as log:
                 processes.append(
                     subprocess.Popen(
@@ -550,12 +551,12 @@ def main() -> int:
     if args.faults:
         campaign.faults(args.sample, rng)
     counts = campaign.counts
+    if args.machines:
+        print(f"the other machine had ended after {campaign.longest:.0f} s at most, at {campaign.network.hosts[1]}")
     print(
         f"survived: {counts['survived']}, lost: {counts['lost']}, wrong: {counts['wrong']}; at most "
         f"{campaign.most_lost} steps redone (saves every {SAVE_STEPS}); {time.monotonic() - began:.0f} s"
     )
-    if args.machines:
-        print(f"the other machine had ended after {campaign.longest:.0f} s at most, at {campaign.network.hosts[1]}")
     failed = counts["lost"] + counts["wrong"]
     if failed:
         print(f"the broken runs are in {root}")
