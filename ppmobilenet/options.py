@@ -302,8 +302,8 @@ def infer(parser: argparse.ArgumentParser) -> None:
         "--engine",
         default="here",
         choices=("here", "ray"),
-        help="ray: on a Ray cluster, or on this machine's processors through Ray; -i may then be a folder of tar "
-        "shards or of Parquet, and --save is a folder, answers.parquet or answers.jsonl, with a file a part",
+        help="ray: on a Ray cluster, or on this machine's processors through Ray; -i may then be a folder of Parquet, "
+        "too, and --save is a folder, answers.parquet or answers.jsonl, with a file a part",
     )
     parser.add_argument(
         "--workers", type=_integer(1), help="with --engine ray: processes (default: one a processor, of one thread)"

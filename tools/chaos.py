@@ -435,6 +435,8 @@ class Machines(Campaign):
         except SystemExit:
             self.network.close()
             raise
+        with open(self.reference / "metrics.csv", newline="") as file:
+            self.training = sum(float(row["seconds"]) for row in csv.DictReader(file))
 
     def start(self, out: Path) -> list[subprocess.Popen]:
         """Start both launchers."""
@@ -468,7 +470,7 @@ class Machines(Campaign):
         ways = ways[:number] + ["cable"] * self.network.cuts
         while trial < len(ways):
             running, victim = self.start(out), rng.randrange(2)
-            if not self.wait_for_step(running, out, before, rng.uniform(0, self.seconds * 0.5)):
+            if not self.wait_for_step(running, out, before, rng.uniform(0, 0.8 * self.training)):
                 self.enter(self.judge_end(out, max(process.wait() for process in running)), out)
                 self.counts["survived"] -= 1  # an end is no kill
                 out, before = self.new_run(), 0
@@ -487,10 +489,16 @@ class Machines(Campaign):
         self.network.close()
 
     def wait_for_step(self, running: list[subprocess.Popen], out: Path, before: int, more: float) -> bool:
-        """Wait for the first step of a start and some seconds more; return whether it is in its steps then."""
-        deadline = None
+        """Wait for the first step of a start and some seconds more; return whether it is in its steps then.
+
+        Before it the other machine may rightly wait for the one that is gone, which Paddle has not met yet.
+        """
+        deadline, began = None, time.time()
         while running[0].poll() is None:
-            done = steps_done(out)
+            # what stands there is of an earlier start until this one has cut off what was not saved
+            done = (
+                steps_done(out) if (out / "steps.csv").exists() and (out / "steps.csv").stat().st_mtime > began else 0
+            )
             if done > len(self.expected[0]) - 2:
                 return False
             if deadline is None and done > before:

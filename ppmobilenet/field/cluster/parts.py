@@ -1,4 +1,4 @@
-"""What there is to answer, cut into parts: lists, folders, tar shards (WebDataset's convention) and Parquet.
+"""What there is to answer, cut into parts: lists, folders, shards and Parquet.
 
 A part says where its photos are and holds none of them, so a hundred million photos are some ten thousand short rows.
 The worker that is given a part reads it.
@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 import platform
-import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.field.answers import Failure
 from ppmobilenet.files import whole_file
 from ppmobilenet.photos.names import here, is_hidden, listed_photo, photo_suffixes, walk_photos
+from ppmobilenet.photos.shards import Shards, find_shards
 from ppmobilenet.telling import log
 
 # a part's photos: enough that a part is long beside its start and its file, few enough to be done again
@@ -40,14 +41,14 @@ class Part:
 
     Attributes:
         number: of the part; its answers' file is named after it.
-        path: the list, the shard or the Parquet file that it is read from.
-        start, end: bytes of a list, row groups of a Parquet file; 0 and 0 for a shard, which is read as a whole.
+        path: the list, the shards or the Parquet file that it is read from.
+        start, end: bytes of a list, places among the photos of shards, row groups of a Parquet file.
     """
 
     number: int
     path: str
-    start: int = 0
-    end: int = 0
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def find(source: str, infer_list: str | None, folder: Path, workers: int) -> Pho
     """Look at what is to be answered, and cut it into parts.
 
     Args:
-        source: a photo; a folder of photos, of tar shards or of Parquet files; a shard; a Parquet file.
+        source: a photo; a folder of photos, of shards or of Parquet files; a shard; a Parquet file.
         infer_list: a list of paths below ``source``.
         folder: of the job; a folder's photos are listed there once, so that another start means the same ones.
         workers: how many there will be.
@@ -104,9 +105,10 @@ def find(source: str, infer_list: str | None, folder: Path, workers: int) -> Pho
         if not os.path.isfile(infer_list):
             raise DataError(f"the list file {os.fspath(infer_list)!r} does not exist", where="--infer-list")
         return _cut("list", os.path.abspath(source), os.path.abspath(infer_list), workers)
-    for kind, suffix in (("shards", ".tar"), ("parquet", ".parquet")):
-        if found := _files(source, suffix):
-            return _OF_FILES[kind](found)
+    if (shards := find_shards(os.path.abspath(source))) is not None:
+        return _of_index(os.path.abspath(source), shards, workers)
+    if tables := _tables(source):
+        return _of_tables(tables)
     root, listed = os.path.abspath(source), folder / "_photos.jsonl"
     if not os.path.isdir(source):
         root = os.path.dirname(root)
@@ -115,11 +117,11 @@ def find(source: str, infer_list: str | None, folder: Path, workers: int) -> Pho
     return _cut("folder", root, str(listed), workers)
 
 
-def _files(source: str, suffix: str) -> list[str]:
+def _tables(source: str) -> list[str]:
     if os.path.isdir(source):
-        names = sorted(name for name in os.listdir(source) if name.endswith(suffix) and not is_hidden(name))
+        names = sorted(name for name in os.listdir(source) if name.endswith(".parquet") and not is_hidden(name))
         return [os.path.join(os.path.abspath(source), name) for name in names]
-    return [os.path.abspath(source)] if source.endswith(suffix) else []
+    return [os.path.abspath(source)] if source.endswith(".parquet") else []
 
 
 def _list_folder(source: str, listed: Path) -> None:
@@ -133,8 +135,9 @@ def _list_folder(source: str, listed: Path) -> None:
     if not listed.stat().st_size:
         listed.unlink()
         raise DataError(
-            f"there is no photo below {source!r}, and no .tar or .parquet right in it",
+            f"there is no photo below {source!r}, and no .parquet right in it",
             allowed="files ending in " + " ".join(photo_suffixes()),
+            hint=f"ppmobilenet pack {source} writes the index that these tars lack" if left_out[".tar"] else None,
         )
 
 
@@ -143,11 +146,15 @@ def _cut(kind: str, root: str, path: str, workers: int) -> Photos:
     places, lines, digest = _places(path)
     if not lines:
         raise DataError("the list is empty", where=path)
-    wanted = min(max(lines // (workers * PARTS_A_WORKER), SMALLEST), LARGEST) // SMALLEST
-    starts = places[::wanted].tolist()
+    starts = places[:: _size(lines, workers) // SMALLEST].tolist()
     ends = [*starts[1:], os.path.getsize(path)]
     parts = [Part(number, path, start, end) for number, (start, end) in enumerate(zip(starts, ends))]
     return Photos(kind, root, parts, f"{path}: {digest}")
+
+
+def _size(photos: int, workers: int) -> int:
+    """Return how many photos a part has."""
+    return min(max(photos // (workers * PARTS_A_WORKER), SMALLEST), LARGEST) // SMALLEST * SMALLEST
 
 
 def _places(path: str) -> tuple[np.ndarray, int, str]:
@@ -178,12 +185,15 @@ def _places(path: str) -> tuple[np.ndarray, int, str]:
     return found[found < done], lines, digest.hexdigest()
 
 
-def _shards(paths: Sequence[str]) -> Photos:
-    parts = [Part(number, path) for number, path in enumerate(paths)]
-    return Photos("shards", "", parts, _sizes(paths))
+def _of_index(source: str, shards: Shards, workers: int) -> Photos:
+    size = _size(len(shards), workers)
+    starts = range(0, len(shards), size)
+    parts = [Part(number, source, start, min(start + size, len(shards))) for number, start in enumerate(starts)]
+    told = hashlib.sha256(json.dumps([source, shards.head, len(shards)], sort_keys=True).encode()).hexdigest()
+    return Photos("shards", "", parts, f"{source}: {told}")
 
 
-def _parquet(paths: Sequence[str]) -> Photos:
+def _of_tables(paths: Sequence[str]) -> Photos:
     import pyarrow.parquet as pq
 
     parts: list[Part] = []
@@ -196,15 +206,8 @@ def _parquet(paths: Sequence[str]) -> Photos:
         parts += [Part(len(parts) + i, path, i, i + 1) for i in range(file.metadata.num_row_groups)]
     if not parts:
         raise DataError("there is no row", where=paths[0])
-    return Photos("parquet", "", parts, _sizes(paths))
-
-
-_OF_FILES: dict[str, Callable[[Sequence[str]], Photos]] = {"shards": _shards, "parquet": _parquet}
-
-
-def _sizes(paths: Sequence[str]) -> str:
-    text = json.dumps([[path, os.path.getsize(path)] for path in paths])
-    return f"{len(paths)} files: {hashlib.sha256(text.encode()).hexdigest()}"
+    told = hashlib.sha256(json.dumps([[path, os.path.getsize(path)] for path in paths]).encode()).hexdigest()
+    return Photos("parquet", "", parts, f"{len(paths)} files: {told}")
 
 
 def _lines(part: Part) -> Iterator[str]:
@@ -226,19 +229,14 @@ def _of_folder(root: str, part: Part) -> Iterator[tuple[str, str]]:
         yield path, path
 
 
-def _of_shard(root: str, part: Part) -> Iterator[tuple[str, bytes | Failure]]:
-    """Read a tar from its first byte to its last; what else is in a sample (``.cls``, ``.json``) is passed over."""
-    count = 0
-    try:
-        with tarfile.open(part.path, "r|") as tar:
-            for member in tar:
-                name = os.path.basename(member.name)
-                if member.isfile() and not is_hidden(name) and name.lower().endswith(photo_suffixes()):
-                    yield f"{part.path}/{member.name}", tar.extractfile(member).read()
-                    count += 1
-    except (tarfile.TarError, EOFError, OSError) as error:
-        told = DataError(f"the shard is damaged after {count} photos: {error}", where=part.path, hint="copy it again")
-        yield part.path, Failure(part.path, told)
+@lru_cache(1)
+def _opened(source: str) -> Shards:
+    return find_shards(source)
+
+
+def _of_shards(root: str, part: Part) -> Iterator[tuple[str, str]]:
+    for member in _opened(part.path)[part.start : part.end]:
+        yield member, member  # a path that knows where its bytes are
 
 
 def _of_parquet(root: str, part: Part) -> Iterator[tuple[str, object]]:
@@ -290,6 +288,6 @@ def _columns(schema, path: str) -> tuple[str, str | None]:
 READERS: dict[str, Callable[[str, Part], Iterator[tuple[str, object]]]] = {
     "list": _of_list,
     "folder": _of_folder,
-    "shards": _of_shard,
+    "shards": _of_shards,
     "parquet": _of_parquet,
 }
