@@ -90,7 +90,7 @@ class TestParts:
         from shard_helpers import packed, write_photos
 
         lines = write_photos(tmp_path, 200)
-        packed(tmp_path, tmp_path / "shards", lines, in_order=True)
+        packed(tmp_path, tmp_path / "shards", lines, seed=None)
         found = parts.find(str(tmp_path / "shards"), None, tmp_path, 1)
         photos = everything(found)
         assert len(photos) == 200 and [(part.start, part.end) for part in found.parts][-1] == (192, 200)
