@@ -40,7 +40,7 @@ $(VENV)/.demo: setup.py constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) install -c constraints.txt -e '.[cpu,export,visualdl,tensorboard,serve,dev]'
+	$(PIP) install -c constraints.txt -e '.[cpu,export,visualdl,tensorboard,serve,ray,dev]'
 	$(PIP) install --no-deps $(PAPER_PEER)
 	@touch $@
 

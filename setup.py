@@ -30,6 +30,8 @@ EXTRAS = {
     "lite": ['paddlelite>=2.13rc0; python_version<"3.11"'],
     # `ppmobilenet fit` solves for its classifier with the one and finds wrong labels with the other
     "fit": ["scikit-learn>=1.3", "cleanlab>=2.6"],
+    # `ppmobilenet infer --engine ray`
+    "ray": ["ray[data]>=2.40", "pyarrow>=14"],
     "demo": ["scikit-learn"],
     "dev": [
         "pytest>=7",

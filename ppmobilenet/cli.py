@@ -189,7 +189,9 @@ def _plain(value):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return its exit code (0 done, 2 input, 3 data, 4 damaged file, 5 numerics, 130/143 stopped).
+    """Run one command and return its exit code.
+
+    0 done, 2 input, 3 data, 4 damaged file, 5 numerics, 6 lost process, 130/143 stopped.
 
     Args:
         argv: the words after the program's name; default ``sys.argv[1:]``.

@@ -15,6 +15,7 @@ EXIT_USER = 2
 EXIT_DATA = 3
 EXIT_DAMAGED_FILE = 4
 EXIT_NUMERICS = 5
+EXIT_LOST = 6
 EXIT_SIGINT = 130
 EXIT_SIGTERM = 143
 
@@ -32,6 +33,8 @@ EXTRAS = {
     "fastapi": "serve",
     "uvicorn": "serve",
     "python_multipart": "serve",
+    "ray": "ray",
+    "pyarrow": "ray",
 }
 
 
@@ -107,6 +110,25 @@ class Stopped(UserError):
     def __init__(self, message: str, *, hint: str | None = None, exit_code: int = EXIT_SIGTERM):
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+
+
+class LostProcess(UserError):
+    """Another process of the run is gone, so this one stopped too, in good order (exit code 6).
+
+    Args:
+        message: which, and how it went.
+        done: what was saved here.
+    """
+
+    exit_code = EXIT_LOST
+    label = "stopped"
+
+    def __init__(self, message: str, done: str = "its last save stands"):
+        super().__init__(
+            f"{message}; {done}",
+            hint="start all processes with the same command and -o Global.checkpoints=auto: it goes on exactly there",
+        )
+        self.lost = message
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

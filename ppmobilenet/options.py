@@ -298,6 +298,16 @@ def infer(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=_integer(1), help="threads for one inference (with -m; default: all)")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "int8"), help="with -m (default: %(default)s)")
     parser.add_argument("--random-init", action="store_true", help="with -c: run without trained weights")
+    parser.add_argument(
+        "--engine",
+        default="here",
+        choices=("here", "ray"),
+        help="ray: on a Ray cluster, or on this machine's processors through Ray; -i may then be a folder of Parquet, "
+        "too, and --save is a folder, answers.parquet or answers.jsonl, with a file a part",
+    )
+    parser.add_argument(
+        "--workers", type=_integer(1), help="with --engine ray: processes (default: one a processor, of one thread)"
+    )
 
 
 def pack(parser: argparse.ArgumentParser) -> None:

@@ -52,6 +52,7 @@ INSIDE = {
     **dict.fromkeys(("data/digits.py", "training/scalars.py"), "packages that few have"),
     **dict.fromkeys(("workshop/onnx.py", "workshop/quantizers.py"), "packages that few have"),
     **dict.fromkeys(("fit/suspects.py", "training/solved_head.py"), "packages that few have"),
+    **dict.fromkeys((f"field/cluster/{name}.py" for name in ("answers", "job", "parts")), "packages that few have"),
     "benchmarks/training.py": "PyTorch is not needed",
     "field/engines/lite_worker.py": "runs in an interpreter of its own",
 }

@@ -3,6 +3,7 @@
     python tools/chaos.py --kills 200            # SIGKILL at random moments
     python tools/chaos.py --kills 50 --kind taught   # of a run with a teacher; several: with several labels a photo
     python tools/chaos.py --faults               # at every system call of a save: SIGKILL, ENOSPC, EROFS, EIO
+    python tools/chaos.py --machines 20          # SIGKILL of one of two machines that train together
 
 Each trial starts a real run (MobileNetV2 x0.25 on 16 small photos) that saves every few steps, breaks it, and lets the
 next start go on with ``Global.checkpoints=auto``. A trial is
@@ -12,18 +13,26 @@ next start go on with ``Global.checkpoints=auto``. A trial is
   those of a run that nothing disturbed;
 * survived, otherwise.
 
+Two machines are two launchers in network namespaces of their own where that is allowed (root on Linux with iproute2),
+else at 127.0.0.1 and 127.0.0.2. What is killed is the training process of one, or all of its processes; with namespaces
+a last trial cuts the cable. There a trial is lost as well when the other machine has not ended within a minute, or has
+not said in one line which process is gone.
+
 The exit code is 1 unless nothing is lost or wrong.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import errno
 import os
 import random
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -373,17 +382,169 @@ class Campaign:
                 print(f"{i} of {len(trials)} faults: {dict(self.counts)}", flush=True)
 
 
+class Network:
+    """Two addresses: of network namespaces with a cable between them, or of this machine's loopback."""
+
+    def __init__(self):
+        self.spaces = [f"chaos{os.getpid()}-{i}" for i in range(2)]
+        self.hosts, self.cuts = [f"10.77.0.{i + 1}" for i in range(2)], True
+        words = [f"ip netns add {space}" for space in self.spaces]
+        words.append("ip link add eth0 netns {} type veth peer name eth0 netns {}".format(*self.spaces))
+        for space, host in zip(self.spaces, self.hosts):
+            words += [f"ip -n {space} address add {host}/24 dev eth0", f"ip -n {space} link set lo up"]
+            words.append(f"ip -n {space} link set eth0 up")
+        try:
+            for each in words:
+                subprocess.run(each.split(), check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            self.close()
+            self.spaces, self.hosts, self.cuts = [], ["127.0.0.1", "127.0.0.2"], False
+
+    def inside(self, machine: int) -> list[str]:
+        """Return the words before a command that is to run on a machine."""
+        return ["ip", "netns", "exec", self.spaces[machine]] if self.spaces else []
+
+    def cable(self, state: str) -> None:
+        """Let the cable be ``up`` or ``down``."""
+        subprocess.run(["ip", "-n", self.spaces[1], "link", "set", "eth0", state], check=True)
+
+    def close(self) -> None:
+        for space in self.spaces:
+            subprocess.run(["ip", "netns", "del", space], capture_output=True)
+
+
+def kill(launcher: subprocess.Popen, *, launcher_too: bool = True) -> None:
+    """SIGKILL a launcher and the processes that it started: these are no part of its group."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children")
+    pids = list(map(int, children.read_text().split())) if children.exists() else []
+    for pid in [launcher.pid, *pids] if launcher_too and launcher.poll() is None else pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+class Machines(Campaign):
+    """Trials with two machines that train together, each with one process."""
+
+    WORDS = ("Global.epochs=16", "Optimizer.lr.learning_rate=0.002", "EMA={decay: 0.9}")
+    LIMIT = 60.0  # seconds in which the other machine has to have ended
+
+    def __init__(self, yaml: Path, root: Path):
+        self.network, self.longest = Network(), 0.0
+        try:
+            super().__init__(yaml, root)
+        except SystemExit:
+            self.network.close()
+            raise
+        with open(self.reference / "metrics.csv", newline="") as file:
+            self.training = sum(float(row["seconds"]) for row in csv.DictReader(file))
+
+    def start(self, out: Path) -> list[subprocess.Popen]:
+        """Start both launchers."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            master = f"{self.network.hosts[0]}:{probe.getsockname()[1]}"
+        launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "1", "--nnodes", "2"]
+        script = [str(Path(__file__).with_name("train.py")), "-c", str(self.yaml), "--no-report"]
+        script += [word for each in (*self.WORDS, f"Global.output_dir={out}") for word in ("-o", each)]
+        processes = []
+        for i, host in enumerate(self.network.hosts):
+            place = ["--master", master, "--rank", str(i), "--host", host, "--log_dir", f"{out}.log{i}"]
+            shutil.rmtree(f"{out}.log{i}", ignore_errors=True)  # Paddle adds to an earlier start's
+            with open(f"{out}.launcher{i}", "w") as log:
+                processes.append(
+                    subprocess.Popen(
+                        [*self.network.inside(i), *launch, *place, *script],
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+        return processes
+
+    def finish(self, out: Path) -> int:
+        return max(process.wait() for process in self.start(out))
+
+    def kills(self, number: int, rng: random.Random) -> None:
+        """SIGKILL of a machine's training process or of all its processes, ``number`` times, and then the cable."""
+        out, trial, before = self.new_run(), 0, 0
+        ways = ["process", "machine"] * number
+        ways = ways[:number] + ["cable"] * self.network.cuts
+        while trial < len(ways):
+            running, victim = self.start(out), rng.randrange(2)
+            if not self.wait_for_step(running, out, before, rng.uniform(0, 0.8 * self.training)):
+                self.enter(self.judge_end(out, max(process.wait() for process in running)), out)
+                self.counts["survived"] -= 1  # an end is no kill
+                out, before = self.new_run(), 0
+                continue
+            what = self.break_one(running, victim, ways[trial])
+            trial += 1
+            if what == "survived":
+                what = self.judge(out, before)
+            if what == "survived" and victim == 1 and steps_done(out) - saved_step(out) > 1:
+                what = self.count("lost", f"{out}: process 0 lives, and has not saved up to its last step")
+            self.counts[what] += 1
+            out, before = (out, saved_step(out)) if what == "survived" else (self.new_run(), 0)
+            print(f"{trial} of {len(ways)}: {ways[trial - 1]} {victim}, {dict(self.counts)}", flush=True)
+        self.enter(self.judge_end(out, self.finish(out)), out)
+        self.counts["survived"] -= 1
+        self.network.close()
+
+    def wait_for_step(self, running: list[subprocess.Popen], out: Path, before: int, more: float) -> bool:
+        """Wait for the first step of a start and some seconds more; return whether it is in its steps then.
+
+        Before it the other machine may rightly wait for the one that is gone, which Paddle has not met yet.
+        """
+        deadline, began = None, time.time()
+        while running[0].poll() is None:
+            # what stands there is of an earlier start until this one has cut off what was not saved
+            done = (
+                steps_done(out) if (out / "steps.csv").exists() and (out / "steps.csv").stat().st_mtime > began else 0
+            )
+            if done > len(self.expected[0]) - 2:
+                return False
+            if deadline is None and done > before:
+                deadline = time.monotonic() + more
+            if deadline is not None and time.monotonic() > deadline:
+                return True
+            time.sleep(0.02)
+        return False
+
+    def break_one(self, running: list[subprocess.Popen], victim: int, way: str) -> str:
+        """Break a machine, and say whether the other one ends as it should."""
+        began, other = time.monotonic(), 1 - victim
+        if way == "cable":
+            self.network.cable("down")
+        else:
+            kill(running[victim], launcher_too=way == "machine")
+        try:
+            running[other].wait(self.LIMIT)
+        except subprocess.TimeoutExpired:
+            return self.count("lost", f"{way} {victim}: the other machine has not ended after {self.LIMIT:.0f} s")
+        finally:
+            self.longest = max(self.longest, time.monotonic() - began)
+            for process in running:
+                kill(process)
+                process.wait()
+            if way == "cable":
+                self.network.cable("up")
+        log = Path(f"{self.root}/run{self.runs}.log{other}/workerlog.0").read_text(errors="replace")
+        said = [line for line in log.splitlines() if line.startswith("stopped:")]
+        if len(said) != 1 or f"process {victim} (" not in said[0]:
+            return self.count("lost", f"{way} {victim}: process {other} does not name it once: {said or log[-500:]}")
+        return "survived"
+
+
 def main() -> int:
     """Run the campaigns that the command line asks for."""
     parser = argparse.ArgumentParser(description="break training runs on purpose and count what survives")
     parser.add_argument("--kills", type=int, default=0, metavar="N", help="SIGKILL at N random moments")
     parser.add_argument("--faults", action="store_true", help="every fault at every system call of two saves")
     parser.add_argument("--sample", type=int, metavar="N", help="with --faults: only N of them, drawn at random")
+    parser.add_argument("--machines", type=int, default=0, metavar="N", help="SIGKILL of one of two machines, N times")
     parser.add_argument("--kind", choices=list(KINDS), default="plain", help="of run (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the random choices (default: %(default)s)")
     args = parser.parse_args()
-    if not args.kills and not args.faults:
-        parser.error("give --kills N, --faults, or both")
+    if not args.kills and not args.faults and not args.machines:
+        parser.error("give --kills N, --faults or --machines N")
     began = time.monotonic()
     root = Path(tempfile.mkdtemp(prefix="chaos-"))
     write_photos(root)
@@ -391,13 +552,15 @@ def main() -> int:
     yaml.write_text(KINDS[args.kind].format(out=root / "out", data=root, save=SAVE_STEPS))
     if args.kind == "taught":
         write_teacher(root)
-    campaign = Campaign(yaml, root)
+    campaign = (Machines if args.machines else Campaign)(yaml, root)
     rng = random.Random(args.seed)
-    if args.kills:
-        campaign.kills(args.kills, rng)
+    if args.kills or args.machines:
+        campaign.kills(args.machines or args.kills, rng)
     if args.faults:
         campaign.faults(args.sample, rng)
     counts = campaign.counts
+    if args.machines:
+        print(f"the other machine had ended after {campaign.longest:.0f} s at most, at {campaign.network.hosts[1]}")
     print(
         f"survived: {counts['survived']}, lost: {counts['lost']}, wrong: {counts['wrong']}; at most "
         f"{campaign.most_lost} steps redone (saves every {SAVE_STEPS}); {time.monotonic() - began:.0f} s"

@@ -7,11 +7,16 @@ import dataclasses
 import sys
 
 from ppmobilenet.commands._common import Outcome
-from ppmobilenet.errors import UserError
+from ppmobilenet.errors import EXIT_DATA, EXIT_OK, UserError
 from ppmobilenet.field import infer, shares
+from ppmobilenet.field.cluster import job as cluster
 
 
 def run(args: argparse.Namespace) -> Outcome:
+    if args.engine == "ray":
+        return _on_a_cluster(args)
+    if args.workers:
+        raise UserError("--workers is for --engine ray", hint="--threads is for an engine here")
     if bool(args.config) == bool(args.model):
         raise UserError("give either -c CONFIG (trained weights) or -m DIR (an exported package)")
     if args.model:
@@ -50,6 +55,22 @@ def run(args: argparse.Namespace) -> Outcome:
     answers: list[dict] | None = [] if args.json else None
     exit_code = infer.run(job, sys.stdout, None if answers is None else answers.append)
     return Outcome(answers, exit_code=exit_code)
+
+
+def _on_a_cluster(args: argparse.Namespace) -> Outcome:
+    """Answer with Ray: of a package, into a folder."""
+    given = {"-c": args.config, "--jsonl": args.jsonl, "--smooth": args.smooth, "--fps": args.fps}
+    given |= {"--frames": args.frames, "--random-init": args.random_init}
+    wrong = [option for option, value in given.items() if value]
+    if wrong or not args.model or not args.input:
+        said = f"--engine ray does not take {', '.join(wrong)}" if wrong else "--engine ray needs photos and a package"
+        raise UserError(said, hint="-m PACKAGE -i PHOTOS --save answers.parquet; `ppmobilenet export` makes a package")
+    predictor = {"package": args.model, "backend": args.backend, "precision": args.precision, "topk": args.topk}
+    predictor["threads"] = args.threads or 1
+    how = {"resume": args.resume, "batch_size": args.batch_size or 1, "workers": args.workers}
+    done = cluster.run(predictor, args.input, args.infer_list, args.save, **how)
+    found = {**dataclasses.asdict(done), "photos_a_second": round(done.rate, 1)}
+    return Outcome(found, exit_code=EXIT_DATA if done.failed else EXIT_OK)
 
 
 def _add_up(number: int) -> int:

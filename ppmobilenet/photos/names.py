@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -69,37 +69,56 @@ class Found(NamedTuple):
 
 
 def find_photos(folder: str | os.PathLike) -> Found:
-    """Search a folder through for photos. Links to folders are followed right below it, where classes are, not deeper.
+    """Search a folder through for photos, as :func:`walk_photos` does, and return all of them.
 
     Raises:
         DataError: a folder cannot be read.
     """
-    names: list[str] = []
     left_out: Counter = Counter()
-    waiting = [""]
+    return Found(list(walk_photos(folder, left_out)), left_out)
+
+
+def walk_photos(folder: str | os.PathLike, left_out: Counter) -> Iterator[str]:
+    """Yield the photos' names as they stand in :class:`Found`, holding one folder's names at a time.
+
+    Links to folders are followed right below it, where classes are, not deeper.
+
+    Args:
+        folder: to search through.
+        left_out: receives the counts of what is no photo.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    waiting = [("", iter(_entries(folder, "")))]
     while waiting:
-        below = waiting.pop()
-        try:
-            with os.scandir(os.path.join(folder, below)) as entries:
-                found = list(entries)
-        except OSError as error:
-            raise DataError(
-                f"the folder cannot be read: {error.strerror or error}", where=os.path.join(folder, below)
-            ) from error
-        for entry in found:
-            suffix = os.path.splitext(entry.name)[1].lower()
-            kind = _kind(entry, follow=not below)
-            if is_hidden(entry.name):
-                left_out["hidden"] += 1
-            elif kind == "folder":
-                waiting.append(f"{below}{entry.name}/")
-            elif kind:
-                left_out[kind] += 1
-            elif suffix in photo_suffixes():
-                names.append(below + entry.name)
-            else:
-                left_out[suffix[:12] or "without a suffix"] += 1
-    return Found(sorted(names, key=lambda name: name.split("/")), left_out)
+        below, entries = waiting[-1]
+        entry = next(entries, None)
+        if entry is None:
+            waiting.pop()
+            continue
+        suffix = os.path.splitext(entry.name)[1].lower()
+        kind = _kind(entry, follow=not below)
+        if is_hidden(entry.name):
+            left_out["hidden"] += 1
+        elif kind == "folder":
+            deeper = f"{below}{entry.name}/"
+            waiting.append((deeper, iter(_entries(folder, deeper))))
+        elif kind:
+            left_out[kind] += 1
+        elif suffix in photo_suffixes():
+            yield below + entry.name
+        else:
+            left_out[suffix[:12] or "without a suffix"] += 1
+
+
+def _entries(folder: str | os.PathLike, below: str) -> list[os.DirEntry]:
+    place = os.path.join(folder, below)
+    try:
+        with os.scandir(place) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise DataError(f"the folder cannot be read: {error.strerror or error}", where=place) from error
 
 
 def _kind(entry: os.DirEntry, follow: bool) -> str:
@@ -162,14 +181,16 @@ def _listed(folder: str, infer_list: str | os.PathLike) -> list[str]:
         raise DataError(f"the list cannot be read: {error.strerror}", where=infer_list) from error
     except UnicodeDecodeError as error:
         raise DataError(f"byte {error.start} is not UTF-8", where=infer_list, hint="save it as UTF-8") from error
-    photos = []
-    for line in filter(None, lines):
-        *path, label = line.rsplit(None, 1)  # a path may hold spaces; a label is a number
-        name = path[0] if path and label.isdigit() else line
-        photos.append(os.path.join(folder, here(folder, name)))
+    photos = [listed_photo(folder, line) for line in filter(None, lines)]
     if not photos:
         raise DataError("the list is empty", where=infer_list)
     return photos
+
+
+def listed_photo(folder: str | os.PathLike, line: str) -> str:
+    """Return the path that a list's line names: below the folder, without the label that may follow."""
+    *path, label = line.rsplit(None, 1)  # a path may hold spaces; a label is a number
+    return os.path.join(folder, here(folder, path[0] if path and label.isdigit() else line))
 
 
 def here(folder: str | os.PathLike, name: str) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
+import socket
+import struct
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -11,14 +15,23 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 from paddle import nn
+from paddle.distributed.fleet.utils.hybrid_parallel_util import (
+    fused_allreduce_gradients_with_group as _mean_over_processes,
+)
 
 from ppmobilenet.config.parts import Amp
 from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
 from ppmobilenet.telling import log
+from ppmobilenet.training.peers import naming
 
+if sys.platform.startswith("linux"):
+    import fcntl
+
+SIOCGIFADDR = 0x8915  # Linux's sockios.h: the address of an interface
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+MESSAGE = 2**27  # bytes of gradients that travel together
 
 
 def set_device(name: str) -> str:
@@ -76,8 +89,33 @@ def start_processes() -> tuple[int, int]:
     """Join the other processes of ``paddle.distributed.launch``, if any; return (rank, number of processes)."""
     world = dist.get_world_size()
     if world > 1 and not dist.is_initialized():
-        dist.init_parallel_env()
+        own = os.environ.get("PADDLE_CURRENT_ENDPOINT", "")
+        if interface := interface_of(own.rpartition(":")[0]):
+            # gloo takes the address of the machine's name, which is 127.0.1.1 on Debian
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        try:
+            dist.init_parallel_env()
+        except RuntimeError as error:
+            raise UserError(
+                f"the {world} processes cannot connect to each other: {error}",
+                where=own or None,
+                hint="machines that train together need each other's ports, without a firewall between them; "
+                "`ip address` names the network to use where there are several: export GLOO_SOCKET_IFNAME=eth0",
+            ) from error
     return dist.get_rank(), world
+
+
+def interface_of(host: str) -> str | None:
+    """Return the name of this machine's network interface with an address (Linux); None where there is none."""
+    if not (host and sys.platform.startswith("linux")):
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # it has no address
+                found = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()))
+                if socket.inet_ntoa(found[20:24]) == host:
+                    return name
+    return None
 
 
 def sum_over_processes(values: np.ndarray, world: int) -> np.ndarray:
@@ -85,8 +123,9 @@ def sum_over_processes(values: np.ndarray, world: int) -> np.ndarray:
     if world == 1:
         return values
     tensor = paddle.to_tensor(np.asarray(values, np.float64))
-    dist.all_reduce(tensor)
-    return tensor.numpy()
+    with naming():
+        dist.all_reduce(tensor)
+        return tensor.numpy()
 
 
 def add_up_counts(counts: Mapping[str, int | np.ndarray], world: int) -> dict[str, int | np.ndarray]:
@@ -101,13 +140,33 @@ def add_up_counts(counts: Mapping[str, int | np.ndarray], world: int) -> dict[st
     }
 
 
-def share_statistics(model: nn.Layer, world: int) -> None:
-    """Give every process the batch norm statistics of the first, which are those that are saved."""
-    if world > 1:
+def share_statistics(model: nn.Layer, average: Mapping[str, paddle.Tensor], world: int) -> None:
+    """Give every process the batch norm statistics of the first, which are those that are saved.
+
+    Args:
+        model: the network; its statistics are what is not trained of it.
+        average: of the network over time, or empty; its statistics are averages of those.
+        world: number of processes.
+    """
+    if world == 1:
+        return
+    with naming(), paddle.no_grad():
         # not model.buffers(): Paddle makes statistics that have names parameters that are not trained
-        for tensor in model.state_dict().values():
+        for key, tensor in model.state_dict().items():
             if tensor.stop_gradient:
                 dist.broadcast(tensor, src=0)
+                if key in average:
+                    dist.broadcast(average[key], src=0)
+
+
+def share_gradients(model: nn.Layer, world: int) -> None:
+    """Replace the gradients that this process has added up by their mean over all processes.
+
+    A CPU's way. Paddle's DataParallel does the same from inside of the backward pass, where a connection that breaks
+    ends the whole process before anything can be saved or said.
+    """
+    with naming(), paddle.no_grad():
+        _mean_over_processes([p for p in model.parameters() if not p.stop_gradient], None, MESSAGE, 1 / world)
 
 
 class Precision:

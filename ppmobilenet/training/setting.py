@@ -64,6 +64,7 @@ class Setting:
         diverged: what to do about a loss that is not finite.
         hyperparameters: what tells runs apart.
         best_names: what the best weights are saved as.
+        shares_after: gradients travel to the other processes after the backward pass, not in it.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Setting:
     diverged: str = LOWER_RATE
     hyperparameters: Mapping[str, float | int | str] = field(default_factory=dict)
     best_names: tuple[str, ...] = ("best_model",)
+    shares_after: bool = False
 
     @property
     def first(self) -> bool:
@@ -170,6 +172,7 @@ def prepare(
         hyperparameters=config.given(HYPERPARAMETERS),
         # PaddleClas's name of the same: there, best_model holds the teacher too
         best_names=("best_model", "best_model_student") if teacher else ("best_model",),
+        shares_after=world > 1 and device == "cpu",
     )
     log.info("%d photos, %d steps an epoch, %d epochs; seed %d", len(loader.dataset), steps, run.epochs, seed)
     return TrainState(model, optimizer, ema, precision.scaler, seed), setting

@@ -16,13 +16,14 @@ from ppmobilenet.config import Config
 from ppmobilenet.data.build import lists_of
 from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.loader import Batch
-from ppmobilenet.errors import NumericsError
+from ppmobilenet.errors import LostProcess, NumericsError, UserError
 from ppmobilenet.telling import aloud, duration, log
 from ppmobilenet.training import checkpoint
 from ppmobilenet.training.device import (
     add_up_counts,
     images_of,
     set_device,
+    share_gradients,
     share_statistics,
     start_processes,
     sum_over_processes,
@@ -33,6 +34,7 @@ from ppmobilenet.training.inputs import check_images
 from ppmobilenet.training.keeping import Keeper, RunKeeper
 from ppmobilenet.training.metrics import Totals
 from ppmobilenet.training.optim import build_optimizer
+from ppmobilenet.training.peers import watching
 from ppmobilenet.training.runfolder import Progress, Record, owned, timed
 from ppmobilenet.training.scalars import Scalars
 from ppmobilenet.training.setting import Setting, prepare, require_what_is_kept
@@ -58,12 +60,18 @@ def train(
     Raises:
         UserError, DataError, DamagedFileError, NumericsError: what is wrong, and where.
         Stopped: by a signal; everything done is saved.
+        LostProcess: one of several processes is gone.
     """
     device = set_device(config.run.device)
     rank, world = start_processes()
     folder = Path(config.run.output_dir)
     first = rank == 0
-    with owned(folder) if first else nullcontext(), aloud(file=folder / "train.log" if first else None, show=first):
+    log_file = folder / "train.log" if first else None
+    with (
+        watching(rank, world, sum_over_processes),
+        owned(folder) if first else nullcontext(),
+        aloud(file=log_file, show=first),
+    ):
         log.info("training on %s, %d process%s, into %s", device, world, "es" * (world > 1), folder)
         lists, loaders = lists_of(config.train, config.eval), []
         try:
@@ -73,6 +81,7 @@ def train(
                 state, setting = prepare(config, start, lists, device, rank, world, random_init)
                 loaders = [setting.loader, *([setting.evaluator.loader] if setting.evaluator else [])]
                 resumed = _resume(state, setting, start.checkpoint if start else None)
+                _refuse_others_step(state, setting)
                 if first:
                     config.dump(folder / "config.yaml")  # not before: what cannot start leaves an earlier run's be
                 with checkpoint.Writer(folder, config.run.keep_checkpoints) as writer:
@@ -150,6 +159,19 @@ def _resume(state: TrainState, setting: Setting, found: checkpoint.Found | None)
     return True
 
 
+def _refuse_others_step(state: TrainState, setting: Setting) -> None:
+    """Refuse to go on where the processes stand at different steps: one of them has not found the checkpoint."""
+    steps = np.zeros(setting.world)
+    steps[setting.rank] = state.step
+    steps = sum_over_processes(steps, setting.world).astype(int).tolist()
+    if len(set(steps)) > 1:
+        raise UserError(
+            f"the processes would begin at different steps: {steps}",
+            where="Global.checkpoints",
+            hint="each looks for it in Global.output_dir: machines need that folder on a file system that they share",
+        )
+
+
 def _with_rollback(
     state: TrainState, setting: Setting, writer: checkpoint.Writer, stop: Stop, resumed: bool
 ) -> dict[str, float]:
@@ -199,7 +221,7 @@ def _epochs(
             train_epoch(state, setting, keeper)
             state.epoch, state.step_in_epoch, state.photos_seen = state.epoch + 1, 0, 0
             means, state.totals = state.totals.means(setting.metric), Totals()
-            share_statistics(state.model, setting.world)
+            share_statistics(state.model, state.ema.average, setting.world)
             result = _evaluate(state, setting)
             saved_as = ["latest", *_epoch_name(state.epoch, setting), *_best(state, result, setting)]
             keeper.save(state, saved_as, _judged(result, setting))
@@ -216,6 +238,8 @@ def _epochs(
             log.info("epoch %d/%d: %s, %s", state.epoch, run.epochs, _said(means, result), duration(seconds))
         writer.wait()
         scalars.result(setting.hyperparameters, {"best_metric": state.best_metric, **result}, state.step)
+    except LostProcess as error:
+        raise keeper.lost(state, error) from error
     finally:
         record.close()
     evaluated = state.best_metric >= 0
@@ -249,8 +273,8 @@ def train_epoch(state: TrainState, setting: Setting, keeper: Keeper) -> None:
         rate = setting.schedule.at(state.update, state.lr_scale)
         _reseed(state, setting.rank)
         # gradients that are only added up need not travel yet
-        adding = (state.step_in_epoch + 1) % setting.update_freq and setting.world > 1
-        with setting.forward.no_sync() if adding else nullcontext():
+        waits = setting.shares_after or (setting.world > 1 and (state.step_in_epoch + 1) % setting.update_freq)
+        with setting.forward.no_sync() if waits else nullcontext():
             loss, logits = setting.objective(network, images_of(batch), batch)
             counts = setting.metric.count(logits.numpy(), batch.labels)
             photos, mean, counts, asked = _together(setting, batch, float(loss), counts, keeper.asked)
@@ -264,6 +288,8 @@ def train_epoch(state: TrainState, setting: Setting, keeper: Keeper) -> None:
             keeper.step(state, lr=rate, loss=mean, images_per_second=f"{speed:.1f}", data_wait=f"{waited:.4f}")
         if state.step_in_epoch % setting.update_freq:
             continue
+        if setting.shares_after:
+            share_gradients(setting.network, setting.world)
         keeper.may_change()
         _change_weights(state)
         state.bad_samples = loader.bad_samples

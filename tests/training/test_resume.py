@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from training_helpers import losses
 
 from ppmobilenet.errors import Stopped
 from ppmobilenet.training import trainer
+from ppmobilenet.training.evaluator import evaluate
 from ppmobilenet.weights.files import read_weights
 from ppmobilenet.zoo import create_model
 
@@ -127,8 +129,13 @@ def two_go_on_exactly(yaml: Path, words: list[str], tmp_path: Path) -> Path:
     return tmp_path / "whole"
 
 
-def test_two_processes_stopped_and_resumed(tiny_yaml, tmp_path):
-    two_go_on_exactly(tiny_yaml, [], tmp_path)
+def test_two_processes_stopped_and_resumed(tiny_yaml, tmp_path, tiny_config):
+    whole = two_go_on_exactly(tiny_yaml, ["EMA.decay=0.6"], tmp_path)
+    with open(whole / "metrics.csv", newline="") as file:
+        judged = list(csv.DictReader(file))
+    for epoch, row in enumerate(judged, 1):  # what two processes judged together is what is saved
+        saved = f"Global.pretrained_model={whole}/epoch_{epoch}"
+        assert evaluate(tiny_config(saved))["loss"] == pytest.approx(float(row["eval_loss"]), abs=1e-5)
 
 
 @pytest.mark.slow
