@@ -142,7 +142,9 @@ void finish_gradient(const Work& work, int k) {
     for (int64_t i = 0; i < channels; i++) {
         double sum = 0, product = 0;
         for (int t = 0; t < work.run.threads; t++) sum += work.sums(t)[i], product += work.products(t)[i];
-        const double inverse = work.statistic(k, 1)[i], scale = work.statistic(k, 2)[i];
+        // gamma as it is by now: an optimizer may have stepped since forward, and stock operators see that too
+        const double inverse = work.statistic(k, 1)[i];
+        const double scale = i < layer.c_out ? float(layer.gamma[i] * inverse) : 0.0f;
         const double rest = work.statistic(k, 4)[i];
         product -= sum * rest;
         if (i < layer.c_out) {

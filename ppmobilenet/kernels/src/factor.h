@@ -145,6 +145,7 @@ void backward_factor(const Work& work, int k, int t) {
     const float *raw = work.raw(k), *gradient = work.gradient(k);
     float* inner = work.norm_gradient(k);
     for (int64_t image = mine.begin; image < mine.end; image++) {
+        if (!(layer.after & GATE)) forward_scale(work, k, image);  // by the layer scale as it is by now
         for_image(work, k, image, [&](int64_t c, int64_t first, int64_t end) {
             const vec scale = load(work.statistic(k, 2) + c), shift = load(work.statistic(k, 3) + c);
             store(gradients.factor + image * wide + c, long_sum(first, end, [&](int64_t at) {
