@@ -21,12 +21,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
+from paddle import nn
 from paddle.base import core
 
 from ppmobilenet.kernels.plan import DENSE, DEPTHWISE, POINTWISE, SAME, Step, Unsupported
 
 MAX_THREADS = 1024  # as in src/layout.h
-
+FAR = 2.0**40  # see _norm_in_graph
 
 KINDS = {DENSE: 3, POINTWISE: 1, DEPTHWISE: 2}
 STEM = 0  # a dense convolution that reads the pixels as they are
@@ -244,16 +246,24 @@ class _Call:
         scratch.release()
 
     def trained(self) -> list[tuple[tuple[int, int], paddle.Tensor]]:
-        """All parameters with gradients, each with its step and its bit."""
+        """All parameters with gradients but those of batch norms, each with its step and its bit."""
         return [
             ((k, bit), p)
             for k, (layer, step) in enumerate(zip(self.layers, self.steps))
             for bit, p in enumerate(step.trained)
-            if layer.needs_gradient >> bit & 1
+            if (layer.needs_gradient & ~NORM) >> bit & 1
         ]
 
+    def norms(self) -> list[tuple[int, int]]:
+        """The steps whose batch norm has gradients, each with its channels."""
+        return [(k, step.c_out) for k, step in enumerate(self.steps) if self.layers[k].needs_gradient & NORM]
+
     def backward(self, saved: c_void_p, gradient: paddle.Tensor) -> dict[object, paddle.Tensor]:
-        """Return the gradients by what they belong to: (step, bit), ``"vectors"``, ``"input"``; each in one row."""
+        """Return the gradients by what they belong to.
+
+        Those of (step, bit), of ``"vectors"`` and of ``"input"`` in one row each; of (step, ``"norm"``) as
+        :func:`_norm_in_graph` wants them.
+        """
         found: dict[object, paddle.Tensor] = {}
         for layer, step in zip(self.layers, self.steps):
             self._point(layer, step)
@@ -269,6 +279,14 @@ class _Call:
             if p.ndim > 1:
                 found[k, bit] = _fresh(p.size)
                 self.layers[k].gradients[bit] = found[k, bit].data_ptr()
+        norms = self.norms()
+        widths = [width for _, width in norms]
+        of_norms = [_fresh(sum(widths)) for _ in (BETA, GAMMA)] if norms else []
+        for bit, row in zip((BETA, GAMMA), of_norms):
+            at = row.data_ptr()
+            for k, width in norms:
+                self.layers[k].gradients[bit] = at
+                at += 4 * width
         into = None
         if self.run.input_gradient:
             found["input"] = _fresh(self.x.size)
@@ -278,6 +296,10 @@ class _Call:
         arrived = _address(gradient, self.shape)
         self._enter("backward", self.input, saved, scratch.address, arrived, c_void_p(into))
         scratch.release()
+        if norms:
+            offsets, scales = of_norms
+            both = paddle.split(paddle.stack([offsets, scales / FAR]), widths, axis=1)
+            found.update({(k, "norm"): rows for (k, _), rows in zip(norms, both)})
         return found
 
     def _enter(self, name: str, *memory) -> None:
@@ -340,6 +362,23 @@ class _Gradients:
         return lambda gradient: self._found.pop(key, None)
 
 
+@functools.lru_cache(maxsize=256)
+def _two_pixels(channels: int) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+    """A map [2, channels] of pixels at 0 and ``FAR``, a mean of 0 and a variance of 1."""
+    near, one = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+    return paddle.to_tensor(np.stack([near, one * FAR])), paddle.to_tensor(near), paddle.to_tensor(one)
+
+
+def _norm_in_graph(norm: nn.BatchNorm2D) -> paddle.Tensor:
+    """Let Paddle's own batch norm hand out the gradients of a scale and an offset.
+
+    It decides who gets one (asked for one of the two alone, it gives none). It normalises two pixels, at 0 and ``FAR``:
+    from gradients of b and g / ``FAR`` there it makes b + g / ``FAR``, which is b, for the offset and g for the scale.
+    """
+    x, mean, variance = _two_pixels(norm.weight.shape[0])
+    return F.batch_norm(x, mean, variance, norm.weight, norm.bias, epsilon=0.0)
+
+
 def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
     """Return the run's output, not yet computed, with a graph behind it that ends in all that is differentiated.
 
@@ -358,6 +397,7 @@ def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
     if call.run.input_gradient:
         ends.append(("input", call.x))
     rows = [(key, paddle.reshape(p, [-1])) for key, p in ends]
+    rows += [((k, "norm"), _norm_in_graph(call.steps[k].norm)) for k, _ in call.norms()]
     if vectors:
         rows.append(("vectors", paddle.concat(vectors)))
     for key, row in rows:
@@ -373,8 +413,6 @@ def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
 def _check_gradients(call: _Call) -> None:
     """Leave to stock operators what their backward pass answers in its own way."""
     for layer, step in zip(call.layers, call.steps):
-        if layer.needs_gradient & NORM not in (0, NORM):
-            raise Unsupported("of a scale and its offset only one is trained: Paddle then gives it no gradient")
         if not layer.running and not step.norm.training:
             raise Unsupported("batch statistics in evaluation: Paddle's gradient takes the running ones there")
 

@@ -18,17 +18,44 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from made_up_uses import Case
+from made_up_uses import Case, convs, norms
 from uses import USES, WEIGHTS
 
 from ppmobilenet.kernels import accelerate, build, run
 
 
-def result(one: Case, fused: bool, exact: bool = False) -> dict | str:
+class Roundings:
+    """As a hook of layers in float64: their maps, and the gradients of these, are off by as much as float32 rounds.
+
+    A batch norm's gradient is the difference of two numbers, each rounded, and of one sign in a whole channel.
+    """
+
+    def __init__(self, seed: int):
+        self._rng = np.random.default_rng(seed)
+
+    def _some(self, shape):
+        return paddle.to_tensor(2.0**-24 * self._rng.normal(size=shape))
+
+    def __call__(self, layer, inputs, out):
+        out = out * (1 + self._some(out.shape))
+        if isinstance(layer, paddle.nn.BatchNorm2D):
+            (x,), wide = inputs, [1, -1, 1, 1]
+            variance = x.detach().var([0, 2, 3], unbiased=False) if layer.training else layer._variance
+            scale = (layer.weight.detach() / paddle.sqrt(variance + layer._epsilon)).reshape(wide)
+            out = out + (x - x.detach()) * scale * self._some([out.shape[1]]).reshape(wide)
+        return out
+
+
+def result(one: Case, fused: bool, exact: bool = False, roundings: Roundings | None = None) -> dict | str:
     """What a user sees of the case on these operators (``exact``: in float64), or the name of the exception."""
-    model = one.model()
+    model, x = one.model(), one.input()
     if exact:
         model.to(dtype="float64")
+        x = x.astype("float64")
+    if roundings:
+        for layer in [*convs(model), *norms(model)]:
+            layer.register_forward_post_hook(roundings)
+    paddle.seed(one.number)  # of paths that are dropped
     if fused:
         report = accelerate(model, threads=one.threads)
         if report.accelerated:
@@ -36,7 +63,7 @@ def result(one: Case, fused: bool, exact: bool = False) -> dict | str:
             model._cpu_kernels.instruction_set = min(one.set, best)
     try:
         with paddle.no_grad() if one.no_grad else nullcontext():
-            found = USES[one.use](one, model, one.input().astype("float64") if exact else one.input())
+            found = USES[one.use](one, model, x)
     except Exception as error:  # of any kind: it has to be the same kind
         return type(error).__name__
     named = list(model.named_parameters())
@@ -73,14 +100,21 @@ def difference(stock: dict | str, fused: dict | str, tolerance: float) -> str | 
     return None
 
 
-def _no_worse(fused: dict, stock: dict, exact: dict | str) -> bool:
-    """Whether what is apart is rounding: the fused error is at most three times stock's."""
+def _no_worse(one: Case, fused: dict, stock: dict) -> bool:
+    """Whether what is apart is rounding: the error against float64 is at most twice stock's.
+
+    Where stock is right by luck (two equal photos cancel each other to the last bit, three do not) there is nothing to
+    take twice of. So the error may also be twice what roundings of the maps make of the exact result: no float32
+    arithmetic can know it better.
+    """
+    exact = result(one, False, exact=True)
     if isinstance(exact, str):
         return False
+    moved = [result(one, False, exact=True, roundings=Roundings(i)) for i in (1, 2, 3)]
     for name, truth in exact.items():
         if isinstance(truth, np.ndarray) and truth.dtype == np.float64 and isinstance(fused.get(name), np.ndarray):
-            ours, theirs = (np.linalg.norm(r[name] - truth) for r in (fused, stock))
-            if not ours <= 3 * theirs + 1e-3 * np.linalg.norm(truth) + 1e-6 * np.sqrt(truth.size):
+            ours, theirs, *known = (np.linalg.norm(r[name] - truth) for r in (fused, stock, *moved))
+            if not ours <= 2 * max(theirs, *known) + 1e-6 * np.linalg.norm(truth) + 1e-6 * np.sqrt(truth.size):
                 return False
     return True
 
@@ -98,16 +132,14 @@ def check(number: int) -> tuple[str | None, bool]:
     """
     for draw in range(3):
         one = case(number, draw)
-        paddle.seed(number)
         stock = result(one, False)
-        paddle.seed(number)
         # fifty layers that are each normalised by a handful of values multiply roundings without bound
         tolerance = 0.02 if one.kind == "chain" or one.mode == "eval" else np.inf
         fused = result(one, True)
         told = difference(stock, fused, tolerance)
         if told is None or not told.endswith("values apart"):
             break
-        if _no_worse(fused, stock, result(one, False, exact=True)):
+        if _no_worse(one, fused, stock):
             told = None
             break
     about = f"{one.use}, {one.kind}, {one.mode}, {one.shape} {one.dtype} {one.layout}"

@@ -67,7 +67,7 @@ void forward_product(const Work& work, int k, int t) {
         };
         pack_elements(element, ks, layer.c_out, work.weights(), work.run.threads, t);
     } else {
-        pack(layer.weight, 1, ks, ks, layer.c_out, work.weights(), work.run.threads, t);
+        pack(layer.weight, true, ks, layer.c_out, work.weights(), work.run.threads, t);
     }
     team_barrier();
     StoreRaw store_raw{work.raw(k), total, 0, work.statistics(t)};
@@ -142,7 +142,9 @@ void finish_gradient(const Work& work, int k) {
     for (int64_t i = 0; i < channels; i++) {
         double sum = 0, product = 0;
         for (int t = 0; t < work.run.threads; t++) sum += work.sums(t)[i], product += work.products(t)[i];
-        const double inverse = work.statistic(k, 1)[i], scale = work.statistic(k, 2)[i];
+        // gamma as it is by now: an optimizer may have stepped since forward, and stock operators see that too
+        const double inverse = work.statistic(k, 1)[i];
+        const double scale = i < layer.c_out ? float(layer.gamma[i] * inverse) : 0.0f;
         const double rest = work.statistic(k, 4)[i];
         product -= sum * rest;
         if (i < layer.c_out) {
@@ -177,7 +179,7 @@ void backward_product(const Work& work, const Back& back, int t) {
     const bool further = back.out_gradient && layer.kind == POINTWISE;
     StoreGradient<ACT, SKIP> store_gradient{back.out_gradient, back.skip, source, total, 0, 1, work.sums(t), work.products(t)};
     if (further) {
-        pack(layer.weight, layer.c_in, 1, layer.c_out, layer.c_in, work.weights(), work.run.threads, t);
+        pack(layer.weight, false, layer.c_out, layer.c_in, work.weights(), work.run.threads, t);
         team_barrier();
     }
     if (back.filter) memset(work.filter(t), 0, padded(ks) * padded(layer.c_out) * 4);
@@ -236,18 +238,30 @@ void backward_dense(const Work& work, const Back& back, int t) {
 void finish_filter(const Work& work, int k, int t) {
     const Layer& layer = work.layer(k);
     const int64_t taps = layer.kernel * layer.kernel, ks = taps * layer.c_in;
+    const auto row = [&](int64_t i) { return layer.kind == DENSE ? i % taps * padded(layer.c_in) + i / taps : i; };
     for_groups(padded(depth(layer)), layer.c_out, work.filter(0), work.run.threads, t,
                [&](int64_t first, int64_t wide, const float* filter) {
         const int64_t valid = layer.c_out - first < wide ? layer.c_out - first : wide;
-        for (int64_t i0 = 0; i0 < ks; i0 += BLOCK)
-            for (int64_t c = 0; c < valid; c++)
-                for (int64_t i = i0; i < ks && i < i0 + BLOCK; i++) {
-                    const int64_t row = layer.kind == DENSE ? i % taps * padded(layer.c_in) + i / taps : i;
-                    float sum = 0;
-                    for (int other = 0; other < work.run.threads; other++)
-                        sum += filter[other * work.layout.filter_size + row * wide + c];
-                    layer.gradients[WEIGHT][(first + c) * ks + i] = sum;
+        const auto sum = [&](int64_t i, int64_t c) {
+            four found{};
+            for (int other = 0; other < work.run.threads; other++)
+                found += load_four(filter + other * work.layout.filter_size + row(i) * wide + c);
+            return found;
+        };
+        constexpr int64_t SOME = 64;  // rows of the filter at once, so that they stay in the first-level cache
+        for (int64_t i0 = 0; i0 < ks; i0 += SOME)
+            for (int64_t c = 0; c < valid; c += 4) {
+                float* out = layer.gradients[WEIGHT] + (first + c) * ks;
+                const int64_t end = i0 + SOME < ks ? i0 + SOME : ks;
+                int64_t i = i0;
+                if (c + 4 <= valid)
+                    for (; i + 4 <= end; i += 4)
+                        store_transposed(sum(i, c), sum(i + 1, c), sum(i + 2, c), sum(i + 3, c), out + i, ks);
+                for (; i < end; i++) {
+                    const four last = sum(i, c);
+                    for (int64_t j = 0; j < 4 && c + j < valid; j++) out[j * ks + i] = last[j];
                 }
+            }
     });
 }
 

@@ -55,12 +55,15 @@ void for_image(const Work& work, int k, int64_t image, const Body& body) {
 // sums of term(at) over a map, long ones of short ones
 template <class Term>
 inline vec long_sum(int64_t first, int64_t end, const Term& term) {
+    constexpr int MOST = 4;
     vec sum{};
     while (first < end) {
         const int64_t stop = end - first < 64 * BLOCK ? end : first + 64 * BLOCK;
-        vec some{};
-        for (; first < stop; first += BLOCK) some += term(first);
-        sum += some;
+        vec some[MOST] = {};
+        for (; first + (MOST - 1) * BLOCK < stop; first += MOST * BLOCK)
+            UNROLL for (int i = 0; i < MOST; i++) some[i] += term(first + i * BLOCK);
+        for (; first < stop; first += BLOCK) some[0] += term(first);
+        sum += (some[0] + some[1]) + (some[2] + some[3]);
     }
     return sum;
 }
@@ -145,6 +148,7 @@ void backward_factor(const Work& work, int k, int t) {
     const float *raw = work.raw(k), *gradient = work.gradient(k);
     float* inner = work.norm_gradient(k);
     for (int64_t image = mine.begin; image < mine.end; image++) {
+        if (!(layer.after & GATE)) forward_scale(work, k, image);  // by the layer scale as it is by now
         for_image(work, k, image, [&](int64_t c, int64_t first, int64_t end) {
             const vec scale = load(work.statistic(k, 2) + c), shift = load(work.statistic(k, 3) + c);
             store(gradients.factor + image * wide + c, long_sum(first, end, [&](int64_t at) {

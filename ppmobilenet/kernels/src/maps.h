@@ -80,7 +80,7 @@ void enter_gradient(const Work& work, const float* output_grad, int t) {
                         product += g * (raw - mean);
                     }
                     store(work.gradient(k) + at, g);
-                    if (p % 64 == 63 || p + 1 == pixels) {
+                    if (p % 8 == 7 || p + 1 == pixels) {
                         add(work.sums(t) + c, sum);
                         add(work.products(t) + c, product);
                         sum = product = vec{};

@@ -31,20 +31,23 @@ inline Corner corner(const Layer& layer, int64_t pixel) {
             p % layer.w_out * layer.stride - layer.before_w};
 }
 
-// neighbourhoods of the NCHW input, k = (channel, row, column) as the weight has it
+// neighbourhoods of the NCHW input, k = (channel, row, column) as the weight has it; pixels of one row together
 void pack_image(const Layer& layer, const float* input, int64_t first, int64_t rows, int64_t room, float* panel) {
-    const int64_t h = layer.h_in, w = layer.w_in;
+    const int64_t h = layer.h_in, w = layer.w_in, stride = layer.stride;
     memset(panel, 0, padded(depth(layer)) * room * 4);
-    for (int64_t r = 0; r < rows; r++) {
+    for (int64_t r = 0, many; r < rows; r += many) {
         const Corner at = corner(layer, first + r);
-        for (int64_t c = 0, k = 0; c < layer.c_in; c++) {
-            const float* plane = input + (at.image * layer.c_in + c) * h * w;
-            for (int64_t i = 0; i < layer.kernel; i++)
-                for (int64_t j = 0; j < layer.kernel; j++, k++) {
-                    const int64_t y = at.y + i, x = at.x + j;
-                    if (y >= 0 && y < h && x >= 0 && x < w)
-                        panel[k / BLOCK * room * BLOCK + r * BLOCK + k % BLOCK] = plane[y * w + x];
-                }
+        const int64_t left = layer.w_out - (first + r) % layer.w_out;
+        many = rows - r < left ? rows - r : left;
+        for (int64_t k = 0; k < depth(layer); k++) {
+            const int64_t tap = k % (layer.kernel * layer.kernel), y = at.y + tap / layer.kernel;
+            if (y < 0 || y >= h) continue;
+            const int64_t x = at.x + tap % layer.kernel;
+            const float* in = input + ((at.image * layer.c_in + k / (layer.kernel * layer.kernel)) * h + y) * w + x;
+            float* out = panel + k / BLOCK * room * BLOCK + r * BLOCK + k % BLOCK;
+            const int64_t begin = x < 0 ? (-x + stride - 1) / stride : 0;
+            const int64_t fitting = w > x ? (w - x + stride - 1) / stride : 0, end = many < fitting ? many : fitting;
+            for (int64_t i = begin; i < end; i++) out[i * BLOCK] = in[i * stride];
         }
     }
 }

@@ -47,22 +47,33 @@ void for_groups(int64_t ks, int64_t columns, float* packed, int threads, int t, 
     }
 }
 
-// element (k, column) of the left-hand matrix W or its transpose, as the framework stores it, into groups of columns:
+// out[k * wide + c] = rows[c * ks + k] of `valid` rows, zero for the others
+inline void transpose(const float* rows, int64_t valid, int64_t ks, float* out, int64_t wide) {
+    constexpr int64_t SOME = 64;  // of a row at once: what is read next to it arrives by itself
+    for (int64_t k0 = 0; k0 < ks; k0 += SOME) {
+        const int64_t end = k0 + SOME < ks ? k0 + SOME : ks;
+        for (int64_t c = 0; c < wide; c += 4) {
+            const float* row = rows + c * ks;
+            int64_t k = k0;
+            if (c + 4 <= valid)
+                for (; k + 4 <= end; k += 4)
+                    store_transposed(load_four(row + k), load_four(row + ks + k), load_four(row + 2 * ks + k),
+                                     load_four(row + 3 * ks + k), out + k * wide + c, wide);
+            for (; k < end; k++)
+                for (int64_t i = 0; i < 4; i++) out[k * wide + c + i] = c + i < valid ? row[i * ks + k] : 0.0f;
+        }
+    }
+}
+
+// a matrix of the framework's, [k][column] or, transposed, [column][k], into groups of columns:
 // [group][k][columns of the group], zeros past the last column
-void pack(const float* weight, int64_t stride_k, int64_t stride_column, int64_t ks, int64_t columns, float* packed,
-          int threads, int t) {
+void pack(const float* weight, bool transposed, int64_t ks, int64_t columns, float* packed, int threads, int t) {
     for_groups(ks, columns, packed, threads, t, [&](int64_t first, int64_t wide, float* out) {
         const int64_t valid = columns - first < wide ? columns - first : wide;
-        if (stride_column == 1) {
-            for (int64_t k = 0; k < ks; k++) {
-                memcpy(out + k * wide, weight + k * stride_k + first, valid * 4);
-                memset(out + k * wide + valid, 0, (wide - valid) * 4);
-            }
-        } else {
-            for (int64_t k0 = 0; k0 < ks; k0 += 16)
-                for (int64_t c = 0; c < wide; c++)
-                    for (int64_t k = k0; k < ks && k < k0 + 16; k++)
-                        out[k * wide + c] = c < valid ? weight[k * stride_k + (first + c) * stride_column] : 0.0f;
+        if (transposed) return transpose(weight + first * ks, valid, ks, out, wide);
+        for (int64_t k = 0; k < ks; k++) {
+            memcpy(out + k * wide, weight + k * columns + first, valid * 4);
+            memset(out + k * wide + valid, 0, (wide - valid) * 4);
         }
     });
 }
@@ -76,7 +87,8 @@ void pack_elements(const Element& element, int64_t ks, int64_t columns, float* p
     });
 }
 
-template <int NB>
+// tile = panel x packed, or (ADD) that much more
+template <int NB, bool ADD>
 OWN_FUNCTION void tile_product(const float* panel, int64_t panel_stride, int64_t ks, const float* packed, float* tile) {
     constexpr int MR = Tile<NB>::rows, NV = NB * UNITS;
     vec acc[MR][NV];
@@ -92,8 +104,13 @@ OWN_FUNCTION void tile_product(const float* panel, int64_t panel_stride, int64_t
             }
         }
     }
-    UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) store(tile + (i * NV + j) * WIDTH, acc[i][j]);
+    UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) {
+        float* out = tile + (i * NV + j) * WIDTH;
+        store(out, ADD ? load(out) + acc[i][j] : acc[i][j]);
+    }
 }
+
+constexpr int64_t SUMMED = 256;  // products in one sum: a long one in float32 loses digits
 
 template <int NB, class Epilogue>
 inline void product_group(const float* panel, int64_t panel_stride, int64_t rows, int64_t ks, const float* packed,
@@ -102,7 +119,11 @@ inline void product_group(const float* panel, int64_t panel_stride, int64_t rows
     alignas(64) float tile[MR * NB * BLOCK];
     typename Epilogue::template State<NB> state(epilogue, block);
     for (int64_t r = 0; r < rows; r += MR) {
-        tile_product<NB>(panel + r * BLOCK, panel_stride, ks, packed, tile);
+        const float* left = panel + r * BLOCK;
+        tile_product<NB, false>(left, panel_stride, ks < SUMMED ? ks : SUMMED, packed, tile);
+        for (int64_t k = SUMMED; k < ks; k += SUMMED)
+            tile_product<NB, true>(left + k / BLOCK * panel_stride, panel_stride, ks - k < SUMMED ? ks - k : SUMMED,
+                                   packed + k * NB * BLOCK, tile);
         state.tile(r, r + MR <= rows ? MR : rows - r, tile);
     }
     state.finish();

@@ -19,6 +19,23 @@ inline vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
 inline void store(float* p, vec v) { *reinterpret_cast<vec*>(p) = v; }
 inline vec load_anywhere(const float* p) { return *reinterpret_cast<const vec_anywhere*>(p); }
 inline void store_anywhere(float* p, vec v) { *reinterpret_cast<vec_anywhere*>(p) = v; }
+// four rows of four, whatever the registers are: to matrices as the framework stores them, and back
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+typedef int four_places __attribute__((vector_size(16)));
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, four_places{__VA_ARGS__})
+#endif
+inline void store_transposed(four a, four b, four c, four d, float* to, int64_t stride) {
+    const four ab = SHUFFLE(a, b, 0, 4, 1, 5), cd = SHUFFLE(c, d, 0, 4, 1, 5);
+    const four ab_high = SHUFFLE(a, b, 2, 6, 3, 7), cd_high = SHUFFLE(c, d, 2, 6, 3, 7);
+    *reinterpret_cast<four*>(to) = SHUFFLE(ab, cd, 0, 1, 4, 5);
+    *reinterpret_cast<four*>(to + stride) = SHUFFLE(ab, cd, 2, 3, 6, 7);
+    *reinterpret_cast<four*>(to + 2 * stride) = SHUFFLE(ab_high, cd_high, 0, 1, 4, 5);
+    *reinterpret_cast<four*>(to + 3 * stride) = SHUFFLE(ab_high, cd_high, 2, 3, 6, 7);
+}
+inline four load_four(const float* p) { return *reinterpret_cast<const four*>(p); }
 inline vec all(float x) { return x - vec{}; }
 
 constexpr int IDENTITY = 4;  // beside the activations: a map that needs no batch norm
