@@ -490,7 +490,7 @@ def test_fix_keeps_lists_of_one_name_apart_and_replaces_nothing(photos):
     assert len({len(path.read_text().splitlines()) for path in written}) == 2
     with pytest.raises(UserError, match="would replace"):
         findings.write_fixed(diagnosis, photos / "out")
-    with pytest.raises(UserError, match="class folders have no list"):
+    with pytest.raises(UserError, match="class folders and shards have no list"):
         findings.write_fixed(findings.Diagnosis(), photos / "out")
 
 
