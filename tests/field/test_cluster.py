@@ -187,6 +187,12 @@ class TestWords:
             assert said in capsys.readouterr().err
         assert cli.main(["infer", "-m", str(made / "usual"), "-i", "x", "--workers", "2"]) == 2
 
+    def test_no_cluster_at_an_address(self, made, tmp_path, monkeypatch, capsys):
+        pytest.importorskip("ray")
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+        assert infer("-m", made / "usual", "-i", made / "photos", "--save", tmp_path / "a.jsonl") == 2
+        assert "RAY_ADDRESS: there is no Ray cluster at '127.0.0.1:9'" in capsys.readouterr().err
+
     def test_without_ray(self, made, tmp_path, monkeypatch, capsys):
         monkeypatch.setitem(sys.modules, "ray", None)
         assert infer("-m", made / "usual", "-i", made / "photos", "--save", tmp_path / "a.jsonl") == 2

@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -150,22 +151,32 @@ def _cluster() -> Iterator:
     if ray.is_initialized():
         yield ray
         return
+    _look_for(os.environ.get("RAY_ADDRESS", ""))
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         ray.init(address="auto", **quiet)
-    except ConnectionError as error:
-        if os.environ.get("RAY_ADDRESS"):
-            raise UserError(
-                f"there is no Ray cluster at {os.environ['RAY_ADDRESS']!r}: {error}",
-                where="RAY_ADDRESS",
-                hint="`ray status` tells what it sees; unset it for a cluster of this machine's own",
-            ) from error
+    except ConnectionError:  # there is none
         local = {"num_cpus": usable_cores(), "object_store_memory": STORE, "include_dashboard": False}
         ray.init(address="local", **local, **quiet)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _look_for(address: str) -> None:
+    """Refuse an address where nothing listens: Ray would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:  # a word of Ray's: auto, local
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(
+            f"there is no Ray cluster at {address!r}: {error}",
+            where="RAY_ADDRESS",
+            hint="`ray start --head` prints its address; without RAY_ADDRESS a cluster of this machine's own is used",
+        ) from error
 
 
 def _answered(ray, orders: Orders, pieces: Sequence[parts.Part], workers: int) -> Iterator[dict]:
