@@ -12,7 +12,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 PAPER_PEER := paddleclas==2.6.0
 PADDLEX_PEER := 'paddlex[cv]==3.7.2' paddlepaddle==3.3.1 onnxruntime==1.32.0
 
-.PHONY: help demo test test-old test-min programs wheel-test slow fuzz fuzz-kernels chaos verify-zoo docs venv peers \
+.PHONY: help demo test test-old test-min programs wheel-test board slow fuzz fuzz-kernels chaos verify-zoo docs venv peers \
 	lint format clean
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test-min   prediction in the field on the lowest versions that setup.py promises, without Paddle"
 	@echo "make programs   PaddleX's and PaddleClas's own predictors on our packages (PaddleX in .venv-paddlex)"
 	@echo "make wheel-test builds a wheel, installs it in a fresh environment, trains, exports, compiles the board program"
+	@echo "make board      the board program with PADDLE_LITE_DIR, a Paddle Lite for armv8, under an emulator (minutes)"
 	@echo "make slow       the long tests: README's slow commands, campaigns"
 	@echo "make fuzz       an hour of made-up input for every reader"
 	@echo "make fuzz-kernels 10000 uses of fused networks against stock operators, under AddressSanitizer (some twenty minutes)"
@@ -95,6 +96,10 @@ programs: $(PADDLEX)/.ready $(VENV)/.dev
 
 wheel-test: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow tests/test_wheel.py
+
+# PPMOBILENET_ARM_ROOT: where Debian's libopencv-imgcodecs406:arm64 and what it needs are unpacked (default: /)
+board: $(VENV)/.dev
+	$(BIN)/python -m pytest -m board tests/field/test_board_emulated.py
 
 slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workshop"))
 
-from test_export import LABELS, lively, ops_for, photo  # noqa: E402
+from packages import LABELS, lively, ops_for, photo  # noqa: E402
 
 
 def make(folder: Path, int8: bool = False) -> None:

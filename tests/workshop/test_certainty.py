@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_export import LABELS, lively, ops_for, photo
+from packages import LABELS, lively, ops_for, photo
 
 from ppmobilenet import cli
 from ppmobilenet.errors import DamagedFileError, UserError

@@ -232,7 +232,7 @@ def test_an_operator_that_lite_lacks_is_an_error_message(lite_python, tmp_path):
 def test_v3_and_v4_take_every_form(lite_python, tmp_path, name, options):
     """Each form of each engine, int8 too; what runs here is compared, the others are converted."""
     import paddle
-    from test_export import LABELS, lively, ops_for, photo
+    from packages import LABELS, lively, ops_for, photo
 
     from ppmobilenet.field.preprocessing import deployment_ops
     from ppmobilenet.photos.operators import build
