@@ -28,7 +28,7 @@ help:
 	@echo "make fuzz-kernels 10000 uses of fused networks against stock operators, under AddressSanitizer (some twenty minutes)"
 	@echo "make chaos      200 kills and a fault at every system call of a save"
 	@echo "make verify-zoo download, load and (IMAGENET=dir) evaluate every published weight file"
-	@echo "make docs       the READMEs' model table, and the API reference into docs/api"
+	@echo "make docs       docs/models.md's table, and the API reference into docs/api"
 	@echo "make venv       .venv with everything for development"
 	@echo "make peers      PyTorch into .venv, for the tests and benchmarks that compare with it"
 	@echo "make lint       ruff; make format: let ruff format"

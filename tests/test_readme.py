@@ -1,4 +1,4 @@
-"""Every command in the README is tagged and run: fast ones here, slow ones by `make slow`, board ones on a board.
+"""Every command in the README and the pages it leads to is tagged and run: fast ones here, slow ones by `make slow`.
 
 A tag is an HTML comment on the line before the block: ``<!-- run: fast -->``, ``slow``, ``board``, ``gpu`` or
 ``install``. The blocks of one tag run in order, in one folder that looks like the repository's top folder with a
@@ -27,26 +27,37 @@ def blocks(readme: Path) -> list[tuple[int, str | None, str]]:
     return [(text[: m.start()].count("\n") + 1, m["tag"], m["code"]) for m in BLOCK.finditer(text)]
 
 
-READMES = [REPO / "README.md", REPO / "README_ch.md"]
+# English, Chinese
+PAGES = {"README.md": "README_ch.md"} | {
+    f"docs/{name}.md": f"docs/ch/{name}.md" for name in ("training", "models", "deployment", "reliability")
+}
+BOTH = [page for pair in PAGES.items() for page in pair]
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
-def test_every_command_is_tagged(readme):
-    found = blocks(readme)
-    assert found
-    for line, tag, _ in found:
-        assert tag in TAGS, f"{readme.name}:{line}: a bash block without a tag; allowed: {', '.join(TAGS)}"
+@pytest.mark.parametrize("page", BOTH)
+def test_every_command_is_tagged(page):
+    for line, tag, _ in blocks(REPO / page):
+        assert tag in TAGS, f"{page}:{line}: a bash block without a tag; allowed: {', '.join(TAGS)}"
 
 
-def test_both_languages_show_the_same_commands():
-    strip = [[(tag, re.sub(r"\s*#.*", "", code)) for _, tag, code in blocks(readme)] for readme in READMES]
-    assert strip[0] == strip[1]
+@pytest.mark.parametrize("page", PAGES)
+def test_both_languages_show_the_same_commands(page):
+    own, other = (
+        [(tag, re.sub(r"\s*#.*", "", code)) for _, tag, code in blocks(REPO / name)] for name in (page, PAGES[page])
+    )
+    assert own == other
 
 
-def test_every_file_that_is_named_exists():
-    for readme in READMES:
-        for path in re.findall(r"\b(?:configs|tools)/[\w./]+\.(?:yaml|py)", readme.read_text(encoding="utf-8")):
-            assert (REPO / path).is_file(), f"{readme.name} names {path}"
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+
+
+@pytest.mark.parametrize("page", [*BOTH, *(f"docs/{path.name}" for path in sorted((REPO / "docs").glob("*.md")))])
+def test_every_file_that_is_named_exists(page):
+    text = (REPO / page).read_text(encoding="utf-8")
+    for path in re.findall(r"\b(?:configs|tools)/[\w./]+\.(?:yaml|py)", text):
+        assert (REPO / path).is_file(), f"{page} names {path}"
+    for link in LINK.findall(text):
+        assert ((REPO / page).parent / link).exists(), f"{page} leads to {link}"
 
 
 def workplace(folder: Path) -> Path:
@@ -76,11 +87,12 @@ def run_blocks(tag: str, folder: Path) -> None:
         launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
         launcher.chmod(0o755)
     env = {**os.environ, "PATH": f"{bin_folder}:{os.environ['PATH']}", "PYTHONPATH": str(REPO)}
-    for line, _, code in (block for block in blocks(REPO / "README.md") if block[1] == tag):
+    tagged = ((page, line, code) for page in PAGES for line, found, code in blocks(REPO / page) if found == tag)
+    for page, line, code in tagged:
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", code], cwd=folder, env=env, capture_output=True, text=True
         )
-        assert done.returncode == 0, f"README.md:{line}\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        assert done.returncode == 0, f"{page}:{line}\n{code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
 def test_fast_commands_run(tmp_path):

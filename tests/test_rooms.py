@@ -92,9 +92,10 @@ def test_nothing_else_knows_a_family():
     assert knowing <= set(NAMING)
 
 
-@pytest.mark.parametrize("document", ["README.md", "README_ch.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", ["README.md", "README_ch.md", "CONTRIBUTING.md", "docs", "docs/ch"])
 def test_what_a_document_names_is_there(document):
-    text = (REPO / document).read_text(encoding="utf-8")
+    place = REPO / document
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (place.glob("*.md") if place.is_dir() else [place]))
     own = ("my_net.py",)  # a file that the reader is to write
     for path in re.findall(r"\b(?:configs|tools|tests|ppmobilenet)/[\w./]*\w", text):
         assert path.endswith(own) or (REPO / path).exists(), f"{document} names {path}"

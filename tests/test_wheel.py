@@ -127,7 +127,7 @@ def test_the_board_program_goes_with_lites_forms_only(tmp_path, monkeypatch, cap
 CHECKOUT_ONLY = re.compile(
     r"\btools/|\bmake (?:demo|test|slow|fuzz|chaos|verify-zoo|docs|venv|peers|lint)\b|\b[a-z_]+\.py "
 )
-FOR_THE_CHECKOUT = {"paper/zoo_table.py"}  # writes the READMEs
+FOR_THE_CHECKOUT = {"paper/zoo_table.py"}  # writes the pages of the checkout
 
 
 def test_no_message_names_what_only_a_checkout_has():

@@ -1,4 +1,4 @@
-"""Write what is generated in the documentation: the model zoo table of both READMEs, and the API reference.
+"""Write what is generated in the documentation: the model zoo table of docs/models.md, and the API reference.
 
 python tools/make_docs.py [--check | --api DIR]
 """

@@ -12,15 +12,16 @@ from ppmobilenet.weights import catalog
 START, END = "<!-- zoo: written by tools/make_docs.py -->", "<!-- /zoo -->"
 # file -> headings of the columns
 HEADINGS = {
-    "README.md": ("model", "parameters", "multiply-adds", "top-1 %", "top-5 %", "SD855 ms", "weights"),
-    "README_ch.md": ("模型", "参数量", "乘加次数", "top-1 %", "top-5 %", "骁龙855 毫秒", "权重"),
+    "docs/models.md": ("model", "parameters", "multiply-adds", "top-1 %", "top-5 %", "SD855 ms", "weights"),
+    "docs/ch/models.md": ("模型", "参数量", "乘加次数", "top-1 %", "top-5 %", "骁龙855 毫秒", "权重"),
 }
 
 
-def zoo_table(headings: tuple[str, ...] = HEADINGS["README.md"]) -> str:
+def zoo_table(page: str = "docs/models.md") -> str:
     """Return one row a published file: size, cost, accuracy, latency on one core of a Snapdragon 855, its state."""
+    headings, up = HEADINGS[page], "../" * page.count("/")
     cells = (
-        lambda r: f"[{r.name}]({r.recipe})",
+        lambda r: f"[{r.name}]({up}{r.recipe})",
         lambda r: f"{r.parameters / 1e6:.2f} M",
         lambda r: f"{r.madds / 1e6:.0f} M",
         lambda r: f"{r.top1:.2f}" + ("" if r.preprocessing.crop == 224 else f" at {r.preprocessing.crop} px"),
@@ -33,16 +34,16 @@ def zoo_table(headings: tuple[str, ...] = HEADINGS["README.md"]) -> str:
 
 
 def update(root: str | Path, write: bool = True) -> int:
-    """Put the table between the marks of each README.
+    """Put the table between the marks of each page.
 
     Returns:
         How many files changed, or would.
 
     Raises:
-        UserError: a README has a first mark without the second.
+        UserError: a page has a first mark without the second.
     """
     changed = 0
-    for name, headings in HEADINGS.items():
+    for name in HEADINGS:
         path = Path(root) / name
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
         before, mark, rest = text.partition(START)
@@ -51,7 +52,7 @@ def update(root: str | Path, write: bool = True) -> int:
         _, mark, after = rest.partition(END)
         if not mark:
             raise UserError(f"{START} without {END}", where=path)
-        new = f"{before}{START}\n{zoo_table(headings)}\n{END}{after}"
+        new = f"{before}{START}\n{zoo_table(name)}\n{END}{after}"
         if new != text:
             changed += 1
             if write:

@@ -1,4 +1,4 @@
-"""ppmobilenet.models as people build with it: public names, and the README's training script."""
+"""ppmobilenet.models as people build with it: public names, and the training script of docs/models.md."""
 
 from __future__ import annotations
 
@@ -70,12 +70,14 @@ def test_which_family_a_block_is_of():
     assert float(first(ten).max()) > 9.9 and float(second(ten).max()) == 6.0  # ReLU, ReLU6
 
 
-@pytest.mark.parametrize("readme", ["README.md", "README_ch.md"])
-def test_the_readmes_training_script_learns(repo, tmp_path, readme):
-    code = BLOCK.search((repo / readme).read_text(encoding="utf-8"))[1]
-    if readme != "README.md":
+@pytest.mark.parametrize("page", ["docs/models.md", "docs/ch/models.md"])
+def test_the_pages_training_script_learns(repo, tmp_path, page):
+    code = BLOCK.search((repo / page).read_text(encoding="utf-8"))[1]
+    if page != "docs/models.md":
         plain = re.compile(r" *#.*")
-        assert plain.sub("", code) == plain.sub("", BLOCK.search((repo / "README.md").read_text(encoding="utf-8"))[1])
+        assert plain.sub("", code) == plain.sub(
+            "", BLOCK.search((repo / "docs/models.md").read_text(encoding="utf-8"))[1]
+        )
         return
     code, found = re.subn(r"^photos, labels = .*$", PHOTOS, code, flags=re.MULTILINE)
     assert found == 1

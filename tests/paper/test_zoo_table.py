@@ -1,4 +1,4 @@
-"""The READMEs' model table is the catalogue's."""
+"""The model pages' table is the catalogue's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ def test_one_row_a_published_file():
 
 
 def test_the_table_goes_between_its_marks(tmp_path):
-    readme = tmp_path / "README.md"
+    readme = tmp_path / "docs/models.md"
+    readme.parent.mkdir()
     readme.write_text(f"# title\n\n{zoo_table.START}\nold\n{zoo_table.END}\n\nend\n")
     assert zoo_table.update(tmp_path, write=False) == 1 and "old" in readme.read_text()
     assert zoo_table.update(tmp_path) == 1
@@ -36,9 +37,9 @@ def test_the_table_goes_between_its_marks(tmp_path):
     assert zoo_table.zoo_table() in text
     assert zoo_table.update(tmp_path) == 0
     readme.write_text(zoo_table.START)
-    with pytest.raises(UserError, match="README.md"):
+    with pytest.raises(UserError, match="models.md"):
         zoo_table.update(tmp_path)
 
 
-def test_the_checkout_s_readmes_are_up_to_date(repo):
+def test_the_checkout_s_pages_are_up_to_date(repo):
     assert zoo_table.update(repo, write=False) == 0, "python tools/make_docs.py"
