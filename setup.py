@@ -31,7 +31,7 @@ EXTRAS = {
     # `ppmobilenet fit` solves for its classifier with the one and finds wrong labels with the other
     "fit": ["scikit-learn>=1.3", "cleanlab>=2.6"],
     # `ppmobilenet infer --engine ray`
-    "ray": ["ray[data]>=2.40", "pyarrow>=14"],
+    "ray": ["ray[data]>=2.60", "pyarrow>=14"],
     "demo": ["scikit-learn"],
     "dev": [
         "pytest>=7",

@@ -47,8 +47,8 @@ def given(value: float, what: str):
 class Given:
     """What the tables are computed from; docs/scale.md says how each was measured."""
 
-    decode: float = given(300.0, "photos that a core makes ready for training a second (measured)")
-    answer: float = given(100.0, "photos that a core answers a second, from file to name (measured)")
+    decode: float = given(864.0, "photos that a core makes ready for training a second (measured)")
+    answer: float = given(88.0, "photos that a core answers a second, from file to name (measured)")
     kilobytes: float = given(118.3, "thousand bytes a photo (measured)")
     cores: int = given(96, "cores of a machine with 8 GPUs, or of one that answers (assumed)")
     gbit: float = given(25.0, "network of a machine, for photos and for gradients, billion bits a second (assumed)")

@@ -98,7 +98,7 @@ def run_opt(python: Path, model: Path, parameters: Path, out: Path, target: str,
     raise UserError(
         f"Paddle Lite's opt could not convert the model ({how}):\n    {tail or '(it printed nothing)'}",
         where=f"opt {lite_env.LITE_VERSION}, target {target}",
-        hint="an operator that Lite does not have must leave the model; all of MobileNetV1 and V2 are supported",
+        hint="an operator that Lite does not have must leave the model; MobileNetV1 to V3 and V4's conv ones convert",
     )
 
 

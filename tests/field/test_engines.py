@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import shutil
@@ -175,6 +176,21 @@ def test_without_lanes_callers_that_meet_share_one_thread():
     in_threads(8, lambda number: answers.update({number: [pool((number, i)) for i in range(20)]}))
     assert answers == {number: [(number, i) for i in range(20)] for number in range(8)}
     assert len(callers) == 160 and max(map(callers.count, set(callers))) > 150, "the first may come before they meet"
+
+
+def test_who_came_first_is_answered_first():
+    """The one who has just been answered has the lock, and would take the engine again before the others wake."""
+    order: list[int] = []
+
+    def wide(number):
+        order.append(number)
+        time.sleep(0.002)
+
+    pool = EnginePool(wide, lambda: wide, None, limit=4)
+    in_threads(3, lambda number: [pool(number) for _ in range(40)])
+    all_three = order[order.index(2) : 100]
+    assert max(len(list(group)) for _, group in itertools.groupby(all_three)) <= 3
+    assert min(all_three.count(number) for number in range(3)) > len(all_three) / 5
 
 
 def test_a_predictor_goes_with_its_last_reference(package):

@@ -256,9 +256,9 @@ def workers_loader(folder: Path, monkeypatch, **keys):
 
 def test_a_hung_worker_is_found(tiny, monkeypatch):
     loader = workers_loader(tiny, monkeypatch)
-    monkeypatch.setattr("ppmobilenet.data.loader.TIME_LIMIT", 1.0)
     batches = iter(loader)
-    next(batches)
+    next(batches)  # a machine under load takes a while to start the workers
+    monkeypatch.setattr("ppmobilenet.data.loader.TIME_LIMIT", 1.0)
     worker = loader._workers[0]
     worker.process.send_signal(signal.SIGSTOP)
     began = time.monotonic()

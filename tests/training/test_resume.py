@@ -147,7 +147,7 @@ def test_two_processes_learn_from_a_teacher_and_go_on_exactly(tiny, tiny_yaml, t
         "dataset.transform_ops": "[DecodeImage: {}, RandCropImage: {size: 32}, NormalizeImage: {order: ''}]",
         **{"sampler.batch_size": 3, "sampler.shuffle": True, "loader.num_workers": 0},
     }
-    words = ["Teacher.name=MobileNetV1_x0_25", "Teacher.views=2", "Loss.Train=[DistillationKLDivLoss]"]
+    words = ["Teacher.name=MobileNetV1_x0_25", "Teacher.views=2", "Loss.Train=[DistillationKLDivLoss]", "EMA.decay=0.9"]
     words += [f"Teacher.pretrained={tmp_path}/teacher.pdparams", "Global.epochs=3"]
     words += [f"DataLoader.UnLabelTrain.{key}={value}" for key, value in unlabelled.items()]
     paddle.save(create_model("MobileNetV1_x0_25", class_num=3).state_dict(), str(tmp_path / "teacher.pdparams"))

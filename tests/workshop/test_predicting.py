@@ -91,7 +91,7 @@ def test_single_bad_photos_raise_with_their_name(exported, tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="empty.jpg"):
         predictor(tmp_path / "empty.jpg")
-    with pytest.raises(DataError, match="gone.jpg.*No such file"):
+    with pytest.raises(DataError, match="gone.jpg.*does not exist"):
         predictor("gone.jpg")
     with pytest.raises(DataError, match=r"uint8 \[H, W, 3\], these are float32"):
         predictor(np.zeros((8, 8, 3), np.float32))

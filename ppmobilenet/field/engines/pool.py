@@ -7,6 +7,7 @@ import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
@@ -51,6 +52,7 @@ class EnginePool:
         self._free: list[Engine] = []
         self._limit = self._wanted if self._open_lane else 0
         self._inside, self._met = 0, -MEETING
+        self._waiting: deque[object] = deque()
         self._one_thread: ThreadPoolExecutor | None = None
 
     @property
@@ -92,7 +94,7 @@ class EnginePool:
             wait([answer])  # who is interrupted gives the engine back only when it stands still
 
     def _take(self, lane: bool) -> tuple[Engine, bool]:
-        """Return an engine for one call, and whether it is the wide one."""
+        """Return an engine for one call, and whether it is the wide one. Who came first is first."""
         with self._changed:
             wide = self.wide
             now = time.monotonic()
@@ -100,18 +102,29 @@ class EnginePool:
                 self._met = now
             self._inside += 1
             lane = self._limit > 0 and (lane or now - self._met < MEETING)
-            while True:
-                if lane and self._free:
-                    return self._free.pop(), False
-                if lane and self._lanes < self._limit and not self._opening:
-                    self._opening = True
-                    break
-                # who waits for a lane that is being opened need not stand idle
-                if self._wide_free and (not lane or self._opening):
-                    self._wide_free = False
-                    return wide, True
-                self._changed.wait()
-                lane = lane and self._limit > 0
+            ticket = object()
+            self._waiting.append(ticket)
+            try:
+                while True:
+                    if self._waiting[0] is not ticket:
+                        pass
+                    elif lane and self._free:
+                        return self._free.pop(), False
+                    elif lane and self._lanes < self._limit and not self._opening:
+                        self._opening = True
+                        break
+                    # who waits for a lane that is being opened need not stand idle
+                    elif self._wide_free and (not lane or self._opening):
+                        self._wide_free = False
+                        return wide, True
+                    self._changed.wait()
+                    lane = lane and self._limit > 0
+            except BaseException:  # interrupted while it waited
+                self._inside -= 1
+                raise
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
         engine = self._new_lane()
         return (engine, False) if engine else self._take(True)
 
