@@ -97,7 +97,9 @@ def read_bytes(path: str | os.PathLike, name: object | None = None) -> bytes:
     except NotADirectoryError as error:  # a path that goes on behind a file: behind a shard, perhaps
         member = find_member(os.fspath(path))
         if member is None:
-            raise DataError("the photo does not exist", where=name, hint="a path in a list begins at image_root") from error
+            raise DataError(
+                "the photo does not exist", where=name, hint="a path in a list begins at image_root"
+            ) from error
         return member.content()
     except (OSError, ValueError) as error:  # no permission, a symlink loop, a NUL in the name, a disk that fails
         raise DataError(f"the photo cannot be read: {getattr(error, 'strerror', None) or error}", where=name) from error
