@@ -59,13 +59,18 @@ class Step:
         fixed = self.norm._use_global_stats
         return not self.norm.training if fixed is None else bool(fixed)
 
-    @property
+    @functools.cached_property  # a lookup in a layer costs more than the rest of what a step asks of Python
     def trained(self) -> tuple:
         """What may have gradients, None where this step has no such tensor; the order of ``Trained`` in src/run.h."""
         gate = (None,) * 4
         if self.gate is not None:
             gate = tuple(p for conv in (self.gate.conv1, self.gate.conv2) for p in (conv.weight, conv.bias))
         return (self.conv.weight, self.norm.weight, self.norm.bias, *gate, self.scale and self.scale.gamma)
+
+    @functools.cached_property
+    def statistics(self) -> tuple:
+        """The running mean and variance."""
+        return self.norm._mean, self.norm._variance
 
 
 @dataclass

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from paddle import nn
 from paddle.base import core
 
 from ppmobilenet.kernels.plan import DENSE, DEPTHWISE, POINTWISE, SAME, Step, Unsupported
@@ -191,13 +190,13 @@ class _Call:
             height, width = -(-height // step.stride), -(-width // step.stride)
             layer.h_out, layer.w_out = height, width
             layer.epsilon, layer.momentum = norm._epsilon, norm._momentum
-            layer.mean, layer.variance = _address(norm._mean, wide), _address(norm._variance, wide)
+            layer.mean, layer.variance = (_address(t, wide) for t in step.statistics)
             self._point(layer, step)
             trained = [p is not None and not p.stop_gradient for p in step.trained]
             layer.needs_gradient = sum(1 << bit for bit in range(TRAINED) if trained[bit])
             layer.after = GATE * bool(step.gate) + SCALE * bool(step.scale) + DROP * bool(step.drop)
             if step.gate:
-                layer.squeezed, layer.slope = step.gate.conv1.weight.shape[0], step.gate._slope
+                layer.squeezed, layer.slope = step.trained[SQUEEZE].shape[0], step.gate._slope
             if not layer.running and images * height * width == 1:
                 raise Unsupported("batch statistics of one value: Paddle passes it through")
         first = steps[0].kind == DENSE and x.stop_gradient and channels < 16
@@ -212,16 +211,16 @@ class _Call:
     def _point(layer: _Layer, step: Step) -> None:
         """Tell the library where the step's parameters are by now."""
         wide = (step.c_out,)
-        layer.weight = _address(step.conv.weight, step.conv.weight.shape)
-        layer.gamma, layer.beta = _address(step.norm.weight, wide), _address(step.norm.bias, wide)
+        weight, gamma, beta, squeeze, squeeze_offset, excite, excite_offset, channel_scale = step.trained
+        layer.weight = _address(weight, weight.shape)
+        layer.gamma, layer.beta = _address(gamma, wide), _address(beta, wide)
         if step.gate:
-            down, up = step.gate.conv1, step.gate.conv2
-            squeezed = down.weight.shape[0]
-            layer.squeeze = _address(down.weight, (squeezed, *wide, 1, 1))
-            layer.squeeze_offset = _address(down.bias, (squeezed,))
-            layer.excite, layer.excite_offset = _address(up.weight, (*wide, squeezed, 1, 1)), _address(up.bias, wide)
+            squeezed = squeeze.shape[0]
+            layer.squeeze = _address(squeeze, (squeezed, *wide, 1, 1))
+            layer.squeeze_offset = _address(squeeze_offset, (squeezed,))
+            layer.excite, layer.excite_offset = _address(excite, (*wide, squeezed, 1, 1)), _address(excite_offset, wide)
         if step.scale:
-            layer.channel_scale = _address(step.scale.gamma, wide)
+            layer.channel_scale = _address(channel_scale, wide)
 
     @property
     def differentiable(self) -> bool:
@@ -315,12 +314,12 @@ class _Call:
         for layer, step in zip(self.layers, self.steps):
             weights = layer.needs_gradient & 1
             if reached or weights:
-                found.append(step.conv.weight)
+                found.append(step.trained[WEIGHT])
                 if step is self.steps[0]:
                     found.append(self.x)
             reached = reached or bool(weights)
             if reached or layer.needs_gradient & NORM:
-                found += [step.norm.weight, step.norm.bias, step.norm._mean, step.norm._variance]
+                found += [step.trained[GAMMA], step.trained[BETA], *step.statistics]
             reached = reached or bool(layer.needs_gradient & NORM)
             if reached or layer.needs_gradient & GATES:
                 found += [step.trained[bit] for bit in (SQUEEZE, EXCITE, CHANNEL_SCALE)]
@@ -369,14 +368,14 @@ def _two_pixels(channels: int) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Ten
     return paddle.to_tensor(np.stack([near, one * FAR])), paddle.to_tensor(near), paddle.to_tensor(one)
 
 
-def _norm_in_graph(norm: nn.BatchNorm2D) -> paddle.Tensor:
+def _norm_in_graph(scale: paddle.Tensor, offset: paddle.Tensor) -> paddle.Tensor:
     """Let Paddle's own batch norm hand out the gradients of a scale and an offset.
 
     It decides who gets one (asked for one of the two alone, it gives none). It normalises two pixels, at 0 and ``FAR``:
     from gradients of b and g / ``FAR`` there it makes b + g / ``FAR``, which is b, for the offset and g for the scale.
     """
-    x, mean, variance = _two_pixels(norm.weight.shape[0])
-    return F.batch_norm(x, mean, variance, norm.weight, norm.bias, epsilon=0.0)
+    x, mean, variance = _two_pixels(scale.shape[0])
+    return F.batch_norm(x, mean, variance, scale, offset, epsilon=0.0)
 
 
 def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
@@ -397,7 +396,7 @@ def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
     if call.run.input_gradient:
         ends.append(("input", call.x))
     rows = [(key, paddle.reshape(p, [-1])) for key, p in ends]
-    rows += [((k, "norm"), _norm_in_graph(call.steps[k].norm)) for k, _ in call.norms()]
+    rows += [((k, "norm"), _norm_in_graph(*call.steps[k].trained[GAMMA : BETA + 1])) for k, _ in call.norms()]
     if vectors:
         rows.append(("vectors", paddle.concat(vectors)))
     for key, row in rows:
