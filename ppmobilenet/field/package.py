@@ -64,7 +64,8 @@ integers below 2^31, strings below 2000 bytes, booleans as true/false (it reads 
   ``output_int8``: what the int8 program gives by its own arithmetic, which an ARM board follows (int8 packages only;
   older ones lack it); and where there is a ``decision``, what it makes of ``output``: ``answer`` (``class_id``,
   ``score``, ``unsure``; of several labels ``class_ids``, ``scores``).
-* ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show;
+* ``bounds``: ``logits`` (1e-4) and ``probabilities`` (1e-5): the largest absolute difference that fp32 may show, more
+  where this network's own float32 is seen to be rough: 32 times what it differs by from double precision;
   ``int8`` (0.05): that a board's int8 probabilities may show against ``output_int8``.
 * ``versions``: of the software that wrote it, and ``lite_runtime`` (the Paddle Lite version that an ``.nb`` needs).
 * ``sha256``: of everything else in package.json, its keys sorted and without spaces.
@@ -163,7 +164,7 @@ def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
     Args:
         folder: where the models are.
         meta: the keys of package.json (see the module) except those that are computed here: format, format_version,
-            preprocess, files, bounds, sha256.
+            preprocess, files, sha256; and ``bounds`` where they are not the usual ones.
         ops: the deployment transform list.
     """
     several = meta.get("decision", {}).get("several", False)
@@ -173,10 +174,10 @@ def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
         (folder / "inference.yml").write_text(text, encoding="utf-8")
     full = {
         "format": FORMAT,
+        "bounds": BOUNDS,
         "format_version": FORMAT_VERSION if meta.get("decision", {}).keys() & {"several", "threshold"} else 1,
         **meta,
         "preprocess": {"decoder": "opencv", "exif": "rotate", "rounding": "half-even", "ops": spell_out(ops)},
-        "bounds": BOUNDS,
         "files": list_files(folder),
     }
     dump_json(full, folder / "package.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ from ppmobilenet.workshop.int8_plan import Plan
 from ppmobilenet.workshop.program import Deployed
 
 LAYOUTS = ("NCHW", "NHWC")
+ROUNDING_PHOTOS = 8  # that double precision is asked of, which takes several times as long
+# an engine sums in another order and folds batch norm: its rounding is of the size of eager's, not equal to it
+ROUNDINGS = 32
 
 
 @dataclass
@@ -79,6 +83,8 @@ class _Prepared:
     photos: Sequence[bytes]
     batch: np.ndarray
     logits: np.ndarray
+    decision: Decision
+    bounds: Mapping[str, float]
 
 
 def make_package(
@@ -137,7 +143,9 @@ def _prepare(network: nn.Layer, spec: PackageSpec) -> _Prepared:
     logits = _logits(layer, batch)
     if logits.shape[1] != len(spec.labels):
         raise UserError(f"the model gives {logits.shape[1]} classes, there are {len(spec.labels)} labels")
-    return _Prepared(layer, ops, photos, batch, logits)
+    output = {"kind": "probabilities" if spec.softmax_inside else "logits", "class_num": len(spec.labels)}
+    decision = Decision.of({"output": output, "decision": spec.decision or {}})
+    return _Prepared(layer, ops, photos, batch, logits, decision, _bounds(layer, batch, logits, decision))
 
 
 def _without_normalisation(ops: Ops, layout: str) -> tuple[list[dict], Mapping]:
@@ -166,6 +174,31 @@ def _logits(layer: Deployed, batch: np.ndarray) -> np.ndarray:
             layer.softmax = inside
 
 
+def _bounds(layer: Deployed, batch: np.ndarray, logits: np.ndarray, decision: Decision) -> dict[str, float]:
+    """Return what float32 may differ by: the usual bounds, and more only where this network's own rounding is more.
+
+    Large logits, and batch norms that divide by a tiny variance, make float32's rounding large: how large is seen
+    against double precision.
+    """
+    batch, logits = batch[:ROUNDING_PHOTOS], logits[:ROUNDING_PHOTOS]
+    try:
+        exact = copy.deepcopy(layer.model).to(dtype="float64")
+        with paddle.no_grad():
+            wanted = exact(layer.pixels(paddle.to_tensor(batch)).astype("float64")).numpy()
+    except (RuntimeError, TypeError, ValueError) as error:  # a layer of one's own that computes in float32 alone
+        log.debug("double precision was not computed: %s", error)
+        return dict(package.BOUNDS)
+    inside = {"logits": (logits, wanted)}
+    if decision.output == "probabilities":
+        inside["probabilities"] = (decision.inside(logits), decision.inside(wanted))
+    bounds = dict(package.BOUNDS)
+    for kind, (single, double) in inside.items():
+        rounding = float(np.abs(single - double).max())
+        if bounds[kind] < ROUNDINGS * rounding < np.inf:  # what is no number is told by comparing the forms
+            bounds[kind] = float(f"{ROUNDINGS * rounding:.2g}")
+    return bounds
+
+
 def _computed_int8(folder: Path, forms: Sequence[Mapping], tensor: np.ndarray) -> np.ndarray | None:
     """Return what the int8 program gives for a tensor by its own arithmetic, as a board follows it."""
     files = next((form["files"] for form in forms if form["name"] == "pdmodel-int8"), None)
@@ -180,10 +213,8 @@ def _computed_int8(folder: Path, forms: Sequence[Mapping], tensor: np.ndarray) -
 
 def _describe(spec: PackageSpec, made: _Prepared, folder: Path, forms: Sequence[Mapping]) -> dict:
     """Return the keys of package.json besides its forms; writes the golden record on the way."""
-    classes = len(spec.labels)
-    output = {"kind": "probabilities" if spec.softmax_inside else "logits", "class_num": classes}
+    classes, decision = len(spec.labels), made.decision
     computed = _computed_int8(folder, forms, made.batch[0])
-    decision = Decision.of({"output": output, "decision": spec.decision or {}})
     expected = decision.inside(made.logits)
     record = golden_record.write_golden(folder, made.ops, made.photos[0], made.logits[0], expected[0], computed)
     decided = {"decision": dict(spec.decision)} if spec.decision else {}
@@ -199,9 +230,10 @@ def _describe(spec: PackageSpec, made: _Prepared, folder: Path, forms: Sequence[
             "layout": spec.embed_preprocess or "NCHW",
             "shape": [-1, *map(int, made.batch.shape[1:])],
         },
-        "output": output,
+        "output": {"kind": decision.output, "class_num": classes},
         **decided,
         "golden": record,
+        "bounds": dict(made.bounds),
         "versions": {
             "ppmobilenet": __version__,
             "paddle": paddle.__version__,

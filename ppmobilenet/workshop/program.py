@@ -52,13 +52,17 @@ class Deployed(nn.Layer):
             for name in ("mean", "std"):
                 self.register_buffer(name, paddle.to_tensor(normalise[name], "float32").reshape([1, 3, 1, 1]))
 
+    def pixels(self, x):
+        """What the network reads: normalised float32 NCHW."""
+        if self.normalised:
+            return x
+        x = x.astype("float32")
+        if self.nhwc:
+            x = x.transpose([0, 3, 1, 2])
+        return (x * self.scale - self.mean) / self.std
+
     def forward(self, x):
-        if not self.normalised:
-            x = x.astype("float32")
-            if self.nhwc:
-                x = x.transpose([0, 3, 1, 2])
-            x = (x * self.scale - self.mean) / self.std
-        x = self.model(x)
+        x = self.model(self.pixels(x))
         if not self.softmax:
             return x
         return _sigmoid(x) if self.several else nn.functional.softmax(x, axis=-1)

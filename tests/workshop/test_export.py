@@ -89,6 +89,25 @@ def test_a_departing_export_is_refused_and_leaves_the_old_one(exported, tmp_path
     assert {p: p.read_bytes() for p in copy.rglob("*") if p.is_file()} == before
 
 
+def test_bounds_follow_the_networks_own_rounding(tmp_path):
+    """Logits of thousands round at 1e-4: that is no departure, and a thousandth of them still is."""
+
+    class Rough(paddle.nn.Layer):
+        def __init__(self, factor):
+            super().__init__()
+            self.inner, self.factor = lively("MobileNetV1_x0_25"), factor
+
+        def forward(self, x):
+            return self.inner(x) * (3000 if paddle.in_dynamic_mode() else self.factor)
+
+    spec = PackageSpec(name="x", ops=ops_for(32), labels=LABELS, photos=[photo()], softmax_inside=False)
+    package = open_package(make_package(Rough(3000), spec, tmp_path / "right"))
+    assert max(form["max_difference"] for form in package.meta["forms"]) > 1e-4, "no rounding to be seen"
+    assert 1e-4 < package.meta["bounds"]["logits"] < 1e-3 * np.abs(package.golden("logits")).max()
+    with pytest.raises(NumericsError, match="departs from the model at logits"):
+        make_package(Rough(3003), spec, tmp_path / "wrong")
+
+
 @pytest.mark.parametrize("limit", [50_000, 700_000])
 def test_a_disk_that_fills_up_is_said_and_leaves_the_old_export(exported, tmp_path, limit):
     """Paddle's own writer cuts the parameters short without a word; a limit on file size does what a full disk does."""
