@@ -2,7 +2,7 @@
 
 A folder of shards holds tars and their index; ``docs/scale.md`` describes it. Every number of the index is a file of
 its own that is mapped, not read: a hundred million photos open in no more time and memory than a thousand. A photo in
-a shard is read with one plain read at its offset, so any mounted file system will do.
+a shard is read with plain reads at its offset, so any mounted file system will do.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class Member(str):
         Raises:
             DataError: the shard is not there, is shorter than it was, or holds something else in this place.
         """
-        return self._read(BLOCK + self.size)[BLOCK:]
+        self.check()  # a read of its own: to cut the header off would copy the photo
+        return self._read(self.size, self.offset)
 
     def check(self) -> None:
         """See that the tar's header is there, and nothing more.
@@ -84,26 +85,26 @@ class Member(str):
         Raises:
             DataError: as :meth:`content` does.
         """
-        self._read(BLOCK)
-
-    def _read(self, count: int) -> bytes:
-        """Return that many bytes from the photo's header on."""
-        hint = AGAIN.format(os.path.dirname(self.shard) or ".")
         start, name = self.offset - BLOCK, self[len(self.shard) + 1 :]
+        try:
+            header = tarfile.TarInfo.frombuf(self._read(BLOCK, start), "utf-8", "replace")
+            # of a long name the beginning stands there; one with accents stands elsewhere
+            same = header.size == self.size and (name.startswith(header.name) or not name.isascii())
+        except tarfile.HeaderError:
+            same = False
+        if not same:
+            hint = AGAIN.format(os.path.dirname(self.shard) or ".")
+            raise DataError(f"the shard was changed: this photo is not at byte {start}", where=self, hint=hint)
+
+    def _read(self, count: int, start: int) -> bytes:
+        """Return that many of the shard's bytes."""
+        hint = AGAIN.format(os.path.dirname(self.shard) or ".")
         try:
             found = _opened(self.shard).read(count, start)
         except OSError as error:
             raise DataError(f"the shard cannot be read: {error.strerror or error}", where=self, hint=hint) from error
         if len(found) < count:
             raise DataError("the shard is truncated: it ends before this photo does", where=self, hint=hint)
-        try:
-            header = tarfile.TarInfo.frombuf(found[:BLOCK], "utf-8", "replace")
-            # of a long name the beginning stands there; one with accents stands elsewhere
-            same = header.size == self.size and (name.startswith(header.name) or not name.isascii())
-        except tarfile.HeaderError:
-            same = False
-        if not same:
-            raise DataError(f"the shard was changed: this photo is not at byte {start}", where=self, hint=hint)
         return found
 
 
