@@ -75,11 +75,11 @@ def folders(root: str | os.PathLike) -> dict[str, Listed]:
     """Return a folder's train/, val/ and test/ of class folders or shards; where it has none, itself as ``train``."""
     if is_shards(root):
         return {"train": ShardListed(root, labelled=False)}
-    packed = {name: os.path.join(root, side) for side, name in (("train", "train"), ("val", "validation"))}
-    if is_shards(packed["train"]):
+    names = {"train": "train", "val": "validation", "test": "test"}
+    packed = {name: os.path.join(root, side) for side, name in names.items()}
+    if any(map(is_shards, packed.values())):
         return {name: ShardListed(folder) for name, folder in packed.items() if is_shards(folder)}
     sides = find_sides(find_photos(root).names) if os.path.isdir(root) else {}
-    names = {"train": "train", "val": "validation", "test": "test"}
     found = {names[side]: Listed(None, os.path.join(root, folder)) for side, folder in sides.items()}
     return found or {"train": Listed(None, root)}
 
