@@ -129,8 +129,9 @@ def test_a_folder_of_weights_is_compared_on_the_photos(photos, weights, tmp_path
 
 def test_fine_tuning_is_tried_on_parts_and_an_interrupted_fit_goes_on(photos, weights, tmp_path, monkeypatch):
     from ppmobilenet.fit import choice
+    from ppmobilenet.fit.trial import Course
 
-    monkeypatch.setattr(choice, "plan_course", lambda *_: choice.Course(1, 2))
+    monkeypatch.setattr(choice, "plan_course", lambda *_: Course(1, 2, 5 / 7))
     output, real, calls = tmp_path / "out", choice.judge_part, []
 
     def once_then_stop(*args):
