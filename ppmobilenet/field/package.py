@@ -174,8 +174,8 @@ def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
         (folder / "inference.yml").write_text(text, encoding="utf-8")
     full = {
         "format": FORMAT,
-        "bounds": BOUNDS,
         "format_version": FORMAT_VERSION if meta.get("decision", {}).keys() & {"several", "threshold"} else 1,
+        "bounds": BOUNDS,
         **meta,
         "preprocess": {"decoder": "opencv", "exif": "rotate", "rounding": "half-even", "ops": spell_out(ops)},
         "files": list_files(folder),

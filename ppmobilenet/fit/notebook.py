@@ -12,6 +12,8 @@ from ppmobilenet import files
 from ppmobilenet.errors import DamagedFileError, UserError
 
 FILE_NAME = "fit.json"
+FORMAT = 2  # goes up where what an entry holds, or how it is found, changes
+_ELSEWHERE = "--output another folder; --from {} keeps what was learned there, numbers of classes and what was held out"
 
 
 class Notebook:
@@ -25,7 +27,7 @@ class Notebook:
         entries: step -> what it found.
 
     Raises:
-        UserError: the folder holds the fit of something else.
+        UserError: the folder holds the fit of something else, or that of another version of this software.
         DamagedFileError: its file cannot be read.
     """
 
@@ -38,6 +40,13 @@ class Notebook:
                 raise UserError("this folder holds a run of its own", where=folder, hint="--output another folder")
             return
         told = read(folder)
+        if told["format"] != FORMAT:
+            raise UserError(
+                f"another version of ppmobilenet has begun this fit (its notes have format {told['format']}, "
+                f"this version's {FORMAT})",
+                where=folder,
+                hint=_ELSEWHERE.format(folder),
+            )
         changed = [key for key in self.asked if told["asked"].get(key) != self.asked[key]]
         if changed:
             old = {key: told["asked"].get(key) for key in changed}
@@ -45,8 +54,7 @@ class Notebook:
             raise UserError(
                 f"this folder holds a fit of something else ({said} then)",
                 where=folder,
-                hint=f"--output another folder; --from {folder} keeps what was learned there, numbers of classes "
-                "and what was held out",
+                hint=_ELSEWHERE.format(folder),
             )
         self.entries, self._before = told["entries"], told["seconds"]
 
@@ -63,11 +71,11 @@ class Notebook:
         return self.entries[step]
 
     def _content(self) -> dict:
-        return {"asked": self.asked, "seconds": round(self.seconds, 1), "entries": self.entries}
+        return {"format": FORMAT, "asked": self.asked, "seconds": round(self.seconds, 1), "entries": self.entries}
 
 
 def read(folder: Path) -> dict:
-    """Return what a fit's folder tells: ``asked``, ``seconds`` and ``entries``.
+    """Return what a fit's folder tells: ``format``, ``asked``, ``seconds`` and ``entries``.
 
     Raises:
         UserError: there was no fit.
@@ -78,7 +86,8 @@ def read(folder: Path) -> dict:
         raise UserError("there is no fit in this folder", where=folder, hint="give the --output of an earlier fit")
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return {key: kind(told[key]) for key, kind in (("asked", dict), ("seconds", float), ("entries", dict))}
+        found = {key: kind(told[key]) for key, kind in (("asked", dict), ("seconds", float), ("entries", dict))}
+        return {"format": int(told.get("format", 1)), **found}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedFileError(
             f"not the notes of a fit: {error!r}", where=path, hint="fit anew into another folder"

@@ -29,9 +29,9 @@ from ppmobilenet.training.state import TrainState
 from ppmobilenet.training.trainer import train, train_epoch
 from ppmobilenet.workshop.certainty import fit_temperature
 
-# passes over the photos and the share of the image's side that crops have in training, the first that the time allows;
-# by 600 photos of clothes, the other 300 judging, three times: MobileNetV2 in 12 passes at 160 pixels, 8 at 192 and 6
-# at 224 was right in 83.2, 83.2 and 83.8 %, MobileNetV3 small in 8 passes at 224 in 82.9 %, in 12 in no more
+# passes over the photos and the share of the recipe's crop that is trained on, the first that the time allows; by 600
+# photos of clothes, the other 300 judging, three times: MobileNetV2 in 12 passes at 160 pixels, 8 at 192 and 6 at 224
+# was right in 83.2, 83.2 and 83.8 %, MobileNetV3 small in 8 passes at 224 in 82.9 %
 COURSES = ((8, 1.0), (8, 6 / 7), (8, 5 / 7), (6, 5 / 7))
 SHRINKING = 1.5  # the pace goes with this power of the side: reading a photo takes as long for small crops
 START = 4.0  # seconds that a training takes besides its steps
@@ -39,7 +39,7 @@ SLOW, TIMED = 3, 9  # steps: the first ones compile and fill memory, the median 
 
 
 class Course(NamedTuple):
-    """How long a fine-tuning is to take: passes over the photos, parts of them that judge it before, crops' share."""
+    """How long a fine-tuning is to take: passes over the photos, trials of it before, share of the recipe's crop."""
 
     epochs: int
     parts: int
@@ -52,7 +52,7 @@ def plan_course(photos: int, parts: int, pace: float, seconds: float) -> Course 
     Args:
         photos: to learn from.
         parts: of the cross-validation.
-        pace: seconds that a training step takes for each of its photos, in crops of the image's size.
+        pace: seconds that a training step takes for each of its photos, in crops of the recipe's size.
         seconds: that are left.
     """
     for epochs, share in COURSES:

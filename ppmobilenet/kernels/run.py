@@ -1,7 +1,6 @@
 """A run of fused layers as one differentiable operation.
 
-Mirrors ``src/run.h``. The maps that backward needs live in memory that is kept from step to step: fresh memory costs
-a page fault for every 4 KB, a quarter of a stock training step.
+Mirrors ``src/run.h``. The maps that backward needs live in ``memory.py``'s memory, which is kept from step to step.
 
 Paddle's PyLayer is not used: a second backward over its node is a segmentation fault, and it cannot be told which of
 its gradients a partial gradient leaves out. Instead a few of Paddle's own operators on one number stand in the graph
@@ -13,8 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import mmap
-import threading
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle.base import core
 
+from ppmobilenet.kernels.memory import Held, Loan
 from ppmobilenet.kernels.plan import DENSE, DEPTHWISE, POINTWISE, SAME, Step, Unsupported
 
 MAX_THREADS = 1024  # as in src/layout.h
@@ -57,69 +55,6 @@ class _Run(Structure):
 
 class _Sizes(Structure):
     _fields_ = [(name, c_int64) for name in ("saved", "scratch_forward", "scratch_backward")]
-
-
-class _Block:
-    """Memory on huge pages where the system gives them."""
-
-    def __init__(self, size: int):
-        self.size, self.busy = size, True
-        self._map = mmap.mmap(-1, max(size, 1))
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
-                self._map.madvise(mmap.MADV_HUGEPAGE)
-            except OSError:  # a kernel without huge pages
-                pass
-        self.address = ctypes.addressof(c_float.from_buffer(self._map)) if size else None
-
-
-class _Pool:
-    """Blocks to take and give back; what is too small for its taker is replaced."""
-
-    def __init__(self):
-        self._blocks: list[_Block] = []
-        self._lock = threading.Lock()
-
-    def take(self, size: int) -> _Block:
-        size = -(-size // 4096) * 4096
-        with self._lock:
-            free = [block for block in self._blocks if not block.busy]
-            fitting = [block for block in free if size <= block.size]
-            if fitting:
-                block = min(fitting, key=lambda b: b.size)
-            else:
-                if free:
-                    self._blocks.remove(max(free, key=lambda b: b.size))
-                block = _Block(size)
-                self._blocks.append(block)
-            block.busy = True
-            return block
-
-    def __len__(self) -> int:
-        return len(self._blocks)
-
-
-POOL = _Pool()
-
-
-class _Loan:
-    """A block taken from the pool; goes back when released, or forgotten with a graph that nobody differentiates."""
-
-    def __init__(self, size: int):
-        self._block = POOL.take(size)
-        self.address = c_void_p(self._block.address)
-
-    def release(self) -> None:
-        if self._block is not None:
-            self._block.busy = False
-            self._block = None
-
-    def __del__(self):
-        self.release()
-
-
-class _Held(c_float * 1):
-    """The number 1, in memory that a tensor shares; what it carries lives until the tensor's memory is freed."""
 
 
 @dataclass
@@ -233,14 +168,14 @@ class _Call:
         if fault:
             raise Unsupported(f"the library refuses the run (fault {fault} in src/run.h)")
 
-    def forward(self, saved: _Loan, out: paddle.Tensor) -> None:
+    def forward(self, saved: Loan, out: paddle.Tensor) -> None:
         """Compute into ``out``, which is dense and of ``shape``."""
         with paddle.no_grad():
             for layer, step in zip(self.layers, self.steps):
                 if step.drop:
                     self._kept.append(step.drop.factors(self.run.images))
                     layer.kept = _address(self._kept[-1], (self.run.images, 1, 1, 1))
-        scratch = _Loan(self.sizes.scratch_forward)
+        scratch = Loan(self.sizes.scratch_forward)
         self._enter("forward", self.input, saved.address, scratch.address, _address(out, self.shape))
         scratch.release()
 
@@ -291,7 +226,7 @@ class _Call:
             found["input"] = _fresh(self.x.size)
             into = found["input"].data_ptr()
         gradient = dense(gradient)
-        scratch = _Loan(self.sizes.scratch_backward)
+        scratch = Loan(self.sizes.scratch_backward)
         arrived = _address(gradient, self.shape)
         self._enter("backward", self.input, saved, scratch.address, arrived, c_void_p(into))
         scratch.release()
@@ -378,7 +313,7 @@ def _norm_in_graph(scale: paddle.Tensor, offset: paddle.Tensor) -> paddle.Tensor
     return F.batch_norm(x, mean, variance, scale, offset, epsilon=0.0)
 
 
-def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
+def _graph(call: _Call, saved: Loan) -> paddle.Tensor:
     """Return the run's output, not yet computed, with a graph behind it that ends in all that is differentiated.
 
     Backward, from the output on: the hook of ``full`` takes the whole gradient; what goes on is one number, through an
@@ -386,7 +321,7 @@ def _graph(call: _Call, saved: _Loan) -> paddle.Tensor:
     has no second derivative (as the stock network has none); at each parameter a hook puts the gradient in its place.
     """
     zero = paddle.zeros([1], dtype="float32")
-    held = _Held(1.0)
+    held = Held(1.0)
     held.loan = saved
     holder = core.eager.Tensor(np.frombuffer(held, np.float32), paddle.CPUPlace(), False, True, "", True)
     gradients = _Gradients(call, saved.address)
@@ -429,7 +364,7 @@ def execute(engine: Engine, steps: Sequence[Step], x: paddle.Tensor) -> paddle.T
     if keep:
         _check_gradients(call)
     call.prepare(keep)
-    saved = _Loan(call.sizes.saved)
+    saved = Loan(call.sizes.saved)
     out = _graph(call, saved) if keep else paddle.empty(call.shape, dtype="float32")
     call.forward(saved, out)
     if not keep:

@@ -6,7 +6,6 @@ import argparse
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -55,10 +54,8 @@ def test_help_imports_nothing_heavy():
         "import sys; from ppmobilenet.cli import main; main(['--help']); "
         "assert not {'paddle', 'numpy', 'cv2', 'yaml'} & set(sys.modules)"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - start < 2  # 0.1 s on an idle machine; the suite's neighbours are not idle
 
 
 def bash_completes(*words: str) -> list[str]:

@@ -6,13 +6,13 @@ import io
 import json
 import os
 import re
-import time
 import unicodedata
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from picture_helpers import data, scene
 
 from ppmobilenet.cli import main
 from ppmobilenet.data import doctor, findings
@@ -20,23 +20,11 @@ from ppmobilenet.data.dataset import ImageNetDataset, Listed
 from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.loader import Loader
 from ppmobilenet.data.samplers import DistributedBatchSampler
-from ppmobilenet.data.split import choose_validation, split_folder
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.facts import groups, look
 
 Image = pytest.importorskip("PIL.Image")
 OPS = [{"DecodeImage": {}}, {"RandCropImage": {"size": 16}}, {"NormalizeImage": {"order": ""}}]
-
-
-def scene(seed: int, side: int = 64) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    return cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
-
-
-def data(pixels: np.ndarray, kind: str = "JPEG", mode: str = "RGB", **options) -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(out, kind, **options)
-    return out.getvalue()
 
 
 @pytest.fixture
@@ -329,34 +317,15 @@ def test_near_pairs_are_found_however_crowded_their_neighbourhood(bits):
     assert np.array_equal(alike, np.where(pictures == 0, np.arange(len(pictures)), expected))
 
 
-def test_a_hundred_thousand_photos_are_compared_in_seconds_and_little_memory():
+def test_a_hundred_thousand_photos_are_compared():
     rng = np.random.default_rng(0)
     count = 100_000
     digests = rng.integers(0, 256, (count, 16), dtype=np.uint8).view("V16").ravel()
     pictures = rng.integers(1, 2**63, count, dtype=np.uint64)
     pictures[1::1000], digests[5] = pictures[::1000], digests[4]
-    start = time.process_time()
     same, alike = groups(digests, pictures, np.zeros((count, 48), np.uint8))
-    assert time.process_time() - start < 10
     assert np.flatnonzero(same != np.arange(count)).tolist() == [5]
     assert np.array_equal(alike[1::1000], np.arange(0, count, 1000))
-
-
-def test_validation_is_chosen_in_proportion_by_whole_groups():
-    rng = np.random.default_rng(0)
-    group = rng.integers(0, 15_000, 20_000)
-    labels = group % 10
-    start = time.process_time()
-    in_val = choose_validation(group, labels, 0.2, 1)
-    assert time.process_time() - start < 5
-    assert not set(group[in_val]) & set(group[~in_val])
-    for label in range(10):
-        assert abs(in_val[labels == label].mean() - 0.2) < 0.001
-    # two photos of a class: one each; one photo, or one group, or a group of two classes: training
-    labels = np.array([0, 0, 1, 2, 2, 3, 4, 3, 3])
-    group = np.array([0, 1, 2, 3, 3, 4, 4, 5, 6])
-    in_val = choose_validation(group, labels, 0.5, 0)
-    assert in_val[:2].sum() == 1 and not in_val[2:7].any() and in_val[7:].any()
 
 
 def test_the_command_fixes_lists_and_shows_suspects(photos, capsys):
@@ -384,45 +353,11 @@ def test_the_command_fixes_lists_and_shows_suspects(photos, capsys):
     assert main(["check-dataset", "--root", str(photos / "class0")]) == 3  # no class folders
 
 
-def test_long_lists_take_seconds(photos):
+def test_long_lists_keep_few_findings(photos):
     path = photos / "long.txt"
     path.write_text("".join(f"class{i % 3}/{i % 4}.jpg {i % 3}\n" for i in range(100_000)))
-    start = time.process_time()
     diagnosis = examine({"train": path}, photos, photos=False)
-    assert time.process_time() - start < 10
     assert diagnosis.counts["repeated line"] == 100_000 - 12 and len(diagnosis.findings) <= findings.KEPT + 5
-
-
-def test_split_keeps_classes_in_proportion_and_duplicates_together(tmp_path, capsys):
-    root = tmp_path / "photos é"
-    for label, count in enumerate((20, 10)):
-        (root / f"name {label}").mkdir(parents=True)
-        for i in range(count):
-            (root / f"name {label}/{i}.jpg").write_bytes(data(scene(100 * label + i)))
-    for i in range(4):
-        copy = cv2.resize(scene(i), (60, 60))
-        (root / f"name 0/{i} again.jpg").write_bytes(data(copy))
-    (root / "name 1/broken.jpg").write_bytes(b"x")
-    made = split_folder(root, tmp_path / "lists", val=0.25, seed=3)
-    sides = [read_list(path, root) for path in (made.train_list, made.val_list)]
-    assert len(sides[0]) + len(sides[1]) == 34 and made.grouped == 8
-    assert [int((sides[1].labels == c).sum()) for c in range(2)] == pytest.approx([6, 2.5], abs=1)
-    names = [{path for path, _ in side} for side in sides]
-    for i in range(4):
-        pair = {f"{root}/name 0/{i}.jpg", f"{root}/name 0/{i} again.jpg"}
-        assert pair <= names[0] or pair <= names[1]
-    assert made.left_out and "broken.jpg" in made.left_out[0]
-    assert made.label_list.read_text() == "0 name 0\n1 name 1\n"
-    again = split_folder(root, tmp_path / "again", val=0.25, seed=3)
-    assert again.val_list.read_bytes() == made.val_list.read_bytes()
-    assert split_folder(root, tmp_path / "other", val=0.25, seed=4).val_list.read_bytes() != made.val_list.read_bytes()
-    with pytest.raises(UserError, match="train_list.txt: this list is there already"):
-        split_folder(root, tmp_path / "lists", seed=9)
-    assert read_list(made.train_list, root).labels.tolist() == sides[0].labels.tolist()
-    with pytest.raises(UserError, match="below 1"):
-        split_folder(root, tmp_path, val=1.5)
-    assert main(["split-dataset", str(root), "-o", str(tmp_path / "cli")]) == 0
-    assert "left out" in capsys.readouterr().out
 
 
 CONFIG = """

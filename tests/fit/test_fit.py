@@ -82,6 +82,20 @@ def test_other_photos_or_another_question_are_not_mixed_in(linear, weights, caps
     assert "there is no fit in this folder" in capsys.readouterr().err
 
 
+def test_what_another_version_began_is_left_alone(linear, weights, tmp_path, capsys):
+    """Its notes lack what this version's steps find, or mean something else by it."""
+    photos, output, _, _ = linear
+    old = tmp_path / "old"
+    old.mkdir()
+    notes = json.loads((output / "fit.json").read_text(encoding="utf-8"))
+    del notes["format"]  # as 0.2.0 wrote them
+    (old / "fit.json").write_text(json.dumps(notes), encoding="utf-8")
+    assert fit(photos, weights, old, "--minutes", "0.01")[0] == 2
+    said = capsys.readouterr().err
+    assert "another version of ppmobilenet has begun this fit" in said and f"--from {old}" in said
+    assert json.loads((old / "fit.json").read_text(encoding="utf-8")) == notes
+
+
 def test_a_class_that_comes_later(linear, tmp_path, capsys):
     photos, output, _, _ = linear
     more = tmp_path / "photos"

@@ -183,7 +183,7 @@ def sanitized(folder: Path) -> None:
         os.execv(sys.executable, [sys.executable, *sys.argv])
     opened = build.open_library(library)
     sys.modules[accelerate.__module__].load_library = lambda say=print: opened
-    run._Loan = ExactLoan
+    run.Loan = ExactLoan
 
 
 def main() -> int:

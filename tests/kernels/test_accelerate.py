@@ -10,7 +10,7 @@ import pytest
 
 from ppmobilenet.errors import UserError
 from ppmobilenet.kernels import accelerate, build
-from ppmobilenet.kernels.run import POOL
+from ppmobilenet.kernels.memory import POOL
 from ppmobilenet.models import mobilenet_v4
 from ppmobilenet.models.family import FAMILIES
 from ppmobilenet.zoo import create_model
@@ -78,7 +78,7 @@ def test_trains_as_stock(name):
     ours = losses(fused, size=size)
     paddle.seed(0)  # of the dropout
     theirs = losses(stock, size=size)
-    np.testing.assert_allclose(ours[:3], theirs[:3], rtol=2e-3)
+    np.testing.assert_allclose(ours[:2], theirs[:2], rtol=1e-4)
     np.testing.assert_allclose(ours, theirs, rtol=3e-2)  # each step multiplies the difference of roundings
     ours, theirs = fused.state_dict(), stock.state_dict()
     assert list(ours) == list(theirs)

@@ -15,7 +15,7 @@ from test_accelerate import batch, network
 
 from ppmobilenet.data.loader import Batch
 from ppmobilenet.errors import UserError
-from ppmobilenet.kernels import accelerate, build, run
+from ppmobilenet.kernels import accelerate, build, memory, run
 from ppmobilenet.kernels.plan import plan
 from ppmobilenet.models import computes, mobilenet_v1, mobilenet_v3, mobilenet_v4
 from ppmobilenet.training.inputs import check_images
@@ -84,7 +84,7 @@ def test_memory_is_kept_as_long_as_the_graph():
     x, y = batch()
 
     def busy():
-        return sum(block.busy for block in run.POOL._blocks)
+        return sum(block.busy for block in memory.POOL._blocks)
 
     before = busy()
     loss = F.cross_entropy(model(x), y)

@@ -85,11 +85,13 @@ def randomise(layer, seed=0):
     return layer
 
 
-def passes(make, shape, kind, *, threads=2, instruction_set=BEST, offset=0.0, input_gradient=True, training=True):
+def passes(
+    make, shape, kind, *, seed=0, threads=2, instruction_set=BEST, offset=0.0, input_gradient=True, training=True
+):
     """Output, every gradient and the statistics after one step, of the stock, fused or float64 layers."""
     with paddle.utils.unique_name.guard():
-        model = randomise(Chain(*make()))
-    rng = np.random.default_rng(1)
+        model = randomise(Chain(*make()), seed)
+    rng = np.random.default_rng(seed + 1)
     x = paddle.to_tensor((rng.normal(size=shape) + offset).astype("float32"))
     if kind == "double":
         model.to(dtype="float64")
@@ -113,22 +115,44 @@ def passes(make, shape, kind, *, threads=2, instruction_set=BEST, offset=0.0, in
 def compare(make, shape, **options):
     """The fused error is at most twice the stock one's, besides the rounding of the result itself.
 
-    The root mean square of fewer than 32 errors is luck: there stock's may happen to be nearly zero, and a few units
-    in the last place are allowed.
+    Whose roundings happen to cancel is luck, and differs between processors: of tensors where one draw of weights is
+    not enough, the root mean square over many counts.
     """
-    double = passes(make, shape, "double", **{k: v for k, v in options.items() if k in ("offset", "input_gradient")})
-    stock = passes(make, shape, "stock", **{k: v for k, v in options.items() if k in ("offset", "input_gradient")})
-    fused = passes(make, shape, "fused", **options)
+    doubtful = _compare([_errors(make, shape, 0, **options)])
+    if doubtful:
+        doubtful = _compare([_errors(make, shape, seed, **options) for seed in range(DRAWS)])
+    assert not doubtful, "\n".join(doubtful)
+
+
+DRAWS = 12
+
+
+def _errors(make, shape, seed, **options):
+    """Tensor -> the fused and the stock root mean square error, and the result's own rounding."""
+    common = {k: v for k, v in options.items() if k in ("offset", "input_gradient")}
+    double, stock = (passes(make, shape, kind, seed=seed, **common) for kind in ("double", "stock"))
+    fused = passes(make, shape, "fused", seed=seed, **options)
     assert fused.keys() == double.keys()
-    for name, exact in double.items():
-        assert fused[name].shape == exact.shape, name
-        ours, theirs = (np.sqrt(np.mean((r[name] - exact) ** 2)) for r in (fused, stock))
-        rounding = (6e-8 if exact.size >= 32 else 3e-7) * np.abs(exact).max()
-        assert ours <= 2 * theirs + rounding, (
-            f"{name}: {ours:.3g} against {theirs:.3g}, value {np.abs(exact).max():.3g}"
-        )
-        if name == "out":
-            assert np.abs(exact).max() > 0.1  # not a comparison of zeros
+    assert all(fused[name].shape == exact.shape for name, exact in double.items())
+    assert np.abs(double["out"]).max() > 0.1  # not a comparison of zeros
+    return {
+        name: [
+            *(np.sqrt(np.mean((result[name] - exact) ** 2)) for result in (fused, stock)),
+            # of fewer than 32 values stock's error may be nearly zero: a few units in the last place are allowed
+            (6e-8 if exact.size >= 32 else 3e-7) * np.abs(exact).max(),
+        ]
+        for name, exact in double.items()
+    }
+
+
+def _compare(draws):
+    """What is less exact than it may be."""
+    found = []
+    for name in draws[0]:
+        ours, theirs, rounding = np.sqrt(np.mean(np.square([draw[name] for draw in draws]), axis=0))
+        if not ours <= 2 * theirs + rounding:  # no number is not less, either
+            found.append(f"{name}: {ours:.3g} against {theirs:.3g}, rounding {rounding:.3g}, {len(draws)} draws")
+    return found
 
 
 POINTWISE_CHANNELS = sorted(

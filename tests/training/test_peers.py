@@ -52,8 +52,8 @@ def test_the_others_hear_how_one_ended(three, word):
 
 
 def test_the_first_is_gone(three):
-    (_, one, two), (a, b, *_) = three
-    a.shutdown(socket.SHUT_RDWR), b.shutdown(socket.SHUT_RDWR)
+    (first, one, two), _ = three
+    first.close("")  # of a killed process the connections end together: no thread of it sees one end before another
     assert one.wait(1) == two.wait(1) == f"{NAMES[0]} is gone"
 
 

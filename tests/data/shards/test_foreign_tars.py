@@ -1,0 +1,75 @@
+"""Tars of others get an index."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from shard_helpers import content
+
+from ppmobilenet.cli import main
+from ppmobilenet.data.shards.existing import index_tars
+from ppmobilenet.errors import DataError
+from ppmobilenet.photos.decode import read_bytes
+from ppmobilenet.photos.names import list_photos
+from ppmobilenet.photos.shards import Shards
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture
+def jpg(photos) -> bytes:
+    return (photos / "cat/a.b.c.jpg").read_bytes()
+
+
+def test_tars_of_others_get_an_index(jpg, photos, tmp_path, capsys):
+    webdataset = pytest.importorskip("webdataset")
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for number in range(2):
+        with webdataset.TarWriter(str(folder / f"part{number}.tar")) as sink:
+            for place in range(3):
+                data = jpg if (number, place) != (1, 1) else jpg[:200]
+                sink.write({"__key__": f"a/{place}", "jpg": data, "cls": number, "json": {"from": "them"}})
+    with pytest.raises(DataError, match="there is no photo(.|\n)*ppmobilenet pack .*theirs writes the index"):
+        list_photos(folder)
+    before = content(folder)
+    assert main(["pack", str(folder)]) == 0
+    assert "5 photos of 2 classes in 2 shards" in capsys.readouterr().out
+    assert f"{folder}/part1.tar/a/1.jpg: the photo is truncated" in (folder / "bad_photos.txt").read_text()
+    found = Shards(folder)
+    names = [f"part{number}.tar/a/{place}.jpg" for number, place in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 2))]
+    assert [str(member) for member in found] == [f"{folder}/{name}" for name in names]
+    assert list(found.labels) == [0, 0, 0, 1, 1] and all(read_bytes(member) == jpg for member in found)
+    assert before.items() <= content(folder).items()
+
+
+def test_tars_that_cannot_be_indexed(jpg, tmp_path):
+    def refuse(name: str, members, words: str, cut: int = 0) -> None:
+        write_tar(tmp_path / name / "a.tar", members)
+        if cut:
+            path = tmp_path / name / "a.tar"
+            path.write_bytes(path.read_bytes()[:cut])
+        with pytest.raises(DataError, match=words):
+            index_tars(tmp_path / name, 2)
+        assert not (tmp_path / name / "index.json").exists()
+
+    good = [("1.jpg", jpg), ("1.cls", b"1")]
+    refuse("twice", [*good, ("1.png", jpg)], "a.tar: two photos have the key '1': 1.jpg and 1.png")
+    refuse("apart", [("1.jpg", jpg), ("2.jpg", jpg), ("1.jpg", jpg)], "two photos have the key '1'")
+    refuse("label", [("1.jpg", jpg), ("1.cls", b"cat")], "a.tar/1.cls: the label is 'cat'")
+    refuse("some", [*good, ("2.jpg", jpg)], "a.tar/2.jpg: some photos of this tar have a label")
+    refuse("cut", good, "a.tar: the tar is truncated or damaged", 600)
+    refuse("no end", good, "truncated or damaged: its end is missing", 512 * (3 + -(-len(jpg) // 512)))
+    refuse("empty", [("notes.txt", b"hello")], "no photo in these 1 tars")
+    with pytest.raises(DataError, match="there is no tar"):
+        index_tars(tmp_path, 1)
