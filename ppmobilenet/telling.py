@@ -20,6 +20,12 @@ Item = TypeVar("Item")
 NOWHERE = ""
 
 
+def counted(number: int, noun: str) -> str:
+    """``1, "photo"`` -> ``"1 photo"``; ``2000, "class"`` -> ``"2,000 classes"``."""
+    many = noun if number == 1 else f"{noun}{'es' if noun.endswith('s') else 's'}"
+    return f"{number:,} {many}"
+
+
 class _Lines(logging.Handler):
     """Plain lines: infos to one of the standard streams, warnings to the error stream.
 

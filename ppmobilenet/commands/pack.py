@@ -11,6 +11,7 @@ from ppmobilenet.data.shards.pack import LEFT_OUT, Packed, pack
 from ppmobilenet.data.shards.plan import Wanted
 from ppmobilenet.errors import UserError
 from ppmobilenet.machine import usable_cores
+from ppmobilenet.telling import counted
 
 
 def run(args: argparse.Namespace) -> Outcome:
@@ -42,11 +43,14 @@ def run(args: argparse.Namespace) -> Outcome:
 
 
 def _told(done: Packed) -> Outcome:
-    of = "" if done.classes is None else f" of {done.classes} classes"
-    lines = [f"{done.photos} photos{of} in {done.shards} shards, {done.bytes / 1e6:.1f} MB: {done.folder}"]
+    of = "" if done.classes is None else f" of {counted(done.classes, 'class')}"
+    photos, shards = counted(done.photos, "photo"), counted(done.shards, "shard")
+    lines = [f"{photos}{of} in {shards}, {done.bytes / 1e6:.1f} MB: {done.folder}"]
     if not done.made:
         lines.append("all of it was there already")
     lines += [f"left out: {line}" for line in done.faults]
     if done.bad:
-        lines.append(f"{done.bad} photos could not be used and were left out: {Path(done.folder) / LEFT_OUT}")
+        lines.append(
+            f"left out, as they could not be used: {counted(done.bad, 'photo')}, see {Path(done.folder) / LEFT_OUT}"
+        )
     return Outcome(done._asdict(), "\n".join(lines))

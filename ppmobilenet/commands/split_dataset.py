@@ -6,16 +6,16 @@ import argparse
 
 from ppmobilenet.commands._common import Outcome
 from ppmobilenet.data.split import split_folder
+from ppmobilenet.telling import counted
 
 
 def run(args: argparse.Namespace) -> Outcome:
     made = split_folder(args.root, args.output or args.root, args.val, args.seed)
-    lines = [*made.notes, f"{made.train} photos in {made.train_list}", f"{made.val} photos in {made.val_list}"]
-    if made.test_list:
-        lines.append(f"{made.test} photos in {made.test_list}")
+    sides = (made.train, made.train_list), (made.val, made.val_list), (made.test, made.test_list)
+    lines = [*made.notes, *(f"{counted(photos, 'photo')} in {path}" for photos, path in sides if path)]
     lines.append(f"names in {made.label_list}")
     if made.grouped:
-        lines.append(f"{made.grouped} photos look like another one: they are on its side")
+        lines.append(f"photos that look like another one and are on its side: {made.grouped}")
     lines += [f"left out: {line}" for line in made.left_out]
     lines.append(f"to train on them: -o Arch.class_num={len(made.classes)}")
     return Outcome(made._asdict(), "\n".join(lines))

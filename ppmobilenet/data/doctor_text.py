@@ -12,6 +12,7 @@ from ppmobilenet import files
 from ppmobilenet.data.findings import KINDS, Diagnosis
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.decode import decode_image
+from ppmobilenet.telling import counted
 
 SHOWN = 5  # findings of a kind in the text
 PICTURES = 200  # findings on the page
@@ -23,26 +24,30 @@ def text(diagnosis: Diagnosis) -> str:
     lines = []
     for name, facts in diagnosis.facts.items():
         lines.append(
-            f"{name}: {facts['photos']} photos, {facts['classes']} classes of {facts['smallest_class']} to "
-            f"{facts['largest_class']} ({facts['source']})"
+            f"{name}: {counted(facts['photos'], 'photo')}, {counted(facts['classes'], 'class')} of "
+            f"{facts['smallest_class']} to {facts['largest_class']} ({facts['source']})"
         )
         if "mean" in facts:
             width, height = facts["median_size"]
             small, large = ("x".join(map(str, facts[key])) for key in ("smallest", "largest"))
-            kinds = ", ".join(f"{key} {count}" for key, count in sorted(facts["kinds"].items(), key=lambda i: -i[1]))
+            kinds = ", ".join(f"{key} {many}" for key, many in sorted(facts["kinds"].items(), key=lambda i: -i[1]))
             lines.append(f"  median {width}x{height}, from {small} to {large}; {kinds}")
             lines.append(f"  mean {facts['mean']}, std {facts['std']} of RGB values 0 to 1")
     for kind, (is_error, advice) in KINDS.items():
-        count = diagnosis.counts.get(kind)
-        if not count:
+        many = diagnosis.counts.get(kind)
+        if not many:
             continue
-        lines.append(f"{'ERROR' if is_error else 'warning'}: {kind}, {count} times; what to do: {advice}")
+        lines.append(f"{'ERROR' if is_error else 'warning'}: {kind}, {counted(many, 'time')}; what to do: {advice}")
         found = [f for f in diagnosis.findings if f.kind == kind]
         lines += [f"  {f.where}: {f.message}" for f in found[:SHOWN]]
-        if count > SHOWN:
-            lines.append(f"  and {count - SHOWN} more")
-    lines.append(f"{diagnosis.errors} errors, {diagnosis.warnings} warnings")
+        if many > SHOWN:
+            lines.append(f"  and {many - SHOWN} more")
+    lines.append(_verdict(diagnosis))
     return "\n".join(lines)
+
+
+def _verdict(diagnosis: Diagnosis) -> str:
+    return f"{counted(diagnosis.errors, 'error')}, {counted(diagnosis.warnings, 'warning')}"
 
 
 def to_dict(diagnosis: Diagnosis) -> dict:
@@ -78,7 +83,7 @@ def write_page(diagnosis: Diagnosis, path: str | os.PathLike) -> None:
     )
     page = (
         f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Data set</title><style>{style}</style>'
-        f"<h1>{diagnosis.errors} errors, {diagnosis.warnings} warnings</h1><pre>{summary}</pre>"
+        f"<h1>{_verdict(diagnosis)}</h1><pre>{summary}</pre>"
         f"{''.join(rows)}{more}</html>\n"
     )
     files.write_text(path, page)

@@ -16,6 +16,7 @@ from ppmobilenet.data.lists import lines_of
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.facts import Facts, groups, look_at_all
 from ppmobilenet.photos.names import Found, find_photos, is_hidden
+from ppmobilenet.telling import counted
 
 NAMED = 10  # classes that are named in a line for the user
 
@@ -272,7 +273,7 @@ def _class_folders(root: Path, sides: Mapping[str, str], out: Path) -> set[str]:
 
 
 def _remarks(sides: dict[str, str], classes: Sequence[str], labels, side, group) -> list[str]:
-    notes = [f"{len(classes)} classes: {_some(classes)}"]
+    notes = [f"{counted(len(classes), 'class')}: {_some(classes)}"]
     validated = set(labels[side == "val"].tolist())
     missing = [name for number, name in enumerate(classes) if number not in validated]
     if missing:
@@ -282,8 +283,8 @@ def _remarks(sides: dict[str, str], classes: Sequence[str], labels, side, group)
     leaks = sum(int(one) in train for one in group[side != "train"])
     if leaks:
         notes.append(
-            f"{leaks} photos for validation or test look like one for training: accuracy will look better than it is; "
-            "ppmobilenet check-dataset names them"
+            f"photos for validation or test that look like one for training: {leaks}; accuracy will look better than "
+            "it is, ppmobilenet check-dataset names them"
         )
     return notes
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from ppmobilenet.telling import counted
+
 
 def percent(share: float) -> str:
     """``0.8623`` -> ``"86.2 %"``."""
@@ -26,7 +28,7 @@ def card(result: Mapping) -> list[str]:
     beside = "" if result["kept"] == "linear" else f"; the linear classifier: {percent(linear['top1'])}"
     quick = min(result["latencies"], key=lambda row: row["median_ms"], default=None)
     speed = (
-        f"{quick['median_ms']:.1f} ms a photo ({quick['backend']}, {quick['threads']} threads)"
+        f"{quick['median_ms']:.1f} ms a photo ({quick['backend']}, {counted(quick['threads'], 'thread')})"
         if quick
         else "not measured"
     )

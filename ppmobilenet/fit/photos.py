@@ -19,6 +19,7 @@ from ppmobilenet.data.split import Earlier, split_folder
 from ppmobilenet.errors import DataError
 from ppmobilenet.photos.labels import label_names, read_labels
 from ppmobilenet.photos.names import find_photos
+from ppmobilenet.telling import counted
 
 SHOWN = 3  # notes of the split
 
@@ -100,7 +101,7 @@ def find(root: Path, folder: Path, seed: int, earlier: Earlier | None = None) ->
     diagnosis = examine(lists, class_num=len(found.classes), photos=False)
     _refuse_errors(diagnosis, lists)
     notes = [*found.notes, *([f"{len(found.left_out)} cannot be used: {found.left_out[0]}"] if found.left_out else [])]
-    notes = [note for note in notes if not note.startswith(f"{len(found.classes)} classes:")]
+    notes = [note for note in notes if not note.startswith(f"{counted(len(found.classes), 'class')}:")]
     if found.grouped:
         notes.append(f"{found.grouped} look like another one: these stay together")
     photos = Photos(root, found.train_list, found.val_list, found.label_list, found.classes)
@@ -146,11 +147,12 @@ def _with_words(photos: Photos, diagnosis: Diagnosis, notes: Sequence[str]) -> P
     counts = np.bincount(train.labels, minlength=len(photos.names))
     each = f"{counts.min()} to {counts.max()} a class"
     said = [
-        f"{len(train):,} photos of {len(photos.names)} classes to learn from, {each}; {len(val):,} held out to judge"
+        f"{counted(len(train), 'photo')} of {counted(len(photos.names), 'class')} to learn from, {each}; "
+        f"{len(val):,} held out to judge"
     ]
-    warnings = {kind: count for kind, count in diagnosis.counts.items() if not KINDS[kind][0]}
+    warnings = {kind: many for kind, many in diagnosis.counts.items() if not KINDS[kind][0]}
     if warnings:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in warnings.items())
+        kinds = ", ".join(f"{kind} {many}" for kind, many in warnings.items())
         said.append(
             f"remarks: {kinds} (ppmobilenet check-dataset --root {photos.root} --list {photos.train} {photos.val})"
         )

@@ -23,6 +23,7 @@ from ppmobilenet.fit.choice import Chosen, choose_network, decide_training
 from ppmobilenet.fit.network import AUTO, Candidate, candidates
 from ppmobilenet.fit.photos import Photos, find, fingerprint
 from ppmobilenet.report import figures, gather
+from ppmobilenet.report.advice import knows_by_heart
 from ppmobilenet.report.after import predict
 from ppmobilenet.report.predictions import FILE_NAME as PREDICTIONS
 from ppmobilenet.report.predictions import LINEAR, SUSPECTS, Collector, Predictions
@@ -204,7 +205,6 @@ def _result(book: notebook.Notebook, request: Request, photos: Photos, network: 
     table, linear = Predictions.load(folder / PREDICTIONS), Predictions.load(folder / LINEAR)
     seen = [row for row in figures.per_class(table) if row["support"]]
     epochs = load_config(folder).run.epochs
-    again = f"ppmobilenet fit {request.photos} --minutes {3 * request.minutes:g} --output ANOTHER"
     return {
         "output": folder,
         "network": network,
@@ -221,6 +221,15 @@ def _result(book: notebook.Notebook, request: Request, photos: Photos, network: 
         "suspects": book.entries["suspects"],
         "classes": list(photos.names),
         "seconds": round(book.seconds, 1),
-        "go_on": f"ppmobilenet train -c {folder} -o Global.epochs={2 * epochs}" if epochs else again,
+        "go_on": _going_on(request, epochs, knows_by_heart(figures.accuracy(table), told.get("curves", ()))),
         "steps": book.entries,
     }
+
+
+def _going_on(request: Request, epochs: int, by_heart: bool) -> str:
+    """Return the command that is most likely to make it better."""
+    if not epochs:  # there was no time for it, or it did not pay in that time
+        return f"ppmobilenet fit {request.photos} --minutes {3 * request.minutes:g} --output ANOTHER"
+    if by_heart:
+        return f"more photos, then: ppmobilenet fit {request.photos} --from {request.output} --output ANOTHER"
+    return f"ppmobilenet train -c {request.output} -o Global.epochs={2 * epochs}"

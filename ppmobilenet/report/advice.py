@@ -72,11 +72,21 @@ def _weak_classes(table: Predictions) -> list[Advice]:
     return said
 
 
+def knows_by_heart(found: Mapping, curves: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the network is right so much more often on its training photos that more epochs will not help.
+
+    Args:
+        found: its accuracy on the photos held out.
+        curves: rows of the run's metrics file.
+    """
+    learned = curves[-1].get("train_top1") if curves else None
+    return learned is not None and learned - found["top1"] > BY_HEART
+
+
 def _training(found: Mapping, linear: Predictions | None, curves: Sequence[Mapping[str, float]]) -> list[Advice]:
     said: list[Advice] = []
-    learned = curves[-1].get("train_top1") if curves else None
-    if learned is not None and learned - found["top1"] > BY_HEART:
-        known = f"{100 * learned:.0f} % of its training photos"
+    if knows_by_heart(found, curves):
+        known = f"{100 * curves[-1]['train_top1']:.0f} % of its training photos"
         said.append((f"It knows {known}: more photos will help, more epochs will not.", None))
     if linear is not None and found["right"] < figures.accuracy(linear)["right"]:
         said.append(("A linear classifier on the trunk as it came does better here: ppmobilenet fit keeps it.", None))

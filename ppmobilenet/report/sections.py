@@ -19,6 +19,7 @@ from ppmobilenet.paper.cost_text import amount
 from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.report import figures
 from ppmobilenet.report.predictions import Predictions
+from ppmobilenet.telling import counted
 
 # classes up to which the confusion matrix is a table one can read; above it is a picture with a pointer
 READABLE = 24
@@ -372,7 +373,9 @@ def package(forms: Sequence[Mapping], latencies: Sequence[Mapping]) -> str:
     )
     text = table_of("Forms", heads, "".join(lines), "")
     if latencies:
-        bars = [(f"{row['backend']}, {row['threads']} threads", round(row["median_ms"], 2)) for row in latencies]
+        bars = [
+            (f"{row['backend']}, {counted(row['threads'], 'thread')}", round(row["median_ms"], 2)) for row in latencies
+        ]
         text += plots.bars(bars, "Latency on this machine, batch 1, median", "ms")
     return text
 
