@@ -31,7 +31,7 @@ from ppmobilenet.workshop.from_config import infer_job, trained_model
 from ppmobilenet.workshop.int8_plan import Int8Settings
 
 YAML = """
-Global: {{output_dir: {out}/run, device: cpu, epochs: 14, seed: 3, save_interval: -1, eval_interval: 7,
+Global: {{output_dir: {out}/run, device: cpu, epochs: 30, seed: 3, save_interval: -1, eval_interval: 15,
   image_shape: [3, 64, 64], cpu_kernels: "off", save_inference_dir: {out}/package, use_multilabel: True}}
 Arch: {{name: MobileNetV1_x0_25, class_num: 3}}
 Loss:

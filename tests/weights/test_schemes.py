@@ -237,7 +237,9 @@ def test_paddle_vision(tmp_path, name, scheme, form):
     model = create_model(**arch)
     report = load_weights(model, tmp_path / "w")
     assert report.scheme == scheme and report.loaded == report.total
-    np.testing.assert_array_equal(outputs(model), expected)
+    # V2's first block gets an expansion that changes nothing, but for a rounding of batch norm on some processors
+    allowed = 2e-5 * np.abs(expected).max() if name == "mobilenet_v2" else 0
+    np.testing.assert_allclose(outputs(model), expected, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize("family", ["v1", "v2"])
