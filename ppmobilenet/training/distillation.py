@@ -16,6 +16,7 @@ from ppmobilenet.training.losses import CELoss, MultiLabelLoss
 
 PAIR = ("Student", "Teacher")
 LOGITS = "logits"  # what a key says for the answer itself
+FEATURES = "features"  # and for what the classifier gets, in front of dropout, whatever a network's layer is called
 
 
 class TeacherLoss:
@@ -292,7 +293,10 @@ class DistillationSKDLoss(TeacherLoss):
 
 @LOSSES.register()
 class DistillationDistanceLoss(TeacherLoss):
-    """The distance of answers, or of a layer's outputs (``key``).
+    """The distance of answers, or of what a layer gives (``key``).
+
+    Of ``features`` this is a small network's imitation of a large one's trunk (Romero et al. 2015, "FitNets"): 1280
+    numbers of MobileNetV2 up to x1_0, V3 and V4 alike.
 
     Args:
         mode: ``l1``, ``l2`` (squared) or ``smooth_l1``, the mean over all values.

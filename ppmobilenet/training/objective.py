@@ -86,7 +86,7 @@ def _layers(term: TeacherLoss) -> tuple[Sequence[str], Sequence[str]]:
 def _refuse_shapes(term: TeacherLoss, s: paddle.Tensor, t: paddle.Tensor) -> None:
     if s.shape != t.shape and not hasattr(term, "relates"):
         raise UserError(
-            f"{type(term).__name__}: the student's layer gives {s.shape[1:]}, the teacher's {t.shape[1:]}",
+            f"{type(term).__name__}: the student's layer gives {list(s.shape[1:])}, the teacher's {list(t.shape[1:])}",
             where="Loss.Train",
             hint="name layers of equal shapes, or take DistillationRKDLoss, which compares relations among photos",
         )

@@ -23,10 +23,11 @@ from ppmobilenet.field.package import Package, open_package, sha256
 from ppmobilenet.field.preprocessing import Ops, deployment_ops, spell_out
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.machine import usable_cores
-from ppmobilenet.models.family import VARIANTS
+from ppmobilenet.models.family import VARIANTS, classifier_of
+from ppmobilenet.models.network import Network
 from ppmobilenet.registry import PACKAGE, TEACHERS, is_run
 from ppmobilenet.telling import log
-from ppmobilenet.training.distillation import LOGITS
+from ppmobilenet.training.distillation import FEATURES, LOGITS
 from ppmobilenet.training.start import Start, load_start, network_for_answers, require_start
 from ppmobilenet.zoo import create_model
 
@@ -44,7 +45,7 @@ class Stages:
 
     Args:
         network: that runs.
-        names: of layers, as PaddleClas writes them, ``blocks[2]``, or as Paddle does, ``blocks.2``.
+        names: of layers, as PaddleClas writes them, ``blocks[2]``, or as Paddle does, ``blocks.2``; or FEATURES.
         whose: ``Arch`` or ``Teacher``, for messages.
 
     Raises:
@@ -54,7 +55,12 @@ class Stages:
     def __init__(self, network: nn.Layer, names: Iterable[str], whose: str):
         self._seen: dict[str, paddle.Tensor] = {}
         layers = dict(network.named_sublayers())
+        # in front of dropout where it is known what that is: the classifier gets noise
+        last = "dropout" if isinstance(network, Network) else classifier_of(network)
         for name in names:
+            if name == FEATURES and last in layers:
+                layers[last].register_forward_pre_hook(lambda layer, given: self._keep(FEATURES, given[0]))
+                continue
             path = re.sub(r"\[(\d+)\]", r".\1", name)
             if path not in layers:
                 raise UserError(f"{whose} has no layer {name!r}", where="Loss.Train", hint=did_you_mean(path, layers))

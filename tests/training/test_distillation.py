@@ -14,10 +14,11 @@ from training_helpers import TRAIN, losses
 from ppmobilenet.config import load_config
 from ppmobilenet.errors import DataError, Stopped, UserError
 from ppmobilenet.kernels import build
+from ppmobilenet.models.family import classifier_of
 from ppmobilenet.training import setting as settings
 from ppmobilenet.training import trainer
 from ppmobilenet.training.evaluator import evaluate
-from ppmobilenet.training.teacher import build_teacher
+from ppmobilenet.training.teacher import Stages, build_teacher
 from ppmobilenet.weights.files import read_weights
 from ppmobilenet.workshop.export import export
 from ppmobilenet.zoo import create_model
@@ -191,6 +192,23 @@ def test_layers_may_be_compared(tiny_config, teacher, tmp_path):
     with pytest.raises(UserError, match="the student's layer gives"):
         trainer.train(tiny_config(*learn, "Arch.name=MobileNetV1_x0_5", asks))
     trainer.train(tiny_config(*learn, "Arch.name=MobileNetV1_x0_25", asks))
+
+
+def test_features_are_what_the_classifier_gets_in_any_family(tiny_config, tmp_path):
+    """Of MobileNetV2 and V3, whose layers have other names; dropout, which spoils the student's, comes after."""
+    paddle.seed(3)
+    network = create_model("MobileNetV2_x0_25", class_num=3)
+    paddle.save(network.state_dict(), str(tmp_path / "teacher.pdparams"))
+    network.eval()
+    watched = Stages(network, ["features"], "Teacher")
+    answers = network(paddle.rand([2, 3, 32, 32]))
+    classifier = getattr(network, classifier_of(network))
+    np.testing.assert_array_equal(classifier(watched["features"]).numpy(), answers.numpy())
+    learn = (f"Teacher.pretrained={tmp_path / 'teacher.pdparams'}", "Teacher.name=MobileNetV2_x0_25", "Global.epochs=1")
+    asks = "Loss.Train=[DistillationDistanceLoss: {key: features}]"
+    trainer.train(tiny_config(*learn, "Arch.name=MobileNetV3_small_x0_35", asks))
+    with pytest.raises(UserError, match="the student's layer gives .256.*the teacher's .1280"):
+        trainer.train(tiny_config(*learn, "Arch.name=MobileNetV1_x0_25", asks))
 
 
 def test_what_layers_give_is_kept_too(taught, monkeypatch, tmp_path):
