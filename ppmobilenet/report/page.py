@@ -15,6 +15,7 @@ from ppmobilenet import __version__, files, plots, tables
 from ppmobilenet.report import figures, label_sections, sections, several
 from ppmobilenet.report.predictions import Predictions
 from ppmobilenet.report.several import LabelPredictions
+from ppmobilenet.telling import counted
 
 
 @dataclass
@@ -230,7 +231,7 @@ def _result(content: Content) -> str:
     weakest, best = min(seen, key=lambda row: row["recall"]), table.classes.shape[1]
     among = f"; {sections.percent(figures.summary(table)['top5'])} among the best {best}" if best < len(seen) else ""
     return (
-        f"<strong>{sections.percent(found['top1'])}</strong> of {found['photos']:,} photos right, so between "
+        f"<strong>{sections.percent(found['top1'])}</strong> of {found['photos']:,} photos right, so "
         f"{sections.between(found)} of photos like these (95 % sure){among}; weakest class "
         f"<strong>{escape(weakest['name'])}</strong> ({weakest['correct']} of {weakest['support']})."
     )
@@ -238,7 +239,7 @@ def _result(content: Content) -> str:
 
 def _package_result(content: Content) -> str:
     """What a package is worth, in one line: how true, how quick."""
-    said = [f"{len(content.forms)} forms"]
+    said = [counted(len(content.forms), "form")]
     departures = [
         f["max_difference"] for f in content.forms if f.get("precision") == "fp32" and f.get("max_difference")
     ]
