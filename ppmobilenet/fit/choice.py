@@ -89,7 +89,9 @@ def decide_training(book: Notebook, chosen: Chosen, folder: Path, minutes: float
     epochs, why = course["epochs"], course["why"].format(minutes=f"--minutes {minutes:g}")
     if not epochs:
         return _linear(solved, why)
-    tuning += plan.of_crops(plan.configuration(chosen.decisions), course["share"])
+    config = plan.configuration(chosen.decisions)
+    tuning += plan.of_crops(config, course["share"])
+    tuning.append(plan.of_average(epochs * -(-len(probed.labels) // config.train.sampler.batch_size)))
     tuning.append(Decision("Global.epochs", epochs, why))
     verdict = _try_out(book, chosen, [*chosen.decisions, *tuning], course["parts"], folder)
     if not verdict["tuned"]:

@@ -96,8 +96,20 @@ def of_network(candidate: Candidate, why: str) -> list[Decision]:
 FINE_TUNING = (
     Decision("Optimizer.lr.learning_rate", 0.005, "for a classifier that begins solved"),
     Decision("Optimizer.lr_mult.head", 2, "the classifier begins solved"),
-    Decision("EMA.decay", 0.97, "the average of the last epoch or so answers"),
 )
+# share of the weights that answer: what the training began with. Three trainings of MobileNetV2 by 600 photos of
+# clothes, 8 passes at 160 pixels, had 84.6 % of the other 300 right with it, and 83.3 % with the last epoch's average
+OF_THE_START = 0.3
+
+
+def of_average(steps: int) -> Decision:
+    """Decide that the average over the whole training answers: what was learned is then added to what was known.
+
+    Args:
+        steps: of the training.
+    """
+    why = f"the average over the training answers, {100 * OF_THE_START:.0f} % of it is the start (Wortsman et al. 2022)"
+    return Decision("EMA.decay", round(OF_THE_START ** (1 / steps), 8), why)
 
 
 def of_crops(config: Config, share: float) -> list[Decision]:

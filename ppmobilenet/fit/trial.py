@@ -75,7 +75,7 @@ class _Clock(Keeper):
 
 def measure_pace(decisions: Sequence[Decision]) -> float:
     """Return the seconds that training takes for each photo, of a few steps on a network that is then dropped."""
-    config = configuration([*decisions, Decision("Arch.solve_head", None, "")])
+    config = configuration([*decisions, Decision("Arch.solve_head", None, ""), Decision("EMA.decay", 0.99, "")])
     clock = _Clock()
     with aloud(show=False):  # its lines are of no use to anybody
         device, lists = set_device(config.run.device), lists_of(config.train, config.eval)

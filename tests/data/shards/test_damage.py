@@ -112,7 +112,7 @@ def test_the_doctor_compares_shards(photos, tmp_path, capsys):
         assert main(["check-dataset", "--root", str(tmp_path / "set"), *extra]) == 3
         said = capsys.readouterr().out
         assert "train: 30 photos, 3 classes" in said and "validation: 7 photos" in said
-        assert "in train and validation, 1 times" in said and "has the label 7" in said
+        assert "in train and validation, 1 time;" in said and "has the label 7" in said
     shutil.rmtree(tmp_path / "set/train")
     main(["check-dataset", "--root", str(tmp_path / "set")])
     said = capsys.readouterr().out

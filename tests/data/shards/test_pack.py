@@ -104,7 +104,7 @@ def test_bad_photos_are_named_and_nothing_else_is_lost(photos, tmp_path, capsys)
     (root / "list.txt").write_text("".join([*lines[:9], *(f"{name} 1\n" for name in bad), *lines[9:]]), "utf-8")
     assert main(["pack", str(root / "list.txt"), str(tmp_path / "out"), "--shard-mb", "0.02"]) == 0
     said, written = capsys.readouterr().out, (tmp_path / "out/bad_photos.txt").read_text().splitlines()
-    assert "40 photos of 3 classes" in said and "4 photos could not be used" in said
+    assert "40 photos of 3 classes" in said and "could not be used: 4 photos" in said
     assert [line.split(": ")[0].rsplit(":", 1)[1] for line in written] == ["10", "11", "12", "13"]
     for line, name, words in zip(written, bad, ("truncated", "web page", "0 bytes", "does not exist")):
         assert name in line and words in line and line in said
