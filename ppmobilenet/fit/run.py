@@ -14,7 +14,7 @@ from ppmobilenet import files
 from ppmobilenet.config import load_config
 from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.split import Earlier
-from ppmobilenet.errors import NumericsError, Stopped
+from ppmobilenet.errors import DamagedFileError, NumericsError, Stopped, UserError
 from ppmobilenet.field.answers import softmax
 from ppmobilenet.field.package import open_package
 from ppmobilenet.field.verify import verify
@@ -86,7 +86,14 @@ def _steps(request: Request) -> dict:
     book = notebook.Notebook(folder, _asked(request))
     earlier = None
     if request.earlier is not None:
-        earlier = _earlier_split(notebook.read(request.earlier))
+        told = notebook.read(request.earlier)
+        if "trained" not in told["entries"]:
+            raise UserError(
+                "this fit was stopped before it had learned anything",
+                where=request.earlier,
+                hint="give the command that began it again: it goes on where it was",
+            )
+        earlier = _earlier_split(told)
         networks = [_earlier_network(request.earlier)]
     else:
         networks = candidates(request.model, request.weights)
@@ -126,13 +133,18 @@ def _plain(photos: Photos) -> dict:
 
 
 def _photos(told: dict) -> Photos:
-    paths = {key: told[key] and Path(told[key]) for key in ("root", "train", "val", "labels")}
-    return Photos(**paths, names=tuple(told["names"]), said=tuple(told["said"]))
+    try:
+        paths = {key: told[key] and Path(told[key]) for key in ("root", "train", "val", "labels")}
+        return Photos(**paths, names=tuple(told["names"]), said=tuple(told["said"]))
+    except (KeyError, TypeError) as error:
+        raise DamagedFileError(
+            f"{notebook.FILE_NAME} does not tell the photos of a fit: {error!r}", hint="fit anew into another folder"
+        ) from error
 
 
 def _earlier_split(before: dict) -> Earlier:
     """Return which photos of an earlier fit taught and which judged; they may be elsewhere now."""
-    photos, sides = _photos(before["entries"]["photos"]), {}
+    photos, sides = _photos(before["entries"].get("photos")), {}
     for side in ("train", "val"):
         samples = read_list(getattr(photos, side), photos.root, check_files=False)
         sides.update({samples.name(i): side for i in range(len(samples))})

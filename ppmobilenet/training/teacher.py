@@ -16,7 +16,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ppmobilenet.config import Config, load_config, parts
-from ppmobilenet.errors import UserError, did_you_mean
+from ppmobilenet.errors import UserError, nearest
 from ppmobilenet.field.backends import open_backend, sample_input, usable
 from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.package import Package, open_package, sha256
@@ -63,7 +63,10 @@ class Stages:
                 continue
             path = re.sub(r"\[(\d+)\]", r".\1", name)
             if path not in layers:
-                raise UserError(f"{whose} has no layer {name!r}", where="Loss.Train", hint=did_you_mean(path, layers))
+                near = nearest(path, [FEATURES, LOGITS, *layers])
+                top = ", ".join(each for each in layers if "." not in each)
+                hint = f"did you mean {near!r}?" if near else f"known: {FEATURES}, {LOGITS}, {top} and what is in these"
+                raise UserError(f"{whose} has no layer {name!r}", where="Loss.Train", hint=hint)
             layers[path].register_forward_post_hook(lambda layer, given, output, name=name: self._keep(name, output))
 
     def _keep(self, name: str, output: paddle.Tensor) -> None:

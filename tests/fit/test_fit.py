@@ -82,6 +82,27 @@ def test_other_photos_or_another_question_are_not_mixed_in(linear, weights, caps
     assert "there is no fit in this folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("spoil", "code", "words"),
+    [
+        (lambda notes: notes["entries"].pop("trained"), 2, "stopped before it had learned anything"),
+        (
+            lambda notes: notes["entries"]["photos"].pop("names"),
+            3,
+            "not tell the photos of a fit: KeyError('names')",
+        ),
+    ],
+)
+def test_a_fit_that_cannot_be_gone_on_from(linear, tmp_path, capsys, spoil, code, words):
+    photos, output, _, _ = linear
+    notes = json.loads((output / "fit.json").read_text(encoding="utf-8"))
+    spoil(notes)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/fit.json").write_text(json.dumps(notes), encoding="utf-8")
+    assert main(["fit", str(photos), "--output", str(tmp_path / "new"), "--from", str(tmp_path / "old")]) == code
+    assert words in capsys.readouterr().err
+
+
 def test_what_another_version_began_is_left_alone(linear, weights, tmp_path, capsys):
     """Its notes lack what this version's steps find, or mean something else by it."""
     photos, output, _, _ = linear

@@ -175,6 +175,8 @@ def test_any_section_may_get_a_teacher_and_a_loss_must_ask_it(tiny_config, taugh
         (taught("Teacher.pretrained=False"), "its answers would be random"),
         (taught("Arch.cache_features=True", "Arch.freeze=trunk"), "Arch.freeze"),
         (taught("Loss.Train=[DistillationDistanceLoss: {key: 'blocks[99]'}]"), "has no layer"),
+        (taught("Loss.Train=[DistillationDistanceLoss: {key: feature}]"), "did you mean 'features'"),
+        (taught("Loss.Train=[DistillationDistanceLoss: {key: nothing}]"), "known: features, logits, .*, fc and what"),
         (taught("Loss.Train=[DistillationKLDivLoss: {temperature: 0}]"), "temperature"),
     ]:
         with pytest.raises(UserError, match=words):
