@@ -88,7 +88,7 @@ def test_other_photos_or_another_question_are_not_mixed_in(linear, weights, caps
         (lambda notes: notes["entries"].pop("trained"), 2, "stopped before it had learned anything"),
         (
             lambda notes: notes["entries"]["photos"].pop("names"),
-            3,
+            4,
             "not tell the photos of a fit: KeyError('names')",
         ),
     ],
