@@ -212,7 +212,7 @@ class Package:
 
     folder: Path
     meta: Mapping
-    _checked: set = field(default_factory=set, repr=False)
+    _checked: dict = field(default_factory=dict, repr=False)  # path -> what told the file that was checked from another
 
     @property
     def ops(self) -> list[dict[str, dict]]:
@@ -249,7 +249,7 @@ class Package:
         raise UserError(f"the package has no form {name!r}", where=self.folder, hint=did_you_mean(name, names))
 
     def files_of(self, form: Mapping) -> list[Path]:
-        """Return a form's files, each checked (once) against its stored size and sha256."""
+        """Return a form's files, each checked (once, while it is the same file) against its stored size and sha256."""
         return [self.check_file(path) for path in form["files"]]
 
     def check_file(self, path: str) -> Path:
@@ -264,21 +264,28 @@ class Package:
         again = "copy the package again, whole, or export again"
         if not full.is_file():
             raise DamagedFileError(f"the file {path!r} is missing from the package", where=self.folder, hint=again)
-        if path in self._checked:
+        stat = full.stat()
+        same = (
+            stat.st_ino,
+            stat.st_size,
+            stat.st_mtime_ns,
+        )  # an open package may be replaced, and its labels are old then
+        if self._checked.get(path) == same:
             return full
         for entry in self.meta.get("files", ()):
             if entry["path"] != path:
                 continue
-            size = full.stat().st_size
-            if size != entry["bytes"]:
+            if stat.st_size != entry["bytes"]:
                 raise DamagedFileError(
-                    f"{path!r} has {size} bytes, the package says {entry['bytes']}", where=self.folder, hint=again
+                    f"{path!r} has {stat.st_size} bytes, the package says {entry['bytes']}",
+                    where=self.folder,
+                    hint=again,
                 )
             if sha256(full) != entry["sha256"]:
                 raise DamagedFileError(
                     f"{path!r} was changed after the export (sha256 differs)", where=self.folder, hint=again
                 )
-        self._checked.add(path)
+        self._checked[path] = same
         return full
 
     def golden(self, key: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from ppmobilenet import files
 from ppmobilenet.errors import DamagedFileError, UserError
 
 FILE_NAME = "fit.json"
+OWN = ("config.yaml", "lists", "networks", "trial", "package", "report")  # what a fit writes into its folder
 FORMAT = 2  # goes up where what an entry holds, or how it is found, changes
 _ELSEWHERE = "--output another folder; --from {} keeps what was learned there, numbers of classes and what was held out"
 
@@ -36,8 +37,13 @@ class Notebook:
         self.asked, self.entries = dict(asked), {}
         self._before = 0.0  # seconds that earlier starts have spent
         if not self._path.exists():
-            if (folder / "config.yaml").exists():
-                raise UserError("this folder holds a run of its own", where=folder, hint="--output another folder")
+            theirs = next((name for name in OWN if (folder / name).exists()), None)
+            if theirs:
+                raise UserError(
+                    f"this folder holds {theirs} already, which is of no fit and would be replaced",
+                    where=folder,
+                    hint="--output another folder",
+                )
             return
         told = read(folder)
         if told["format"] != FORMAT:
@@ -47,6 +53,8 @@ class Notebook:
                 where=folder,
                 hint=_ELSEWHERE.format(folder),
             )
+        if not told["entries"]:  # nothing was found out: it may as well be another question
+            return
         changed = [key for key in self.asked if told["asked"].get(key) != self.asked[key]]
         if changed:
             old = {key: told["asked"].get(key) for key in changed}
@@ -66,12 +74,15 @@ class Notebook:
     def once(self, step: str, work: Callable[[], Any]) -> Any:
         """Return what a step found; it is done only if it has not been. Plain values."""
         if step not in self.entries:
+            if not self._path.exists():  # from here on what is in the folder is the fit's
+                self._save()
             self.entries[step] = work()
-            files.write_text(self._path, json.dumps(self._content(), indent=1, ensure_ascii=False))
+            self._save()
         return self.entries[step]
 
-    def _content(self) -> dict:
-        return {"format": FORMAT, "asked": self.asked, "seconds": round(self.seconds, 1), "entries": self.entries}
+    def _save(self) -> None:
+        found = {"format": FORMAT, "asked": self.asked, "seconds": round(self.seconds, 1), "entries": self.entries}
+        files.write_text(self._path, json.dumps(found, indent=1, ensure_ascii=False))
 
 
 def read(folder: Path) -> dict:

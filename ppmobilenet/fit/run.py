@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -83,6 +84,12 @@ def fit(request: Request) -> dict:
 
 def _steps(request: Request) -> dict:
     forms, folder = parse_forms(request.to), request.output  # a mistyped form is said before anything is read
+    if folder.resolve().is_relative_to(request.photos.resolve()):
+        raise UserError(
+            "the output would lie among the photos, and the next start would learn its pictures",
+            where=folder,
+            hint=f"--output a folder outside of {request.photos}",
+        )
     book = notebook.Notebook(folder, _asked(request))
     earlier = None
     if request.earlier is not None:
@@ -240,8 +247,14 @@ def _result(book: notebook.Notebook, request: Request, photos: Photos, network: 
 
 def _going_on(request: Request, epochs: int, by_heart: bool) -> str:
     """Return the command that is most likely to make it better."""
+    photos, output = shlex.quote(str(request.photos)), shlex.quote(str(request.output))
     if not epochs:  # there was no time for it, or it did not pay in that time
-        return f"ppmobilenet fit {request.photos} --minutes {3 * request.minutes:g} --output ANOTHER"
+        given = {"--to": request.to, "--model": request.model, "--weights": request.weights, "--seed": request.seed}
+        usual = {"--to": Request.to, "--model": Request.model, "--seed": Request.seed}
+        given["--from"] = request.earlier
+        given = {key: value for key, value in given.items() if value not in (None, usual.get(key))}
+        more = [f"{key} {shlex.quote(str(value))}" for key, value in given.items()]
+        return " ".join(["ppmobilenet fit", photos, f"--minutes {3 * request.minutes:g}", *more, "--output ANOTHER"])
     if by_heart:
-        return f"more photos, then: ppmobilenet fit {request.photos} --from {request.output} --output ANOTHER"
-    return f"ppmobilenet train -c {request.output} -o Global.epochs={2 * epochs}"
+        return f"more photos, then: ppmobilenet fit {photos} --from {output} --output ANOTHER"
+    return f"ppmobilenet train -c {output} -o Global.epochs={2 * epochs}"

@@ -167,7 +167,8 @@ def pixel_size(data: bytes) -> tuple[int, int] | None:
         if data[4:8] == b"ftyp":  # AVIF: the whole and its parts tell their sizes
             found = [struct.unpack_from(">II", data, m.end() + 4) for m in re.finditer(b"ispe", data[:CHUNK])]
             return max(found, key=lambda size: size[0] * size[1], default=None)
-        netpbm = re.match(rb"P[1-6](?:\s+#[^\n]*)*\s+(\d{1,9})\s+(\d{1,9})\s", data)
+        # a comment ends with its line: without (?=\n) a row of # signs would be read in exponentially many ways
+        netpbm = re.match(rb"P[1-6](?:\s+#[^\n]*(?=\n))*\s+(\d{1,9})\s+(\d{1,9})\s", data)
         if netpbm:
             return int(netpbm[1]), int(netpbm[2])
     except (struct.error, IndexError, ValueError):

@@ -35,7 +35,9 @@ def read_header(data: bytes) -> JpegHeader | None:
     at, orientation, frame, sequential = 2, 1, None, False
     while at + 9 < len(data):
         if data[at] != 0xFF:
-            at += 1
+            at = data.find(b"\xff", at)
+            if at < 0:
+                break
             continue
         marker = data[at + 1]
         if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:

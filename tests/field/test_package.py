@@ -209,6 +209,19 @@ def test_a_changed_byte_a_missing_and_a_short_file_are_named(written):
         package.open_package(written).check_file("inference.onnx")
 
 
+def test_a_file_that_is_replaced_while_the_package_is_open_is_named(written):
+    """What was checked once is checked again when it is another file: its labels would be the old ones."""
+    opened = package.open_package(written)
+    path = opened.meta["files"][0]["path"]
+    opened.check_file(path)
+    data = bytearray((written / path).read_bytes())
+    data[-1] ^= 1
+    (written / path).unlink()
+    (written / path).write_bytes(data)
+    with pytest.raises(DamagedFileError, match="was changed after the export"):
+        opened.check_file(path)
+
+
 def test_a_newer_a_foreign_and_a_broken_package_json(written):
     path = written / "package.json"
     meta = json.loads(path.read_text(encoding="utf-8"))

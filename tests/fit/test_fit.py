@@ -103,6 +103,17 @@ def test_a_fit_that_cannot_be_gone_on_from(linear, tmp_path, capsys, spoil, code
     assert words in capsys.readouterr().err
 
 
+def test_what_is_in_the_output_already_stays(photos, weights, tmp_path, capsys):
+    for name in ("networks", "lists"):
+        (tmp_path / f"mine/{name}").mkdir(parents=True)
+        (tmp_path / f"mine/{name}/my_list.txt").write_text("mine")
+    assert fit(photos, weights, tmp_path / "mine", "--minutes", "0.01")[0] == 2
+    assert "holds lists already, which is of no fit" in capsys.readouterr().err
+    assert len([*(tmp_path / "mine").rglob("my_list.txt")]) == 2
+    assert fit(photos, weights, photos / "output", "--minutes", "0.01")[0] == 2
+    assert "would lie among the photos" in capsys.readouterr().err and not (photos / "output").exists()
+
+
 def test_what_another_version_began_is_left_alone(linear, weights, tmp_path, capsys):
     """Its notes lack what this version's steps find, or mean something else by it."""
     photos, output, _, _ = linear
@@ -203,3 +214,12 @@ def test_damaged_lists_stop_it_before_anything_is_learned(photos, weights, tmp_p
     assert fit(photos, weights, tmp_path / "out")[0] == 3
     assert f"{photos}/train_list.txt:1" in capsys.readouterr().err
     assert not (tmp_path / "out/latest.pdparams").exists()
+
+
+def test_a_class_with_one_photo_to_learn_from(photos, weights, tmp_path):
+    """The part of the cross-validation that holds it leaves one class to learn."""
+    shutil.rmtree(photos / "red")
+    for path in sorted((photos / "blue").iterdir())[2:]:
+        path.unlink()
+    code, found = fit(photos, weights, tmp_path / "out", "--minutes", "0.01")
+    assert code == 0 and found["classes"] == ["blue", "green"]

@@ -10,7 +10,7 @@ import pytest
 
 from ppmobilenet.data.transforms import RandCropImage, RandFlipImage, build_transforms
 from ppmobilenet.errors import DataError, UserError
-from ppmobilenet.photos.decode import decode_image
+from ppmobilenet.photos.decode import decode_image, pixel_size
 
 EVAL_OPS = [
     {"DecodeImage": {"to_rgb": True, "channel_first": False}},
@@ -133,6 +133,12 @@ def test_what_is_not_a_photo_is_named(tmp_path, data, words):
     with pytest.raises(DataError, match=words) as error:
         decode_image(path)
     assert "my photo é.jpg" in str(error.value)
+
+
+def test_a_header_of_comments_is_read_at_once():
+    """Ten thousand signs would take a pattern that backtracks for ever."""
+    assert pixel_size(b"P6" + b" #" * 10_000) is None
+    assert pixel_size(b"P6 # one\n# two\n 7 5\n255\n") == (7, 5)
 
 
 def test_extreme_shapes_go_through():

@@ -17,8 +17,8 @@ from ppmobilenet import files, telling
 from ppmobilenet.data.lists import MAX_LABEL
 from ppmobilenet.data.shards.pack import Packed, packed, write_faults
 from ppmobilenet.data.shards.parts import Fault, Part, read_part, sha256_of, write_index
-from ppmobilenet.data.shards.plan import WORK
-from ppmobilenet.errors import DataError
+from ppmobilenet.data.shards.plan import PLANNED, WORK
+from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.photos.names import is_hidden, photo_suffixes
 from ppmobilenet.photos.shards import BLOCK, HEAD, UNLABELLED
@@ -52,6 +52,12 @@ def index_tars(folder: Path, workers: int) -> Packed:
     tars = sorted(path for path in folder.glob("*.tar") if not is_hidden(path.name))
     if not tars:
         raise DataError("there is no tar in this folder", where=folder, hint="ppmobilenet pack LIST OUT makes some")
+    if (folder / WORK / PLANNED).is_file():
+        raise UserError(
+            "a list is being packed into this folder, or that was interrupted",
+            where=folder,
+            hint="the same command, ppmobilenet pack LIST OUT, goes on with it",
+        )
     gone = sorted(_known(folder) - {tar.name for tar in tars})
     if gone:
         log.warning("%s: gone since the last index was written: %s", folder, ", ".join(gone))

@@ -96,7 +96,7 @@ def _owned(folder: Path) -> Iterator[None]:
         if folder.exists() and not folder.is_dir():
             raise UserError("this is a file, and a folder is needed", where=folder)
         strange = sorted(path.name for path in folder.glob("*.tar")) if folder.is_dir() else []
-        if strange and not (folder / WORK).is_dir() and not (folder / HEAD).is_file():
+        if strange and not (folder / WORK / PLANNED).is_file() and not (folder / HEAD).is_file():
             raise UserError(
                 f"the folder holds tars already: {strange[0]}" + (f" and {len(strange) - 1} more" * (len(strange) > 1)),
                 where=folder,
@@ -148,8 +148,8 @@ def _finish(folder: Path, parts: Sequence[Path], made: int, wanted: Wanted) -> P
     said = [str(fault) for fault in sorted(faults, key=lambda fault: fault.number)]
     good = sum(len(read_part(part)[1]["offsets"]) for part in parts)
     if not good:
-        for tar in folder.glob("*.tar"):
-            tar.unlink()
+        for number in range(len(parts)):
+            (folder / _file(number)).unlink(missing_ok=True)
         files.remove(folder / WORK)  # the next start looks at the photos anew
         raise DataError(f"none of its {len(said)} photos can be used; the first: {said[0]}", where=wanted.source)
     write_faults(folder, said)

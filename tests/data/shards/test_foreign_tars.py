@@ -7,11 +7,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from shard_helpers import content
+from shard_helpers import content, packed
 
 from ppmobilenet.cli import main
 from ppmobilenet.data.shards.existing import index_tars
-from ppmobilenet.errors import DataError
+from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.decode import read_bytes
 from ppmobilenet.photos.names import list_photos
 from ppmobilenet.photos.shards import Shards
@@ -51,6 +51,27 @@ def test_tars_of_others_get_an_index(jpg, photos, tmp_path, capsys):
     assert [str(member) for member in found] == [f"{folder}/{name}" for name in names]
     assert list(found.labels) == [0, 0, 0, 1, 1] and all(read_bytes(member) == jpg for member in found)
     assert before.items() <= content(folder).items()
+
+
+def test_tars_of_others_survive_a_packing_into_their_folder(jpg, photos, tmp_path, capsys):
+    """An indexing that failed leaves its work there, which is no packing's."""
+    theirs = tmp_path / "theirs"
+    write_tar(theirs / "shard-000000.tar", [("1.jpg", jpg), ("1.cls", b"1"), ("2.jpg", jpg)])
+    before = content(theirs)
+    assert main(["pack", str(theirs)]) == 3
+    (tmp_path / "list.txt").write_text("nothing.png 0\n")
+    for listed in (tmp_path / "list.txt", photos / "list.txt"):
+        assert main(["pack", str(listed), str(theirs), "--root", str(photos)]) == 2
+        assert "holds tars already" in capsys.readouterr().err
+    assert before.items() <= content(theirs).items()
+
+
+def test_an_interrupted_packing_is_not_indexed(photos, tmp_path):
+    packed(photos, tmp_path / "out")
+    (tmp_path / "out/.pack").mkdir()
+    (tmp_path / "out/.pack/plan.json").write_text("{}")
+    with pytest.raises(UserError, match="was interrupted(.|\n)*goes on with it"):
+        index_tars(tmp_path / "out", 1)
 
 
 def test_tars_that_cannot_be_indexed(jpg, tmp_path):
