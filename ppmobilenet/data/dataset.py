@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +67,7 @@ def scan_folders(
             where=root,
             hint=f"image_root: {root / sides['train']}, or ppmobilenet split-dataset {root} writes lists of them",
         )
+    check_names(root, present)
     unknown = sorted(set(present) - set(names if names is not None else present))
     if unknown:
         raise DataError(f"no training photo is of the class {unknown[0]!r}", where=root / unknown[0])
@@ -78,6 +81,30 @@ def scan_folders(
     number = {name: i for i, name in enumerate(names)}
     labels = [number[name.partition("/")[0]] for name in inside]
     return Samples(root, root, inside, labels, [0] * len(inside), found.said(root)), names
+
+
+def check_names(root: Path, names: Sequence[str]) -> None:
+    """Refuse names of class folders that a label list, or a package, would not give back as they are.
+
+    Raises:
+        DataError: a control character, bytes that are no UTF-8, or two that differ by spaces around them only.
+    """
+    hint = "rename the folder: its name is the class's"
+    for name in names:
+        bad = [c for c in name if unicodedata.category(c) in ("Cc", "Zl", "Zp")]
+        if bad:
+            said = f"a class folder's name holds the control character {bad[0]!r}: {name!r}"
+            raise DataError(said, where=root, hint=hint)
+        if any(unicodedata.category(c) == "Cs" for c in name):
+            raise DataError(f"a class folder's name is not UTF-8: {name!r}", where=root, hint=hint)
+    bare = Counter(name.strip() for name in names)
+    alike = sorted((name for name in names if bare[name.strip()] > 1), key=str.strip)
+    if alike:
+        raise DataError(
+            f"class folders differ in nothing but spaces around their names: {alike[0]!r} and {alike[1]!r}",
+            where=root,
+            hint=f"put their photos together if they are one class; else {hint}",
+        )
 
 
 def find_sides(names: Sequence[str]) -> dict[str, str]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ppmobilenet import files
-from ppmobilenet.data.lists import Samples, lines_of
+from ppmobilenet.data.lists import Samples
 from ppmobilenet.errors import UserError
+from ppmobilenet.photos.names import lines_of
 
 KEPT = 1000  # findings of one kind that are kept in full; more are only counted
 

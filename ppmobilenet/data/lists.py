@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ppmobilenet.errors import DataError
-from ppmobilenet.photos.names import here
+from ppmobilenet.photos.names import here, lines_of
 
 MAX_LABEL = 2**31 - 1
 SHOWN = 5  # faults of a list that are printed; the rest are counted
@@ -319,11 +319,6 @@ def class_faults(labels: Sequence[int], lines: Sequence[int], class_num: int) ->
             f"the labels 0 to {top} occur; ppmobilenet check-dataset --fix drops them"
         )
     return faults, advice
-
-
-def lines_of(text: str) -> list[str]:
-    """Split at line feeds and carriage returns only: a name may hold what Unicode calls a line end."""
-    return re.split(r"\r\n|\r|\n", text)
 
 
 @contextmanager

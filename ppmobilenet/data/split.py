@@ -11,11 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ppmobilenet import files
-from ppmobilenet.data.dataset import SIDES, find_sides
-from ppmobilenet.data.lists import lines_of
+from ppmobilenet.data.dataset import SIDES, check_names, find_sides
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.facts import Facts, groups, look_at_all
-from ppmobilenet.photos.names import Found, find_photos, is_hidden
+from ppmobilenet.photos.names import Found, find_photos, is_hidden, lines_of
 from ppmobilenet.telling import counted
 
 NAMED = 10  # classes that are named in a line for the user
@@ -103,6 +102,7 @@ def split_folder(
     photos, left_out = _usable(root, inside, sides, workers)
     classes = sorted({photo.label for photo in photos if photo.side in ("train", None)})
     _check_classes(root, photos, classes, left_out)
+    check_names(root, classes)
     if earlier is not None:
         classes = [*earlier.classes, *(name for name in classes if name not in earlier.classes)]
     labels = np.array([classes.index(photo.label) for photo in photos])
@@ -111,7 +111,7 @@ def split_folder(
     side = np.array([photo.side or "train" for photo in photos], object)
     if "val" not in sides:
         known = _sides_before(photos, group, earlier.sides if earlier is not None else {})
-        side = np.where(known == "", side, known)
+        side = np.where((known == "") | (side == "test"), side, known)
         drawn = np.flatnonzero((side == "train") & (known == ""))
         side[drawn[choose_validation(group[drawn], labels[drawn], val, seed)]] = "val"
         sizes = np.bincount(group[drawn])

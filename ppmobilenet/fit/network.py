@@ -46,7 +46,7 @@ class Candidate:
 
     def told(self) -> dict:
         """Return it in plain values."""
-        return {**asdict(self), "weights": str(self.weights)}
+        return {**asdict(self), "weights": str(self.weights.absolute())}
 
     @classmethod
     def of(cls, told: Mapping) -> Candidate:

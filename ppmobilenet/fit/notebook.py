@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from ppmobilenet.errors import DamagedFileError, UserError
 
 FILE_NAME = "fit.json"
 OWN = ("config.yaml", "lists", "networks", "trial", "package", "report")  # what a fit writes into its folder
-FORMAT = 2  # goes up where what an entry holds, or how it is found, changes
+FORMAT = 3  # goes up where what an entry holds, or how it is found, changes
 _ELSEWHERE = "--output another folder; --from {} keeps what was learned there, numbers of classes and what was held out"
 
 
@@ -36,6 +37,11 @@ class Notebook:
         self._path, self._began = folder / FILE_NAME, time.monotonic()
         self.asked, self.entries = dict(asked), {}
         self._before = 0.0  # seconds that earlier starts have spent
+        self.look()
+
+    def look(self) -> None:
+        """Read what is in the folder; once more when nobody else can write there any longer."""
+        folder = self._path.parent
         if not self._path.exists():
             theirs = next((name for name in OWN if (folder / name).exists()), None)
             if theirs:
@@ -82,7 +88,12 @@ class Notebook:
 
     def _save(self) -> None:
         found = {"format": FORMAT, "asked": self.asked, "seconds": round(self.seconds, 1), "entries": self.entries}
+        found["sha256"] = _digest(found)
         files.write_text(self._path, json.dumps(found, indent=1, ensure_ascii=False))
+
+
+def _digest(told: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def read(folder: Path) -> dict:
@@ -98,7 +109,10 @@ def read(folder: Path) -> dict:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
         found = {key: kind(told[key]) for key, kind in (("asked", dict), ("seconds", float), ("entries", dict))}
-        return {"format": int(told.get("format", 1)), **found}
+        given, found["format"] = told.pop("sha256", None), int(told.get("format", 1))
+        if given != _digest(told) and found["format"] == FORMAT:
+            raise ValueError("it was changed after it was written")
+        return found
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedFileError(
             f"not the notes of a fit: {error!r}", where=path, hint="fit anew into another folder"

@@ -84,6 +84,8 @@ def find(root: Path, folder: Path, seed: int, earlier: Earlier | None = None) ->
     Raises:
         DataError: there is nothing to learn from, or something is wrong with lists or photos.
     """
+    for left in folder.glob("*_list.txt"):  # of a start that was stopped here
+        left.unlink()
     given = next((names for names in LISTS if all((root / name).is_file() for name in names[:2])), None)
     if given:
         photos = _listed(root, *(root / name for name in given))
@@ -94,8 +96,6 @@ def find(root: Path, folder: Path, seed: int, earlier: Earlier | None = None) ->
                 allowed=f"{_some(earlier.classes)}, then new ones",
             )
         return photos
-    for left in folder.glob("*_list.txt"):  # of a start that was stopped here
-        left.unlink()
     found = split_folder(root, folder, seed=seed, earlier=earlier)
     lists = {"train": Listed(found.train_list, root), "validation": Listed(found.val_list, root)}
     diagnosis = examine(lists, class_num=len(found.classes), photos=False)
@@ -114,7 +114,14 @@ def _listed(root: Path, train: Path, val: Path, labels: Path) -> Photos:
     lists = {"train": Listed(train, root), "validation": Listed(val, root)}
     diagnosis = examine(lists)
     _refuse_errors(diagnosis, lists)
-    count = int(lists["train"].samples()[0].labels.max()) + 1
+    labelled = lists["train"].samples()[0].labels
+    if len(set(labelled.tolist())) < 2:
+        raise DataError(
+            f"all photos of this list are of class {labelled[0]}: nothing can be learned from one class",
+            where=train,
+            allowed="photos of two classes or more",
+        )
+    count = int(labelled.max()) + 1
     if labels.is_file():
         named = read_labels(labels)
         names = label_names(named, max(count, len(named)), labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from ppmobilenet.report.predictions import FILE_NAME as PREDICTIONS
 from ppmobilenet.report.predictions import LINEAR, SUSPECTS, Collector, Predictions
 from ppmobilenet.telling import aloud, log
 from ppmobilenet.training.evaluator import Ready
+from ppmobilenet.training.runfolder import owned
 from ppmobilenet.training.solved_head import solve
 from ppmobilenet.training.trainer import train
 from ppmobilenet.workshop.export import export
@@ -38,6 +39,8 @@ from ppmobilenet.workshop.from_config import listed_photos
 
 VERIFIED = 16  # held-out photos that the package answers once more
 PACKAGE = "package"
+LISTS = "lists"  # that the split writes
+LOCK = "fit.lock"  # not the training's: that one is taken inside of this one
 
 
 @dataclass(frozen=True)
@@ -90,21 +93,26 @@ def _steps(request: Request) -> dict:
             where=folder,
             hint=f"--output a folder outside of {request.photos}",
         )
-    book = notebook.Notebook(folder, _asked(request))
-    earlier = None
+    book = notebook.Notebook(folder, _asked(request))  # what cannot be gone on with is said before a file is made
     if request.earlier is not None:
-        told = notebook.read(request.earlier)
-        if "trained" not in told["entries"]:
-            raise UserError(
-                "this fit was stopped before it had learned anything",
-                where=request.earlier,
-                hint="give the command that began it again: it goes on where it was",
-            )
-        earlier = _earlier_split(told)
-        networks = [_earlier_network(request.earlier)]
+        earlier, networks = _earlier_split(request.earlier), [_earlier_network(request.earlier)]
     else:
-        networks = candidates(request.model, request.weights)
-    photos = _photos(book.once("photos", lambda: _plain(find(request.photos, folder / "lists", request.seed, earlier))))
+        earlier, networks = None, candidates(request.model, request.weights)
+    with owned(folder, LOCK, "--output another folder"):
+        book.look()  # another fit may have ended here since
+        return _found(request, forms, book, earlier, networks)
+
+
+def _found(
+    request: Request,
+    forms: Sequence[str],
+    book: notebook.Notebook,
+    earlier: Earlier | None,
+    networks: Sequence[Candidate],
+) -> dict:
+    folder = request.output
+    book.once("photos", lambda: _told(find(request.photos, folder / LISTS, request.seed, earlier)))
+    photos = _photos(book.entries["photos"], request.photos, folder)
     for line in photos.said:
         log.info("%s", line)
     known, samples = plan.of_photos(photos, folder, request.seed), photos.samples("train")
@@ -135,23 +143,40 @@ def _asked(request: Request) -> dict:
     }
 
 
-def _plain(photos: Photos) -> dict:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in asdict(photos).items()}
+def _told(photos: Photos) -> dict:
+    """Return what the split found in plain values; lists by name only, for a fit's folder may move."""
+    lists = {key: path and path.name for key, path in vars(photos).items() if key in ("train", "val", "labels")}
+    return {**lists, "names": list(photos.names), "said": list(photos.said)}
 
 
-def _photos(told: dict) -> Photos:
+def _photos(told: dict, root: Path, folder: Path) -> Photos:
+    """Return what a fit's notes tell of its photos: the lists are its own, or else they lie among the photos."""
     try:
-        paths = {key: told[key] and Path(told[key]) for key in ("root", "train", "val", "labels")}
-        return Photos(**paths, names=tuple(told["names"]), said=tuple(told["said"]))
+        names = {key: told[key] and Path(told[key]).name for key in ("train", "val", "labels")}
+        there = folder / LISTS if (folder / LISTS / names["train"]).is_file() else root
+        lists = {key: name and there / name for key, name in names.items()}
+        return Photos(root, **lists, names=tuple(told["names"]), said=tuple(told["said"]))
     except (KeyError, TypeError) as error:
         raise DamagedFileError(
             f"{notebook.FILE_NAME} does not tell the photos of a fit: {error!r}", hint="fit anew into another folder"
         ) from error
 
 
-def _earlier_split(before: dict) -> Earlier:
-    """Return which photos of an earlier fit taught and which judged; they may be elsewhere now."""
-    photos, sides = _photos(before["entries"].get("photos")), {}
+def _earlier_split(folder: Path) -> Earlier:
+    """Return which photos of an earlier fit taught and which judged; they may be elsewhere now.
+
+    Raises:
+        UserError: there was no fit, or it was stopped early.
+        DamagedFileError: its notes cannot be read.
+    """
+    before = notebook.read(folder)
+    if "trained" not in before["entries"]:
+        raise UserError(
+            "this fit was stopped before it had learned anything",
+            where=folder,
+            hint="give the command that began it again: it goes on where it was",
+        )
+    photos, sides = _photos(before["entries"].get("photos"), Path(before["asked"].get("photos", "")), folder), {}
     for side in ("train", "val"):
         samples = read_list(getattr(photos, side), photos.root, check_files=False)
         sides.update({samples.name(i): side for i in range(len(samples))})

@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from ppmobilenet.errors import DataError, UserError
+from ppmobilenet.photos.names import lines_of
 from ppmobilenet.telling import log
 
 UNNAMED = "-o Infer.PostProcess.class_id_map_file=null"
@@ -64,12 +65,12 @@ def read_labels(path: str | Path, delimiter: str | None = None) -> dict[int, str
         except UnicodeDecodeError:
             raise DataError("the label file is neither UTF-8 nor GBK text", where=path) from None
     labels: dict[int, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         key, *rest = line.strip().split(delimiter or None, 1)
         if not (key.strip().isascii() and key.strip().isdigit()):
-            raise _without_number(path, number, line.strip(), text.splitlines(), delimiter)
+            raise _without_number(path, number, line.strip(), lines_of(text), delimiter)
         name = rest[0] if rest else ""
         if int(key) in labels:
             raise DataError(f"class {int(key)} is named twice", where=f"{path}:{number}")

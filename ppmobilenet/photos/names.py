@@ -6,6 +6,7 @@ A photo is what OpenCV decodes here, told by its suffix; what else lies in a fol
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -176,7 +177,7 @@ def _listed(folder: str, infer_list: str | os.PathLike) -> list[str]:
     if not os.path.isfile(infer_list):
         raise DataError(f"the list file {os.fspath(infer_list)!r} does not exist", where="Infer.infer_list")
     try:
-        lines = [line.strip() for line in Path(infer_list).read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line.strip() for line in lines_of(Path(infer_list).read_bytes().decode("utf-8-sig"))]
     except OSError as error:
         raise DataError(f"the list cannot be read: {error.strerror}", where=infer_list) from error
     except UnicodeDecodeError as error:
@@ -185,6 +186,11 @@ def _listed(folder: str, infer_list: str | os.PathLike) -> list[str]:
     if not photos:
         raise DataError("the list is empty", where=infer_list)
     return photos
+
+
+def lines_of(text: str) -> list[str]:
+    """Split at line feeds and carriage returns only: a name may hold what Unicode calls a line end."""
+    return re.split(r"\r\n|\r|\n", text)
 
 
 def listed_photo(folder: str | os.PathLike, line: str) -> str:

@@ -22,19 +22,24 @@ LOCK = "run.lock"
 
 
 @contextmanager
-def owned(folder: Path) -> Iterator[None]:
+def owned(folder: Path, lock: str = LOCK, elsewhere: str = "-o Global.output_dir=...") -> Iterator[None]:
     """Own a folder inside the block. The kernel gives it back when the process ends in any way.
+
+    Args:
+        folder: to own.
+        lock: name of the file in it that says so.
+        elsewhere: what the user writes to have another folder.
 
     Raises:
         UserError: it cannot be made or written, or another run owns it: host, process id and since when.
     """
-    path = folder / LOCK
+    path = folder / lock
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+", encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"Global.output_dir cannot be written: {error.strerror}", where=folder, hint="-o Global.output_dir=..."
+            f"this folder cannot be written: {error.strerror}", where=folder, hint=f"another one: {elsewhere}"
         ) from error
     with file:
         try:
@@ -44,7 +49,7 @@ def owned(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"another run is writing into this folder: {file.read().strip() or error.strerror}",
                 where=folder,
-                hint="wait for it or stop it, or choose another place: -o Global.output_dir=...",
+                hint=f"wait for it or stop it, or choose another place: {elsewhere}",
             ) from error
         file.seek(0)
         if file.read().strip():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from fit_helpers import COLOURS, draw
 from ppmobilenet import create_model
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
+from ppmobilenet.fit.notebook import FORMAT
+from ppmobilenet.fit.run import LOCK
+from ppmobilenet.training.runfolder import owned
 from ppmobilenet.weights.writing import write_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -91,16 +95,56 @@ def test_other_photos_or_another_question_are_not_mixed_in(linear, weights, caps
             4,
             "not tell the photos of a fit: KeyError('names')",
         ),
+        (lambda notes: notes.update(format=FORMAT), 4, "it was changed after it was written"),
     ],
 )
 def test_a_fit_that_cannot_be_gone_on_from(linear, tmp_path, capsys, spoil, code, words):
     photos, output, _, _ = linear
     notes = json.loads((output / "fit.json").read_text(encoding="utf-8"))
+    del notes["sha256"]
+    notes["format"] = 2  # which had none
     spoil(notes)
     (tmp_path / "old").mkdir()
     (tmp_path / "old/fit.json").write_text(json.dumps(notes), encoding="utf-8")
     assert main(["fit", str(photos), "--output", str(tmp_path / "new"), "--from", str(tmp_path / "old")]) == code
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entry", ["photos", "network", "course", "trained", "suspects"])
+def test_notes_that_somebody_changed(linear, weights, tmp_path, capsys, entry):
+    photos, output, _, _ = linear
+    shutil.copytree(output, tmp_path / "out")
+    notes = json.loads((output / "fit.json").read_text(encoding="utf-8"))
+    notes["entries"][entry] = {}
+    (tmp_path / "out/fit.json").write_text(json.dumps(notes), encoding="utf-8")
+    assert fit(photos, weights, tmp_path / "out", "--minutes", "0.01")[0] == 4
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'out/fit.json'}: not the notes of a fit" in said and "fit anew into another folder" in said
+
+
+def test_one_fit_at_a_time_in_a_folder(photos, weights, tmp_path, capsys):
+    with owned(tmp_path / "out", LOCK):
+        assert fit(photos, weights, tmp_path / "out", "--minutes", "0.01")[0] == 2
+    said = capsys.readouterr().err
+    assert "another run is writing into this folder" in said and "--output another folder" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
+
+
+def test_a_fit_is_found_from_any_working_folder(photos, weights, tmp_path, monkeypatch):
+    """Where another project has an ``out`` of its own, whose lists say otherwise."""
+    monkeypatch.chdir(tmp_path)
+    assert fit(Path("photos"), weights, Path("out"), "--minutes", "0.01")[0] == 0
+    held_out = listed(tmp_path / "out")
+    (tmp_path / "moved").mkdir()
+    for name in ("photos", "out"):
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    (tmp_path / "other/out/lists").mkdir(parents=True)
+    for side, other in (("train", "val"), ("val", "train")):
+        shutil.copy(tmp_path / f"moved/out/lists/{side}_list.txt", tmp_path / f"other/out/lists/{other}_list.txt")
+    monkeypatch.chdir(tmp_path / "other")
+    words = ["fit", "../moved/photos", "--from", "../moved/out", "--output", "more", "--minutes", "0.01"]
+    assert main(words) == 0
+    assert listed(tmp_path / "other/more") == held_out
 
 
 def test_what_is_in_the_output_already_stays(photos, weights, tmp_path, capsys):
@@ -214,6 +258,11 @@ def test_damaged_lists_stop_it_before_anything_is_learned(photos, weights, tmp_p
     assert fit(photos, weights, tmp_path / "out")[0] == 3
     assert f"{photos}/train_list.txt:1" in capsys.readouterr().err
     assert not (tmp_path / "out/latest.pdparams").exists()
+    blue = [name for name in names if name.startswith("blue")]
+    for side, mine in (("train", blue[2::2]), ("val", blue[1::2])):
+        (photos / f"{side}_list.txt").write_text("".join(f"{name} 0\n" for name in mine))
+    assert fit(photos, weights, tmp_path / "out")[0] == 3
+    assert "all photos of this list are of class 0: nothing can be learned from one class" in capsys.readouterr().err
 
 
 def test_a_class_with_one_photo_to_learn_from(photos, weights, tmp_path):
