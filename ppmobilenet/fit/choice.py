@@ -98,6 +98,7 @@ def decide_training(book: Notebook, chosen: Chosen, folder: Path, minutes: float
         return _linear(solved, verdict["said"])
     return [
         *tuning[:-1],
+        *plan.of_view(tuple(verdict["view"]), "how the photos held out of fine-tuning were answered best"),
         Decision("Global.epochs", epochs, f"{why}; {verdict['said']}"),
         Decision("Global.eval_interval", epochs, "once, at the end"),
     ]
@@ -123,8 +124,9 @@ def _course(decisions: Sequence[Decision], probed: Probe, left: float) -> dict:
 
 def _try_out(book: Notebook, chosen: Chosen, decisions: Sequence[Decision], parts: int, folder: Path) -> dict:
     """Judge fine-tuning on parts of the training photos that it has not seen."""
-    probed = chosen.probe
-    inputs, _, samples = chosen.bench.inputs(plan.configuration(decisions).train, "train")
+    probed, config = chosen.probe, plan.configuration(decisions)
+    inputs, _, samples = chosen.bench.inputs(config.train, "train")
+    views = plan.views(config)
 
     def write_start(path: Path, mask: np.ndarray) -> None:
         chosen.bench.write(path, solve(inputs[mask], probed.labels[mask], probed.scores.shape[1], probed.penalty))
@@ -132,18 +134,20 @@ def _try_out(book: Notebook, chosen: Chosen, decisions: Sequence[Decision], part
     def one(part: int) -> dict:
         log.info("fine-tuning on trial, part %d of %d", part + 1, parts)
         place = folder / "trial" / str(part)
-        found = judge_part(decisions, samples, probed, part, place, write_start)
+        found = judge_part(decisions, samples, probed, part, place, write_start, views)
         shutil.rmtree(place, ignore_errors=True)
         return found
 
     rows = [book.once(f"trial {part}", partial(one, part)) for part in range(parts)]
     shutil.rmtree(folder / "trial", ignore_errors=True)
-    total = {key: sum(row[key] for row in rows) for key in rows[0]}
-    tuned, linear = (total[f"{name}_loss"] / total["photos"] for name in ("tuned", "linear"))
+    photos, linear = sum(row["photos"] for row in rows), np.sum([row["linear"] for row in rows], axis=0)
+    by_view = np.sum([row["tuned"] for row in rows], axis=0)
+    # not by who is right more often: of so few photos that is chance, and the probabilities tell more
+    best = int(by_view[:, 1].argmin())
+    (tuned, loss), (right, floor) = by_view[best], linear
     said = (
-        f"of {total['photos']} photos held out of it fine-tuning had {total['tuned']} right (cross entropy "
-        f"{tuned:.3f}), the linear classifier {total['linear']} ({linear:.3f})"
+        f"of {photos} photos held out of it fine-tuning had {tuned:.0f} right (cross entropy {loss / photos:.3f}), "
+        f"the linear classifier {right:.0f} ({floor / photos:.3f})"
     )
     log.info("%s", said)
-    # not by who is right more often: of so few photos that is chance, and the probabilities tell more
-    return book.once("verdict", lambda: {"tuned": tuned < linear, "said": said})
+    return book.once("verdict", lambda: {"tuned": bool(loss < floor), "said": said, "view": views[best]})

@@ -78,16 +78,47 @@ def of_network(candidate: Candidate, why: str) -> list[Decision]:
         Decision("Global.pretrained_model", str(candidate.weights), candidate.why),
         *(Decision(f"Arch.{key}", value, "of these weights") for key, value in candidate.arguments.items()),
     ]
-    crop, short = candidate.side
-    usual, places = Candidate, []
-    if (crop, short) != usual.side:
-        places.append(("Global.image_shape", [3, crop, crop]))
-        for ops in (f"{EVAL}.transform_ops", INFER):
-            places += [(f"{ops}.1.ResizeImage.resize_short", short), (f"{ops}.2.CropImage.size", crop)]
+    usual, why = Candidate, "how these weights see photos best"
+    if candidate.side != usual.side:
+        made += of_view(candidate.side, why)
     if (candidate.mean, candidate.std) != (usual.mean, usual.std):
         for ops in (f"{TRAIN}.transform_ops", f"{EVAL}.transform_ops", INFER):
-            places += [(f"{ops}.3.NormalizeImage.{key}", list(getattr(candidate, key))) for key in ("mean", "std")]
-    return made + [Decision(key, value, "how these weights see photos best") for key, value in places]
+            places = ((f"{ops}.3.NormalizeImage.{key}", list(getattr(candidate, key))) for key in ("mean", "std"))
+            made += [Decision(key, value, why) for key, value in places]
+    return made
+
+
+def of_view(side: tuple[int, int], why: str) -> list[Decision]:
+    """Decide how photos are shown to the network that answers.
+
+    Args:
+        side: of its image, and of the photo's short side that this is cut from.
+        why: so.
+    """
+    crop, short = side
+    places = [("Global.image_shape", [3, crop, crop])]
+    for ops in (f"{EVAL}.transform_ops", INFER):
+        places += [(f"{ops}.1.ResizeImage.resize_short", short), (f"{ops}.2.CropImage.size", crop)]
+    return [Decision(key, value, why) for key, value in places]
+
+
+def view_of(config: Config) -> tuple[int, int]:
+    """Return how a configuration shows photos to the network that answers, as :func:`of_view` takes it."""
+    crop = (config.run.image_shape or (3, 224, 224))[1]
+    resized = [op["ResizeImage"]["resize_short"] for op in config.eval.dataset.transform_ops if "ResizeImage" in op]
+    return crop, resized[0] if resized else crop
+
+
+def views(config: Config) -> list[tuple[int, int]]:
+    """Return the ways of showing photos to a fine-tuned network that are worth a look, the first as before it.
+
+    Things look larger in random crops than in the photo that is answered; where the training has small crops as well,
+    the network answers best at little more than their side (Touvron et al. 2019).
+    """
+    usual = view_of(config)
+    trained = next(op["RandCropImage"]["size"] for op in config.train.dataset.transform_ops if "RandCropImage" in op)
+    whole = min(usual[0], round(LARGER * trained / 32) * 32)
+    return list(dict.fromkeys([usual, (whole, whole)]))
 
 
 # how to fine-tune, all but how long: MobileNetV3 small at 224 pixels, eight epochs, had 82.9 % right of 300 photos of
@@ -100,6 +131,8 @@ FINE_TUNING = (
 # share of the weights that answer: what the training began with. Three trainings of MobileNetV2 by 600 photos of
 # clothes, 8 passes at 160 pixels, had 84.6 % of the other 300 right with it, and 83.3 % with the last epoch's average
 OF_THE_START = 0.3
+# side of the whole photo that is answered, of that of the crops that were trained on
+LARGER = 1.2
 
 
 def of_average(steps: int) -> Decision:

@@ -186,11 +186,9 @@ def _earlier_split(folder: Path) -> Earlier:
 def _earlier_network(folder: Path) -> Candidate:
     config = load_config(folder)
     arguments = {key: value for key, value in config.arch.parameters.items() if key != "class_num"}
-    _, side, _ = config.run.image_shape or (3, 224, 224)
-    resized = [op["ResizeImage"]["resize_short"] for op in config.eval.dataset.transform_ops if "ResizeImage" in op]
     weights = Path(f"{config.run.pretrained_model}.pdparams")
     pixels = next(op["NormalizeImage"] for op in config.eval.dataset.transform_ops if "NormalizeImage" in op)
-    told = {"side": (side, *resized[:1]), **{key: tuple(pixels[key]) for key in ("mean", "std")}}
+    told = {"side": plan.view_of(config), **{key: tuple(pixels[key]) for key in ("mean", "std")}}
     return Candidate(config.arch.name, arguments, weights, f"what {folder} has learned", **told)
 
 

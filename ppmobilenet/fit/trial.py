@@ -21,7 +21,7 @@ from ppmobilenet.fit.plan import EVAL, TRAIN, Decision, configuration
 from ppmobilenet.fit.probe import Probe, cross_entropy
 from ppmobilenet.telling import aloud
 from ppmobilenet.training.device import set_device
-from ppmobilenet.training.evaluator import Ready
+from ppmobilenet.training.evaluator import Ready, build_evaluator
 from ppmobilenet.training.keeping import Keeper
 from ppmobilenet.training.setting import prepare
 from ppmobilenet.training.start import find_start
@@ -32,7 +32,7 @@ from ppmobilenet.workshop.certainty import fit_temperature
 # passes over the photos and the share of the recipe's crop that is trained on, the first that the time allows; by 600
 # photos of clothes, the other 300 judging, three times: MobileNetV2 in 12 passes at 160 pixels, 8 at 192 and 6 at 224
 # was right in 83.2, 83.2 and 83.8 %, MobileNetV3 small in 8 passes at 224 in 82.9 %
-COURSES = ((8, 1.0), (8, 6 / 7), (8, 5 / 7), (6, 5 / 7))
+COURSES = ((8, 1.0), (8, 6 / 7), (8, 5 / 7), (7, 5 / 7), (6, 5 / 7))
 SHRINKING = 1.5  # the pace goes with this power of the side: reading a photo takes as long for small crops
 START = 4.0  # seconds that a training takes besides its steps
 SLOW, TIMED = 3, 9  # steps: the first ones compile and fill memory, the median of the others is the pace
@@ -96,7 +96,8 @@ def judge_part(
     part: int,
     folder: Path,
     write_start: Callable[[Path, np.ndarray], None],
-) -> dict[str, float]:
+    views: Sequence[tuple[int, int]],
+) -> dict:
     """Fine-tune without one part of the training photos, and judge it and the linear classifier there.
 
     Args:
@@ -106,11 +107,12 @@ def judge_part(
         part: of it.
         folder: of this trial; an unfinished one goes on.
         write_start: writes the weights to begin with into a file: the classifier solved on the photos of a mask.
+        views: how photos are shown to what was fine-tuned, see :func:`ppmobilenet.fit.plan.of_view`.
 
     Returns:
-        ``photos`` of the part; of ``tuned`` and ``linear`` how many each had right, and in ``tuned_loss`` and
-        ``linear_loss`` the sum of its cross entropies, each at the temperature that suits it best: one is trained
-        with smoothed labels, the other regularised, and neither's certainty is what is asked.
+        ``photos`` of the part; ``linear``, and ``tuned`` for each view: ``[right, loss]``, how many it had right, and
+        the sum of its cross entropies at the temperature that suits it best: one is trained with smoothed labels, the
+        other regularised, and neither's certainty is what is asked.
     """
     held = probe.fold == part
     start = folder / "start.pdparams"
@@ -118,40 +120,46 @@ def judge_part(
         lines = "".join(f"{samples.name(i)} {samples.labels[i]}\n" for i in np.flatnonzero(mask))
         files.write_bytes(folder / f"{name}.txt", lines.encode("utf-8", "surrogateescape"))
     write_start(start, ~held)
-    config = configuration(
-        [
-            *decisions,
-            Decision("Arch.solve_head", None, "the file has it"),
-            Decision("Global.pretrained_model", str(start), "of this part"),
-            Decision("Global.output_dir", str(folder), "of this part"),
-            *plan.going_on(folder),
-            Decision("Global.eval_during_train", False, "once, at the end"),
-            Decision("Global.check_data", "off", "they were looked at"),
-            Decision(f"{TRAIN}.cls_label_path", str(folder / "train.txt"), "of this part"),
-            Decision(f"{EVAL}.cls_label_path", str(folder / "held.txt"), "of this part"),
-        ]
-    )
-    scores = _answers(config, int(held.sum()), probe.scores.shape[1])
-    labels, found = samples.labels[held], {"photos": int(held.sum())}
-    for name, each in (("tuned", scores), ("linear", probe.scores[held])):
-        logits = np.log(np.maximum(each, 1e-12))
-        suited = softmax(logits / fit_temperature(logits, labels))
-        found[name] = int((each.argmax(axis=1) == labels).sum())
-        found[f"{name}_loss"] = float(cross_entropy(suited, labels).sum())
-    return found
+    decisions = [
+        *decisions,
+        Decision("Arch.solve_head", None, "the file has it"),
+        Decision("Global.pretrained_model", str(start), "of this part"),
+        Decision("Global.output_dir", str(folder), "of this part"),
+        *plan.going_on(folder),
+        Decision("Global.eval_during_train", False, "once, at the end"),
+        Decision("Global.check_data", "off", "they were looked at"),
+        Decision(f"{TRAIN}.cls_label_path", str(folder / "train.txt"), "of this part"),
+        Decision(f"{EVAL}.cls_label_path", str(folder / "held.txt"), "of this part"),
+    ]
+    ways = [configuration([*decisions, *plan.of_view(view, "on trial")]) for view in views]
+    labels = samples.labels[held]
+    scores = _answers(ways, probe.scores[held].shape)
+    linear = _judged(probe.scores[held], labels)
+    return {"photos": len(labels), "tuned": [_judged(each, labels) for each in scores], "linear": linear}
 
 
-def _answers(config: Config, photos: int, classes: int) -> np.ndarray:
-    """Train, and return the probabilities for the evaluation list."""
-    scores = np.zeros((photos, classes), np.float32)
+def _judged(scores: np.ndarray, labels: np.ndarray) -> tuple[int, float]:
+    """Return how many are right, and the sum of the cross entropies at the temperature that suits them best."""
+    logits = np.log(np.maximum(scores, 1e-12))
+    suited = softmax(logits / fit_temperature(logits, labels))
+    return int((scores.argmax(axis=1) == labels).sum()), float(cross_entropy(suited, labels).sum())
 
-    def collect(found: np.ndarray, labels: np.ndarray, indices: np.ndarray) -> None:
-        scores[indices] = found
+
+def _answers(ways: Sequence[Config], shape: tuple[int, int]) -> np.ndarray:
+    """Train by the first of some configurations that differ in how photos are shown; return what each answers."""
+    scores = np.zeros((len(ways), *shape), np.float32)
 
     def judge(best: Callable[[], Ready]) -> None:
         trained = best()
-        trained.evaluator(trained.network, collect)
         trained.evaluator.loader.close()
+        for way, answers in zip(ways, scores):
+            evaluator = build_evaluator(way, trained.evaluator.precision)
 
-    train(config, then=judge)
+            def collect(found: np.ndarray, labels: np.ndarray, indices: np.ndarray, answers=answers) -> None:
+                answers[indices] = found
+
+            evaluator(trained.network, collect)
+            evaluator.loader.close()
+
+    train(ways[0], then=judge)
     return scores

@@ -19,8 +19,10 @@ from ppmobilenet import cli
 from ppmobilenet.errors import DamagedFileError, DataError, UserError
 from ppmobilenet.field.answers import Failure
 from ppmobilenet.field.cluster import answers, job, parts
-from ppmobilenet.field.cluster.worker import Orders, Worker
+from ppmobilenet.field.cluster.worker import Orders, Worker, identity
+from ppmobilenet.field.package import open_package
 from ppmobilenet.field.sources import read
+from ppmobilenet.photos.names import list_photos
 
 WORKER = b"ray::MapWorker"
 
@@ -68,9 +70,35 @@ class TestParts:
         assert [os.path.basename(name) for name, _ in everything(found)] == lines
         assert len(found.parts) == 11
 
-    def test_a_list_that_is_not_utf8_is_named_with_its_line(self, tmp_path):
-        (tmp_path / "list.txt").write_bytes(b"a.jpg\nb.jpg\n\xff.jpg\n")
-        with pytest.raises(DataError, match="line 3 is not UTF-8"):
+    @pytest.mark.parametrize("chunk", [2, 3, 5, parts.CHUNK])
+    @pytest.mark.parametrize(
+        "text, said",
+        [
+            (b"a.jpg\nb.jpg\n\xff.jpg\n", "list.txt:3: byte 0xff is not UTF-8"),
+            (b"a.jpg\nb\xc3\xbc.jpg\n\xc3\n.jpg", "list.txt:3: byte 0xc3 is not UTF-8"),
+            (b"a.jpg\ncat/\xc3", "list.txt:2: byte 0xc3 is not UTF-8"),  # cut inside of the last letter
+            ("\ufeffa.jpg\r\nb.jpg\r\n照".encode()[:-1], "list.txt:3: byte 0xe7 is not UTF-8"),
+            ("a.jpg\nb.jpg\n".encode("utf-16"), "list.txt:1: byte 0xff is not UTF-8"),
+        ],
+    )
+    def test_a_list_that_is_not_utf8_is_named_with_its_line(self, tmp_path, monkeypatch, text, said, chunk):
+        """As every other reader of lists says it."""
+        monkeypatch.setattr(parts, "CHUNK", chunk)
+        (tmp_path / "list.txt").write_bytes(text)
+        with pytest.raises(DataError, match=said):
+            parts.find(str(tmp_path), str(tmp_path / "list.txt"), tmp_path, 1)
+        with pytest.raises(DataError, match=said):
+            list_photos(tmp_path, tmp_path / "list.txt")
+
+    def test_carriage_returns_alone_end_lines_too(self, tmp_path):
+        (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa.jpg 1\rb.jpg 2\r\r")
+        found = parts.find(str(tmp_path), str(tmp_path / "list.txt"), tmp_path, 1)
+        assert [name for name, _ in everything(found)] == list_photos(tmp_path, tmp_path / "list.txt")
+
+    @pytest.mark.parametrize("text", [b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf\r\n\r\n", b"\n" * 1000])
+    def test_a_list_of_nothing_is_empty(self, tmp_path, text):
+        (tmp_path / "list.txt").write_bytes(text)
+        with pytest.raises(DataError, match="list.txt: the list is empty"):
             parts.find(str(tmp_path), str(tmp_path / "list.txt"), tmp_path, 1)
 
     def test_a_folder_with_odd_names(self, tmp_path):
@@ -132,7 +160,8 @@ class TestParts:
 def test_a_photo_that_kills_its_worker_becomes_an_error(made, photos, tmp_path, monkeypatch):
     """Two workers die of it, the third goes photo by photo and dies of it, the fourth passes over it."""
     found = parts.find(str(photos), None, tmp_path, 1)
-    orders = Orders(found.kind, found.root, tmp_path / "out.jsonl", {"package": str(made / "usual"), "threads": 1}, 1)
+    words, package = {"package": str(made / "usual"), "threads": 1}, identity(open_package(made / "usual"))
+    orders = Orders(found.kind, found.root, tmp_path / "out.jsonl", words, 1, package)
     fatal, part = everything(found)[5][0], found.parts[0]
     monkeypatch.setattr("ppmobilenet.field.cluster.worker.read", lambda path, number: (kill(path, fatal), path))
     ends = []
@@ -151,6 +180,36 @@ def test_a_photo_that_kills_its_worker_becomes_an_error(made, photos, tmp_path, 
     assert [row["file_name"] for row in rows] == [name for name, _ in everything(found)[: len(rows)]]
     assert "killed while it answered" in rows[5]["error"]
     assert not list((orders.folder / "_work").iterdir())
+
+
+@pytest.mark.parametrize("written_by", ["ppmobilenet", "PaddleClas"])
+def test_a_package_that_is_replaced_is_not_taken_by_a_worker_that_starts_again(made, tmp_path, written_by):
+    """Its parts would be another model's, among those of the first."""
+    package = tmp_path / "package"
+    for name in ("usual", "pil"):
+        shutil.copytree(made / name, tmp_path / name)
+        if written_by == "PaddleClas":
+            shutil.rmtree(tmp_path / name / "golden")
+            (tmp_path / name / "package.json").unlink()
+    (tmp_path / "pil/inference.onnx").write_bytes((tmp_path / "pil/inference.onnx").read_bytes() + b"\x72\0")
+    if written_by == "PaddleClas":  # nothing else tells it
+        shutil.copy(tmp_path / "usual/inference.yml", tmp_path / "pil")
+    else:
+        shutil.copy(made / "pil/inference.onnx", tmp_path / "pil")
+    (tmp_path / "usual").rename(package)
+    found = parts.find(str(made / "photos"), None, tmp_path / "out.jsonl", 1)
+    words = {"package": str(package), "backend": "onnxruntime", "threads": 1}
+    orders = Orders(found.kind, found.root, tmp_path / "out.jsonl", words, 1, identity(open_package(package)))
+    row = vars(found.parts[0])
+    package.rename(tmp_path / "usual")
+    (tmp_path / "pil").rename(package)
+    fault = Worker(orders)(row)["fault"]
+    assert f"{package}: the package was replaced after the job began" in fault and "part 0, on" in fault
+    assert not answers.file_of(orders.folder, 0).exists()
+    package.rename(tmp_path / "pil")
+    (tmp_path / "usual").rename(package)
+    again = Worker(orders)(row)
+    assert not again["fault"] and answers.file_of(orders.folder, 0).exists()
 
 
 def kill(path: str, fatal: str) -> bytes:
@@ -275,6 +334,40 @@ def test_a_killed_worker_and_another_start(ray, made, photos, tmp_path):
     (out / "_job.json").write_text("[]")
     with pytest.raises(DamagedFileError, match="not what a job writes"):
         job.run(words, str(photos), resume=True, **how)
+
+
+def test_a_job_that_was_killed_before_it_began(ray, made, tmp_path, monkeypatch):
+    """It has a list of its photos then, and no word of what was asked: the same command lists them anew."""
+    photos, out = tmp_path / "photos", tmp_path / "a.jsonl"
+    shutil.copytree(made / "photos", photos)
+    words = {"package": str(made / "usual"), "backend": "onnxruntime", "threads": 1}
+    job_file = job.write_text
+
+    def die(path: Path, *_, **__) -> None:
+        (out / f".{path.name}.partial-1-elsewhere-0a1b2c3d").write_bytes(b'{"cut')
+        raise KeyboardInterrupt  # nothing is tidied up after SIGKILL, and nothing is to be here
+
+    for resume in (False, True):
+        monkeypatch.setattr(job, "write_text", die)
+        with pytest.raises(KeyboardInterrupt):
+            job.run(words, str(photos), save=str(out), resume=resume)
+        assert (out / "_photos.jsonl").is_file() and not (out / "_job.json").exists()
+    next(photos.glob("*.webp")).unlink()
+    (out / "_photos.jsonl").write_bytes((out / "_photos.jsonl").read_bytes()[:40])
+    monkeypatch.setattr(job, "write_text", job_file)
+    assert job.run(words, str(photos), save=str(out), resume=True).photos == 5
+    lines = [json.loads(line) for line in (out / "part-000000.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert sorted(line["file_name"] for line in lines) == sorted(map(str, photos.iterdir()))
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "_photos.jsonl", ".notes.partial-1", "part-000000.jsonl"])
+@pytest.mark.parametrize("resume", [[], ["--resume"]])
+def test_a_folder_of_the_users_own_is_left_alone(made, tmp_path, capsys, name, resume):
+    (tmp_path / "a.jsonl").mkdir()
+    (tmp_path / "a.jsonl" / name).write_text('{"mine": 1}\n')
+    assert infer("-m", made / "usual", "-i", made / "photos", "--save", tmp_path / "a.jsonl", *resume) == 2
+    assert f"it holds {name!r}, which is no beginning of a job" in capsys.readouterr().err
+    assert (tmp_path / "a.jsonl" / name).read_text() == '{"mine": 1}\n'
 
 
 @pytest.mark.slow

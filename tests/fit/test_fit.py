@@ -238,6 +238,12 @@ def test_fine_tuning_is_tried_on_parts_and_an_interrupted_fit_goes_on(photos, we
     assert found["kept"] == ("tuned" if verdict["tuned"] else "linear")
     assert verdict["said"] in (output / "fit.yaml").read_text(encoding="utf-8")
     assert not (output / "trial").exists()
+    trials = [found["steps"][f"trial {part}"] for part in range(2)]
+    losses = [sum(trial["tuned"][view][1] for trial in trials) for view in range(2)]
+    usual = found["steps"]["network"]["chosen"]["side"]
+    assert verdict["view"] == [usual, [192, 192]][losses[1] < losses[0]]
+    shown = [op for op in load_config(output).eval.dataset.transform_ops if "ResizeImage" in op]
+    assert shown[0]["ResizeImage"]["resize_short"] == (verdict["view"] if verdict["tuned"] else usual)[1]
 
 
 def test_without_weights_it_says_what_it_lacks(photos, tmp_path, monkeypatch, capsys):
