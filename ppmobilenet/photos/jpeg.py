@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from typing import NamedTuple
+
+# what begins a segment: no byte of fill, no stuffed FF, no marker that stands alone
+MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd9]")
+SEGMENTS = 10_000  # in front of the pixels, at most: a large colour profile takes 255
 
 
 class JpegHeader(NamedTuple):
@@ -33,16 +38,12 @@ def read_header(data: bytes) -> JpegHeader | None:
         data: the file, which begins with FF D8.
     """
     at, orientation, frame, sequential = 2, 1, None, False
-    while at + 9 < len(data):
-        if data[at] != 0xFF:
-            at = data.find(b"\xff", at)
-            if at < 0:
-                break
-            continue
+    for _ in range(SEGMENTS):
+        found = MARKER.search(data, at)
+        if found is None or found.start() + 9 >= len(data):
+            break
+        at = found.start()
         marker = data[at + 1]
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD9:
-            at += 2 if marker != 0xFF else 1
-            continue
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == 0xE1 and orientation == 1 and data[at + 4 : at + 10] == b"Exif\0\0":
             orientation = _tiff_orientation(data[at + 10 : at + 2 + length])

@@ -62,6 +62,16 @@ def test_fast_crops_are_the_exact_ones(orientation, binding, monkeypatch):
         assert difference.mean() < 6 and np.corrcoef(one.ravel(), other.ravel())[0, 1] > 0.98
 
 
+def test_a_header_is_read_however_it_is_stuffed():
+    data = jpeg(smooth(60, 100), 6)
+    stuffed = [b"\xff", b"\xff\x00", b"\xff\xd0\xff\x01", b"\0", b"\xff\xe0\x00\x02"]
+    for junk in (b"", *stuffed, *(one * 1000 for one in stuffed), b"".join(stuffed) * 50):
+        header = read_header(data[:2] + junk + data[2:])
+        assert (header.width, header.height, header.orientation) == (100, 60, 6)
+        assert header.height_at == read_header(data).height_at + len(junk)
+    assert read_header(data[:2] + b"\xff\xe0\x00\x02" * 1_000_000 + data[2:]) is None  # no camera wrote that
+
+
 @pytest.mark.parametrize("options", [{"subsampling": s} for s in (0, 1, 2)] + [{"restart_marker_rows": 2}, {}])
 @pytest.mark.parametrize("grey", [False, True])
 def test_the_rows_above_a_cut_are_decoded_to_the_same_bits(options, grey):

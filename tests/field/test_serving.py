@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import concurrent.futures
 import contextlib
@@ -14,6 +15,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -121,6 +123,30 @@ def test_a_photo_is_answered_however_it_is_sent(server, predictor, made):
         status, answer = server.ask(body, kind)
         assert status == 200 and same(answer, expected) and answer["unsure"] == expected.unsure, answer
         assert answer["milliseconds"] > 0
+
+
+def test_a_photo_is_looked_at_where_it_holds_up_nobody(predictor, made):
+    """Its header, too, is read by the desk's threads and within their time, not in the server's loop."""
+    from ppmobilenet.field.serving.app import make_app
+    from ppmobilenet.field.serving.limits import Limits
+
+    threads, said = [], []
+
+    class Noting(Limits):
+        def check(self, photo):
+            threads.append(threading.current_thread())
+            super().check(photo)
+
+    async def receive():
+        return {"type": "http.request", "body": (made / "photos" / "2 300x200.jpg").read_bytes()}
+
+    async def send(message):
+        said.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "root_path": ""}
+    asyncio.run(make_app(predictor, Noting())(scope | {"headers": [(b"content-type", b"image/jpeg")]}, receive, send))
+    assert said[0]["status"] == 200
+    assert len(threads) == 1 and threads[0] is not threading.main_thread()
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -111,8 +111,7 @@ def make_app(predictor: Predictor, limits: Limits) -> FastAPI:
         until = asyncio.get_running_loop().time() + limits.seconds
         with desk:
             name, photo = await _photo(request, limits, until)
-            limits.check(photo)
-            return JSONResponse(await desk.do(lambda: _answer(predictor, photo, name, map), until))
+            return JSONResponse(await desk.do(lambda: _answer(predictor, limits, photo, name, map), until))
 
     return app
 
@@ -128,8 +127,9 @@ def settings(predictor: Mapping, limits: Limits) -> str:
     return json.dumps({"predictor": dict(predictor), "limits": asdict(limits)})
 
 
-def _answer(predictor: Predictor, photo: bytes, name: str, wants_map: bool) -> dict:
-    """Return what is sent back for one photo."""
+def _answer(predictor: Predictor, limits: Limits, photo: bytes, name: str, wants_map: bool) -> dict:
+    """Return what is sent back for one photo. Even to read its header may take long, if somebody made it so."""
+    limits.check(photo)
     start = time.perf_counter()
     found = replace(predictor(photo), source=name).to_dict()
     if wants_map:
