@@ -328,7 +328,9 @@ def _check_shape(meta: Mapping, folder: Path) -> None:
         wrong.append("forms")
     if "preprocess" not in wrong and not isinstance(meta["preprocess"].get("ops"), list):
         wrong.append("preprocess")
-    elif "preprocess" not in wrong and not all(isinstance(op, dict) and "op" in op for op in meta["preprocess"]["ops"]):
+    elif "preprocess" not in wrong and not all(
+        isinstance(op, dict) and isinstance(op.get("op"), str) for op in meta["preprocess"]["ops"]
+    ):
         wrong.append("preprocess")
     unknown = [op["op"] for op in meta["preprocess"]["ops"] if op["op"] not in OP_DEFAULTS] if not wrong else ()
     if unknown:

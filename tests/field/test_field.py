@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -12,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -19,7 +21,8 @@ import numpy as np
 import pytest
 
 from ppmobilenet import Predictor
-from ppmobilenet.errors import EXIT_DAMAGED_FILE, EXIT_DATA, EXIT_OK
+from ppmobilenet.errors import EXIT_DAMAGED_FILE, EXIT_DATA, EXIT_OK, UserError
+from ppmobilenet.field import verify as verifying
 from ppmobilenet.field.verify import verify
 
 pytest.importorskip("onnxruntime")
@@ -137,3 +140,44 @@ def test_the_versions_are_those_that_are_promised(repo):
         lowest = [int(number) for number in promised[name].split(".")]
         installed = [int(number) for number in importlib.metadata.version(name).split(".")[: len(lowest)]]
         assert installed == lowest if "PPMOBILENET_FIELD" in os.environ else installed >= lowest, name
+
+
+DELETED = object()
+
+
+def _places(value, path=()):
+    """Every place of a JSON document; of a list its first two entries."""
+    children = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, child in children:
+        yield (*path, key)
+        yield from _places(child, (*path, key))
+
+
+def test_verify_of_a_package_json_that_somebody_rewrote(made, tmp_path, monkeypatch):
+    """Whatever stands in it, and wherever: said, or a row that fails; never a traceback, and never a pass."""
+    monkeypatch.setattr(verifying, "BACKENDS", {})  # engines do not read it
+    folder = tmp_path / "package"
+    shutil.copytree(made / "sure", folder)
+    text = (folder / "package.json").read_text(encoding="utf-8")
+    places = list(_places(json.loads(text)))
+    outcomes = Counter()
+    for place in places:
+        for new in (None, {}, [], -3, "x", DELETED):
+            meta = json.loads(text)
+            *above, last = place
+            inside = functools.reduce(lambda value, key: value[key], above, meta)
+            if new is DELETED:
+                del inside[last]
+            else:
+                inside[last] = new
+            if meta == json.loads(text):  # it was this before
+                continue
+            (folder / "package.json").write_text(json.dumps(meta), encoding="utf-8")
+            try:
+                report = verifying.verify(folder)
+            except UserError as error:
+                outcomes[type(error).__name__] += 1
+            else:
+                assert report.first_departure is not None, (place, new)
+                outcomes[report.first_departure.stage] += 1
+    assert {"files", "DamagedFileError"} <= set(outcomes), outcomes
