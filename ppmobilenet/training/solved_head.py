@@ -53,11 +53,13 @@ def solve(features: np.ndarray, labels: np.ndarray, classes: int, penalty: float
         return Linear(np.zeros((features.shape[1], classes), np.float32), bias.astype(np.float32))
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
 
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     scale = np.where(deviation > 1e-6, deviation, 1.0)
     regression = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-4, max_iter=1000)
-    with warnings.catch_warnings():
+    # one thread: on two these small products took as long on an idle machine, and seven times as long on a busy one
+    with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a thousand steps are near enough
         regression.fit(((features - mean) / scale).astype(np.float32), labels)
     rows, offsets = regression.coef_, regression.intercept_
