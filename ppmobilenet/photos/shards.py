@@ -49,6 +49,17 @@ class Shard(NamedTuple):
     sha256: str
 
 
+def as_text(name: str) -> str:
+    r"""Return what a name out of a tar is called everywhere: a byte that is not UTF-8 stands there as ``\xe9``.
+
+    Two such names stay two (U+FFFD in place of every odd byte makes one of them), and the answers' JSON is UTF-8.
+
+    Args:
+        name: as tarfile gives it, with surrogates for odd bytes.
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 class Member(str):
     """The path of a photo in a shard, ``train/shard-000003.tar/cat/7.jpg``, that knows where its bytes are.
 
@@ -88,8 +99,9 @@ class Member(str):
         start, name = self.offset - BLOCK, self[len(self.shard) + 1 :]
         try:
             header = tarfile.TarInfo.frombuf(self._read(BLOCK, start), "utf-8", "replace")
-            # of a long name the beginning stands there; one with accents stands elsewhere
-            same = header.size == self.size and (name.startswith(header.name) or not name.isascii())
+            # of a long name the beginning stands there; one with accents, or what is not UTF-8, stands elsewhere
+            plain = name.isascii() and "\\x" not in name
+            same = header.size == self.size and (name.startswith(header.name) or not plain)
         except tarfile.HeaderError:
             same = False
         if not same:

@@ -6,12 +6,14 @@ import io
 import json
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from shard_helpers import packed, write_photos
 
+from ppmobilenet.data.shards.existing import index_tars
 from ppmobilenet.errors import DataError
 from ppmobilenet.field.infer import Job, run
 from ppmobilenet.field.predictor import Classifier
@@ -82,6 +84,25 @@ def test_a_damaged_photo_is_a_row_that_says_so(shards, tmp_path):
         tar.write_bytes(before)
     assert code == 3 and len(rows) == 40 and "the shard was changed" in rows[12]["error"]
     assert rows[12]["file_name"] == str(member) and all("scores" in row for row in [*rows[:12], *rows[13:]])
+
+
+def test_names_that_are_not_utf8_are_text_in_answers(shards, tmp_path):
+    """Tars of others have such: every odd byte stands as an escape, and two names stay two."""
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
+        for name in ("caf\udce8.png", "caf\udce9.png"):
+            info, data = tarfile.TarInfo(name), Shards(shards)[3].content()
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    index_tars(tmp_path, 1)
+    for suffix in ("jsonl", "json", "csv"):
+        code = run(Job(classifier(), list_photos(tmp_path), 4, str(tmp_path / f"a.{suffix}")), io.StringIO())
+        assert code == 0
+        text = (tmp_path / f"a.{suffix}").read_bytes().decode("utf-8", "strict")
+        name = f"{tmp_path}/a.tar/caf" + ("\\xe9.png" if suffix == "csv" else "\\\\xe9.png")
+        assert name in text and name.replace("xe9", "xe8") in text
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["file_name"] for row in rows] == [f"{tmp_path}/a.tar/caf\\xe{last}.png" for last in "89"]
+    assert list_photos(rows[1]["file_name"]) == [rows[1]["file_name"]]
 
 
 def test_it_needs_neither_paddle_nor_a_configuration(shards):

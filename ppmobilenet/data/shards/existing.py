@@ -21,7 +21,7 @@ from ppmobilenet.data.shards.plan import PLANNED, WORK
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.decode import decode_image
 from ppmobilenet.photos.names import is_hidden, photo_suffixes
-from ppmobilenet.photos.shards import BLOCK, HEAD, UNLABELLED
+from ppmobilenet.photos.shards import BLOCK, HEAD, UNLABELLED, as_text
 from ppmobilenet.telling import log
 
 KEY = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]*)")  # WebDataset's: up to the first full stop of a name's last part
@@ -145,14 +145,14 @@ def _key(name: str) -> tuple[str, str]:
 def _contents(tar: Path) -> Iterator[_Photo]:
     """Yield each file in a tar; a tar that ends too early is an error."""
     try:
-        with tarfile.open(tar, "r:") as opened:
+        with tarfile.open(tar, "r:", encoding="utf-8") as opened:  # whatever the language of the machine is
             end = 0
             for member in opened:
                 if member.isfile():
-                    data = opened.extractfile(member).read()
+                    name, data = as_text(member.name), opened.extractfile(member).read()
                     if len(data) < member.size:
-                        raise tarfile.ReadError(f"{member.name} is cut off")
-                    yield _Photo(member.name, member.offset_data, data)
+                        raise tarfile.ReadError(f"{name} is cut off")
+                    yield _Photo(name, member.offset_data, data)
                 opened.members = []  # flat memory
                 end = member.offset_data + -(-member.size // BLOCK) * BLOCK
         with open(tar, "rb") as file:

@@ -49,7 +49,7 @@ class Part(NamedTuple):
     def save(self, path: Path) -> None:
         """Write it as one file of plain arrays."""
         offsets, sizes, labels, digests, names = zip(*self.rows) if self.rows else ((),) * 5
-        encoded = [name.encode("utf-8", "replace") for name in names]
+        encoded = [name.encode() for name in names]
         head = {"file": self.file, "bytes": self.bytes, "sha256": self.sha256, "faults": self.faults}
         with files.whole_file(path) as file:
             np.savez(

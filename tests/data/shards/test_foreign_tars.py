@@ -7,19 +7,23 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from shard_helpers import content, packed
+from shard_helpers import change, content, packed
 
 from ppmobilenet.cli import main
+from ppmobilenet.data.loader import Loader
+from ppmobilenet.data.samplers import DistributedBatchSampler
+from ppmobilenet.data.shards.dataset import ShardDataset
 from ppmobilenet.data.shards.existing import index_tars
+from ppmobilenet.data.shards.order import ShardSampler
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.photos.decode import read_bytes
 from ppmobilenet.photos.names import list_photos
 from ppmobilenet.photos.shards import Shards
 
 
-def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+def write_tar(path: Path, members: list[tuple[str, bytes]], kind: int = tarfile.PAX_FORMAT) -> None:
     path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w") as tar:
+    with tarfile.open(path, "w", format=kind, encoding="utf-8", errors="surrogateescape") as tar:
         for name, data in members:
             info = tarfile.TarInfo(name)
             info.size = len(data)
@@ -64,6 +68,33 @@ def test_tars_of_others_survive_a_packing_into_their_folder(jpg, photos, tmp_pat
         assert main(["pack", str(listed), str(theirs), "--root", str(photos)]) == 2
         assert "holds tars already" in capsys.readouterr().err
     assert before.items() <= content(theirs).items()
+
+
+ODD = [b"plain.jpg", "zwölf.jpg".encode(), b"caf\xe9.jpg", b"\xd6\xd0.jpg", b"\xce\xc4.jpg"]
+OPS = [{"DecodeImage": {}}, {"ResizeImage": {"size": [8, 8]}}, {"NormalizeImage": {"order": ""}}]
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_that_are_not_utf8_are_read_by_all(jpg, tmp_path, capsys, kind):
+    """As Windows and old systems write them; two such names stay two."""
+    names = [*ODD, b"\xe8" * 90 + b".jpg"] if kind == tarfile.USTAR_FORMAT else [*ODD, b"\xe8" * 150 + b".jpg"]
+    folder = tmp_path / "theirs"
+    texts = [name.decode("utf-8", "surrogateescape") for name in names]
+    labels = [(text.replace(".jpg", ".cls"), b"1") for text in texts]
+    write_tar(folder / "a.tar", [each for pair in zip(((text, jpg) for text in texts), labels) for each in pair], kind)
+    assert main(["pack", str(folder)]) == 0
+    assert main(["check-dataset", "--root", str(folder)]) == 0
+    assert f"{len(names)} photos" in capsys.readouterr().out
+    found = list_photos(folder)
+    assert all(read_bytes(member) == jpg == read_bytes(str(member)) for member in found)
+    shown = [member.encode().decode().rpartition("/")[2] for member in found]
+    assert shown[:5] == ["plain.jpg", "zwölf.jpg", "caf\\xe9.jpg", "\\xd6\\xd0.jpg", "\\xce\\xc4.jpg"]
+    dataset = ShardDataset(str(folder), OPS)
+    (batch,) = Loader(dataset, ShardSampler(DistributedBatchSampler(6), dataset.windows), num_workers=0)
+    assert len(batch.images) == 6
+    change(folder / "a.tar", found[2].offset - 400)
+    with pytest.raises(DataError, match=r"caf\\xe9.jpg: the shard was changed"):
+        read_bytes(found[2])
 
 
 def test_an_interrupted_packing_is_not_indexed(photos, tmp_path):
