@@ -64,7 +64,7 @@ def beside(target: Path) -> Path:
     is taken for left after a day.
     """
     host = re.sub(r"\W", "_", socket.gethostname())
-    start = f".{target.name}.partial-"
+    start = _partial(target.name)
     names: list[str] = []
     with contextlib.suppress(PermissionError):  # a folder that may be written and not listed
         names = os.listdir(target.parent)
@@ -78,6 +78,16 @@ def beside(target: Path) -> Path:
             if not process_lives(int(pid)) if own else time.time() - left.lstat().st_mtime > A_DAY:
                 remove(left)
     return target.with_name(f"{start}{os.getpid()}-{host}-{os.urandom(4).hex()}")
+
+
+def _partial(name: str) -> str:
+    """Return how the temporary names of a file begin."""
+    return f".{name}.partial-"
+
+
+def is_partial(path: Path, name: str) -> bool:
+    """Whether a file is one of this name in the making, or what a killed writer has left of it."""
+    return path.name.startswith(_partial(name)) and path.is_file()
 
 
 def remove(path: Path) -> None:

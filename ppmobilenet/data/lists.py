@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ppmobilenet.errors import DataError
-from ppmobilenet.photos.names import here, lines_of
+from ppmobilenet.photos.names import here, lines_of, not_utf8
 
 MAX_LABEL = 2**31 - 1
 SHOWN = 5  # faults of a list that are printed; the rest are counted
@@ -347,10 +347,7 @@ def _read_text(path: Path, root: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"byte {data[error.start]:#x} is not UTF-8", where=f"{path}:{line}", hint="save the list as UTF-8"
-        ) from error
+        raise not_utf8(path, error) from error
 
 
 def _as_label(text: str) -> int | None:

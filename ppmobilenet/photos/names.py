@@ -181,7 +181,7 @@ def _listed(folder: str, infer_list: str | os.PathLike) -> list[str]:
     except OSError as error:
         raise DataError(f"the list cannot be read: {error.strerror}", where=infer_list) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"byte {error.start} is not UTF-8", where=infer_list, hint="save it as UTF-8") from error
+        raise not_utf8(infer_list, error) from error
     photos = [listed_photo(folder, line) for line in filter(None, lines)]
     if not photos:
         raise DataError("the list is empty", where=infer_list)
@@ -191,6 +191,19 @@ def _listed(folder: str, infer_list: str | os.PathLike) -> list[str]:
 def lines_of(text: str) -> list[str]:
     """Split at line feeds and carriage returns only: a name may hold what Unicode calls a line end."""
     return re.split(r"\r\n|\r|\n", text)
+
+
+def not_utf8(path: str | os.PathLike, error: UnicodeDecodeError, before: int = 0) -> DataError:
+    """Return what is to be said of a list that is not UTF-8: the byte and its line.
+
+    Args:
+        path: of the list.
+        error: of the decoding.
+        before: lines before what was decoded.
+    """
+    line = before + error.object[: error.start].count(b"\n") + 1
+    byte = error.object[error.start]  # not of the file's bytes: a byte order mark is not among these
+    return DataError(f"byte {byte:#x} is not UTF-8", where=f"{path}:{line}", hint="save the list as UTF-8")
 
 
 def listed_photo(folder: str | os.PathLike, line: str) -> str:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from ppmobilenet.errors import DamagedFileError, UserError
 from ppmobilenet.field.cluster import answers, parts
-from ppmobilenet.field.cluster.worker import Orders, Worker
+from ppmobilenet.field.cluster.worker import Orders, Worker, identity
 from ppmobilenet.field.predictor import Predictor
-from ppmobilenet.files import remove, write_text
+from ppmobilenet.files import is_partial, remove, write_text
 from ppmobilenet.machine import usable_cores
 from ppmobilenet.telling import bar, tell
 
@@ -89,12 +89,12 @@ def run(
     with _cluster() as ray:
         workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // predictor["threads"])
         cut_for = begun.get("cut_for", workers)  # with other workers, too, the parts are those of the first start
-        photos = parts.find(source, infer_list, folder, cut_for)
-        package = opened.package.meta.get("sha256") or predictor["package"]
+        photos = parts.find(source, infer_list, folder, cut_for, anew=not begun)
+        package = identity(opened.package)
         asked = {"cut_for": cut_for, "photos": photos.identity, "package": package, "topk": opened.topk}
         _check_same(folder, begun, asked)
         write_text(folder / JOB, json.dumps(asked), where="--save")
-        orders = Orders(photos.kind, photos.root, folder, predictor, batch_size)
+        orders = Orders(photos.kind, photos.root, folder, predictor, batch_size, package)
         done = _add_up(_answered(ray, orders, photos.parts, workers), len(photos.parts))
     done.workers = workers
     remove(folder / "_work")
@@ -104,7 +104,7 @@ def run(
 
 
 def _begun(folder: Path, resume: bool) -> dict:
-    """Return what a job was begun with in the folder; nothing where there is none.
+    """Return what a job was begun with in the folder; nothing where there is none, or one that was killed before that.
 
     Raises:
         UserError: there is one, and nobody asked to go on with it; or the folder is something else.
@@ -112,9 +112,16 @@ def _begun(folder: Path, resume: bool) -> dict:
     if not folder.exists():
         return {}
     job = folder / JOB
-    if not folder.is_dir() or (not job.is_file() and any(folder.iterdir())):
+    if not folder.is_dir():
         raise UserError("it exists, and is no folder of an earlier job", where=folder, hint="another --save")
     if not job.is_file():
+        strange = sorted(path.name for path in folder.iterdir() if not _is_left(path))
+        if strange:
+            raise UserError(
+                f"it holds {strange[0]!r}, which is no beginning of a job, and there is no {JOB}",
+                where=folder,
+                hint="another --save",
+            )
         return {}
     if not resume:
         have = sum(1 for _ in folder.glob("part-*"))
@@ -128,6 +135,13 @@ def _begun(folder: Path, resume: bool) -> dict:
         return {key: found[key] for key in ("cut_for", "photos", "package", "topk")}
     except (ValueError, KeyError, TypeError) as error:
         raise DamagedFileError("this is not what a job writes", where=job, hint="another --save") from error
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a job that was killed before it answered anything, or knew what was asked, has left a file."""
+    if path.name == parts.LISTED:
+        return parts.is_listing(path)
+    return is_partial(path, JOB) or is_partial(path, parts.LISTED)
 
 
 def _check_same(folder: Path, begun: dict, asked: dict) -> None:

@@ -22,7 +22,15 @@ import numpy as np
 from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.field.answers import Failure
 from ppmobilenet.files import whole_file
-from ppmobilenet.photos.names import here, is_hidden, listed_photo, photo_suffixes, walk_photos
+from ppmobilenet.photos.names import (
+    here,
+    is_hidden,
+    lines_of,
+    listed_photo,
+    not_utf8,
+    photo_suffixes,
+    walk_photos,
+)
 from ppmobilenet.photos.shards import Shards, find_shards
 from ppmobilenet.telling import log
 
@@ -30,6 +38,7 @@ from ppmobilenet.telling import log
 SMALLEST, LARGEST = 64, 4096
 PARTS_A_WORKER = 16  # where there are that many photos: the last workers end at about the same time
 CHUNK = 2**24
+LISTED = "_photos.jsonl"  # in the job's folder: the photos of a folder
 # columns of a Parquet file that hold paths or name photos, in the order in which they are looked for
 PATHS = ("path", "file_name", "image_path", "file", "image")
 KEYS = ("file_name", "path", "image_path", "key", "__key__", "id")
@@ -87,7 +96,7 @@ def read(kind: str, root: str, part: Part) -> Iterator[tuple[str, object]]:
     return READERS[kind](root, part)
 
 
-def find(source: str, infer_list: str | None, folder: Path, workers: int) -> Photos:
+def find(source: str, infer_list: str | None, folder: Path, workers: int, anew: bool = False) -> Photos:
     """Look at what is to be answered, and cut it into parts.
 
     Args:
@@ -95,6 +104,7 @@ def find(source: str, infer_list: str | None, folder: Path, workers: int) -> Pho
         infer_list: a list of paths below ``source``.
         folder: of the job; a folder's photos are listed there once, so that another start means the same ones.
         workers: how many there will be.
+        anew: no job was begun there, so a listing that is there may be of another folder.
 
     Raises:
         DataError: nothing is there, or it cannot be read.
@@ -109,12 +119,22 @@ def find(source: str, infer_list: str | None, folder: Path, workers: int) -> Pho
         return _of_index(os.path.abspath(source), shards, workers)
     if tables := _tables(source):
         return _of_tables(tables)
-    root, listed = os.path.abspath(source), folder / "_photos.jsonl"
+    root, listed = os.path.abspath(source), folder / LISTED
     if not os.path.isdir(source):
         root = os.path.dirname(root)
-    if not listed.is_file():
+    if anew or not listed.is_file():
         _list_folder(source, listed)
     return _cut("folder", root, str(listed), workers)
+
+
+def is_listing(path: Path) -> bool:
+    """Whether a file is the listing of a folder's photos that a job has written."""
+    try:
+        with open(path, encoding="ascii") as file:
+            first = file.readline(2**16)
+            return not first or isinstance(json.loads(first), str)
+    except (OSError, ValueError):
+        return False
 
 
 def _tables(source: str) -> list[str]:
@@ -160,29 +180,34 @@ def _size(photos: int, workers: int) -> int:
 def _places(path: str) -> tuple[np.ndarray, int, str]:
     """Return the byte at which every 64th line of a text begins, the number of lines, and the text's SHA-256.
 
+    There are no lines where all of them are blank.
+
     Raises:
         DataError: it is not UTF-8.
     """
-    places, lines, done = [np.zeros(1, np.int64)], 0, 0
-    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8")()
+    places, lines, done, blank = [np.zeros(1, np.int64)], 0, 0, True
+    digest, decoder = hashlib.sha256(), codecs.getincrementaldecoder("utf-8-sig")()
     with open(path, "rb") as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError as error:
-                raise DataError(
-                    f"line {lines + chunk[: error.start].count(10) + 1} is not UTF-8",
-                    where=path,
-                    hint="save it as UTF-8",
-                ) from error
+            text = _decoded(decoder, chunk, path, lines)
+            blank = blank and not text.strip()
             ends = np.flatnonzero(np.frombuffer(chunk, np.uint8) == 10) + 1  # where the next line begins
             places.append(done + ends[SMALLEST - 1 - lines % SMALLEST :: SMALLEST])
             lines, done, last = lines + len(ends), done + len(chunk), chunk[-1]
+    _decoded(decoder, b"", path, lines)  # it may end inside of a letter
     if done and last != 10:
         lines += 1
     found = np.concatenate(places)
-    return found[found < done], lines, digest.hexdigest()
+    return found[found < done], 0 if blank else lines, digest.hexdigest()
+
+
+def _decoded(decoder: codecs.IncrementalDecoder, chunk: bytes, path: str, lines: int) -> str:
+    """Return the next piece of a text; none is its end."""
+    try:
+        return decoder.decode(chunk, final=not chunk)
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error, lines) from error
 
 
 def _of_index(source: str, shards: Shards, workers: int) -> Photos:
@@ -214,7 +239,7 @@ def _lines(part: Part) -> Iterator[str]:
     with open(part.path, "rb") as file:
         file.seek(part.start)
         text = file.read(part.end - part.start).decode("utf-8-sig" if part.start == 0 else "utf-8")
-    yield from filter(None, (line.strip() for line in text.split("\n")))
+    yield from filter(None, (line.strip() for line in lines_of(text)))
 
 
 def _of_list(root: str, part: Part) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import platform
 import time
 from collections.abc import Iterator
@@ -12,6 +14,8 @@ from ppmobilenet.errors import DataError, UserError
 from ppmobilenet.field.answers import Failure, Prediction
 from ppmobilenet.field.cluster import answers, parts
 from ppmobilenet.field.cluster.parts import Part
+from ppmobilenet.field.package import Package
+from ppmobilenet.field.package import sha256 as sha256_of
 from ppmobilenet.field.predictor import Predictor
 from ppmobilenet.field.sources import read
 
@@ -28,6 +32,7 @@ class Orders:
         folder: of the job.
         predictor: arguments of :class:`Predictor`.
         batch_size: photos a run of the model.
+        package: :func:`identity` of the package that the job began with.
     """
 
     kind: str
@@ -35,6 +40,7 @@ class Orders:
     folder: Path
     predictor: dict
     batch_size: int
+    package: str
 
 
 class Worker:
@@ -68,13 +74,29 @@ class Worker:
     def _answer(self, part: Part) -> answers.Counts:
         photos = parts.read(self.orders.kind, self.orders.root, part)
         if self._predictor is None:
-            self._predictor = Predictor(**self.orders.predictor)
+            self._predictor = self._open()
         with Tries(self.orders.folder / "_work" / f"{part.number:06d}.tries") as tries:
             if tries.deaths < DEATHS:
                 found = self._predictor.stream((_Photo(*photo) for photo in photos), self.orders.batch_size)
             else:
                 found = self._one_by_one(photos, tries)
             return answers.write(self.orders.folder, part.number, found)
+
+    def _open(self) -> Predictor:
+        """Open the package: at the start, or hours later in the place of a worker that was killed.
+
+        Raises:
+            UserError: it was replaced meanwhile; one result would hold two models' answers.
+        """
+        opened = Predictor(**self.orders.predictor)
+        found = identity(opened.package)
+        if found != self.orders.package:
+            raise UserError(
+                f"the package is not the one that the job began with: sha256 {found}, was {self.orders.package}",
+                where=self.orders.predictor["package"],
+                hint="bring that one back, or answer everything anew into another --save",
+            )
+        return opened
 
     def _one_by_one(self, photos: Iterator[tuple[str, object]], tries: Tries) -> Iterator[Prediction | Failure]:
         for place, (name, photo) in enumerate(photos):
@@ -84,6 +106,15 @@ class Worker:
                 continue
             tries.note(place)
             yield from self._predictor.stream([_Photo(name, photo)], workers=1)
+
+
+def identity(package: Package) -> str:
+    """Return the sha256 that tells a package from every other one; of PaddleClas's, that of all that is used of it."""
+    if sha256 := package.meta.get("sha256"):
+        return sha256
+    names = {"inference.yml", *(name for form in package.meta["forms"] for name in form["files"])}
+    digests = [(name, sha256_of(package.folder / name)) for name in sorted(names)]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 class _Photo:
