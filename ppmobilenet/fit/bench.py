@@ -12,6 +12,7 @@ from paddle import nn
 from ppmobilenet.config import Config
 from ppmobilenet.config.parts import Source
 from ppmobilenet.data.build import build_loader
+from ppmobilenet.data.dataset import Listed
 from ppmobilenet.data.lists import Samples
 from ppmobilenet.kernels import accelerate
 from ppmobilenet.training.device import set_device
@@ -42,14 +43,15 @@ class Bench:
             accelerate(self.network, config.run.cpu_kernels)
         self._config, self.folder = config, folder
 
-    def inputs(self, source: Source, name: str) -> tuple[np.ndarray, np.ndarray, Samples]:
+    def inputs(self, source: Source, name: str, listed: Listed | None = None) -> tuple[np.ndarray, np.ndarray, Samples]:
         """Return what the classifier gets of a list's photos [n, D], which could be read [N], and the list.
 
         Args:
             source: ``DataLoader.Train`` or ``DataLoader.Eval``.
             name: ``"train"`` or ``"eval"``: of the file that keeps the features.
+            listed: the photos, in place of all that the source names.
         """
-        with _loader(source, self._config.arch.class_num) as loader:
+        with _loader(source, self._config.arch.class_num, listed) as loader:
             views = self._config.eval.dataset.transform_ops
             inputs, readable = listed_inputs(self.network, loader, views, self.folder / f"features-{name}")
             return inputs, readable, loader.dataset.samples
@@ -63,8 +65,8 @@ class Bench:
 
 
 @contextmanager
-def _loader(source: Source, class_num: int) -> Iterator:
-    loader = build_loader(source, class_num)
+def _loader(source: Source, class_num: int, listed: Listed | None) -> Iterator:
+    loader = build_loader(source, class_num, listed)
     try:
         yield loader
     finally:

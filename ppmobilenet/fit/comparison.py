@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from ppmobilenet.data.lists import Samples
 from ppmobilenet.fit import plan
 from ppmobilenet.fit.bench import Bench
 from ppmobilenet.fit.card import percent
+from ppmobilenet.fit.drawn import Drawn
 from ppmobilenet.fit.network import Candidate, madds
 from ppmobilenet.fit.plan import TRAIN, Decision
 from ppmobilenet.fit.probe import cross_entropy, folds_of, out_of_fold
@@ -46,33 +46,30 @@ def compare(
     """
     if len(found) == 1:
         return {"chosen": found[0].told(), "why": found[0].why, "rows": []}
-    drawn = [Decision(f"{TRAIN}.cls_label_path", str(folder / "sample.txt"), "some of them")]
-    drawn += [Decision(f"{TRAIN}.delimiter", None, "this list's")]
-    _draw(samples, folder / "sample.txt", seed)
+    drawn = Drawn(samples, _draw(samples.labels, seed))
+    known = [*known, Decision(f"{TRAIN}.name", "ImageNetDataset", "some photos, one by one, whatever they lie in")]
     began, rows = time.monotonic(), []
     for place, one in enumerate(found):
         if rows and one.weights != found[place - 1].weights and time.monotonic() - began > seconds:
             log.info("no time to look at %s and what follows", one.weights.name)
             break
-        rows.append(_judge(one, [*known, *drawn], folder / str(place), seed))
-    shutil.rmtree(folder)
+        rows.append(_judge(one, known, drawn, folder / str(place), seed))
+    files.remove(folder)
     return _best(found, rows)
 
 
-def _draw(samples: Samples, path: Path, seed: int) -> None:
-    """Write a list of some photos, as many of each class as can be."""
+def _draw(labels: np.ndarray, seed: int) -> np.ndarray:
+    """Return the places of some photos, as many of each class as can be."""
     rng = np.random.default_rng(seed)
-    labels = np.unique(samples.labels)
-    labels = np.sort(rng.permutation(labels)[:CLASSES])
-    each = [rng.permutation(np.flatnonzero(samples.labels == label))[: SAMPLE // len(labels)] for label in labels]
-    lines = "".join(f"{samples.name(i)} {samples.labels[i]}\n" for i in np.sort(np.concatenate(each)))
-    files.write_bytes(path, lines.encode("utf-8", "surrogateescape"))
+    classes = np.sort(rng.permutation(np.unique(labels))[:CLASSES])
+    each = [rng.permutation(np.flatnonzero(labels == label))[: SAMPLE // len(classes)] for label in classes]
+    return np.sort(np.concatenate(each))
 
 
-def _judge(candidate: Candidate, known: Sequence[Decision], folder: Path, seed: int) -> dict:
+def _judge(candidate: Candidate, known: Sequence[Decision], drawn: Drawn, folder: Path, seed: int) -> dict:
     config = plan.configuration([*known, *plan.of_network(candidate, "")])
     with aloud(show=False):  # a line for each network comes at the end
-        inputs, readable, samples = Bench(config, folder).inputs(config.train, "train")
+        inputs, readable, samples = Bench(config, folder).inputs(config.train, "train", drawn)
     labels = samples.labels[readable]
     scores = out_of_fold(inputs, labels, config.arch.class_num, PENALTY, folds_of(labels, seed))
     right = int((scores.argmax(axis=1) == labels).sum())

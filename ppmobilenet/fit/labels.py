@@ -49,6 +49,15 @@ def doubt_labels(
     if broken or "train" not in lists:
         what = f"of {broken[0]!r} errors" if broken else "there is no training list"
         raise UserError(f"labels cannot be looked at because {what}", where="--labels", hint="correct the lists first")
+    for listed in lists.values():
+        if listed.several:
+            raise UserError(
+                "one class a photo is looked at, and these photos have several labels",
+                where=listed.path,
+                hint="leave --labels out",
+            )
+        if isinstance(listed, ShardListed):
+            ShardListed(listed.root).samples()  # the doctor takes those, too, of which nobody said what they show
     names = class_names(lists)
     with TemporaryDirectory() as folder:
         bench, found, training = None, {}, lists["train"]

@@ -8,6 +8,13 @@ import pytest
 from fit_helpers import COLOURS
 
 from ppmobilenet.cli import main
+from ppmobilenet.data.dataset import Listed
+from ppmobilenet.data.doctor import examine, folders
+from ppmobilenet.data.shards.pack import pack
+from ppmobilenet.data.shards.plan import Wanted
+from ppmobilenet.fit import comparison
+from ppmobilenet.fit.labels import KIND, doubt_labels
+from ppmobilenet.fit.network import candidates
 
 pytest.importorskip("cleanlab", reason="cleanlab is not installed (pip install 'ppmobilenet[fit]')")
 
@@ -58,3 +65,36 @@ def test_lists_with_a_separator_of_their_own(flipped, photos, weights, tmp_path,
     assert main(["check-dataset", *map(str, words)]) == 0
     said = capsys.readouterr().out
     assert all(f"{listed}:{line}: called" in said for line in (4, 28))
+
+
+def test_networks_are_compared_on_a_sample_of_shards_too(flipped, photos, weights, tmp_path, caplog, monkeypatch):
+    """Not on every photo that there is: shards hold millions."""
+    listed, _ = flipped
+    pack(Wanted(listed, photos, seed=None, shard_bytes=24_000), tmp_path / "set/train", 2)
+    monkeypatch.setattr(comparison, "SAMPLE", 12)
+    caplog.set_level("INFO", "ppmobilenet")
+    said, found = [], []
+    for lists in ({"train": Listed(listed, photos)}, folders(tmp_path / "set")):
+        diagnosis = examine(lists, photos=False)
+        doubt_labels(diagnosis, lists, candidates("auto", weights))
+        said.append([record.message for record in caplog.records if "a linear classifier" in record.message])
+        found.append([finding.message for finding in diagnosis.findings if finding.kind == KIND])
+        caplog.clear()
+    assert len(said[0]) == 1 and "of 12 photos" in said[0][0]
+    assert said[1] == said[0] and found[1] == found[0] != []
+
+
+def test_shards_without_labels_are_refused(flipped, photos, weights, tmp_path, capsys):
+    listed, _ = flipped
+    listed.write_text("".join(line.rsplit(" ", 1)[0] + "\n" for line in listed.read_text().splitlines()))
+    pack(Wanted(listed, photos, labelled=False), tmp_path / "shards", 2)
+    assert main(["check-dataset", "--root", str(tmp_path / "shards"), "--labels", "--weights", str(weights)]) == 3
+    assert "nobody said what these photos show" in capsys.readouterr().out
+
+
+def test_several_labels_are_refused(flipped, photos, weights, capsys):
+    listed, _ = flipped
+    listed.write_text("".join(line.rsplit(" ", 1)[0] + " 0,1,0\n" for line in listed.read_text().splitlines()))
+    words = ["check-dataset", "--root", photos, "--list", listed, "--labels", "--weights", weights]
+    assert main([str(word) for word in words]) == 2
+    assert f"{listed}: one class a photo is looked at" in capsys.readouterr().out
