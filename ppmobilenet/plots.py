@@ -99,12 +99,16 @@ def chart(lines: Sequence[Line], title: str, x_axis: Axis, y_axis: Axis, *, widt
     lines = [line for line in lines if len(line.points)]
     x_ends = x_axis.ends([p[0] for line in lines for p in line.points] or [1.0])
     y_ends = y_axis.ends([p[1] for line in lines for p in line.points] or [0.0])
-    left, top, right, bottom = 66, 34, 24, 46 + 18 * ceil(len(lines) / 3)
+    left, top, right = 66, 34, 24
+    # a letter of the page's font is about 7 pixels wide
+    column = 34 + 7 * max((len(line.name) for line in lines), default=0)
+    across = max(1, min(3, (width - left - right) // column))
+    bottom = 46 + 18 * ceil(len(lines) / across)
     frame = _Frame(left, top, width - left - right, height - top - bottom)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across, up = x_axis.share(x, x_ends), y_axis.share(y, y_ends)
-        return left + frame.width * across, top + frame.height * (1 - up)
+        right_of, up = x_axis.share(x, x_ends), y_axis.share(y, y_ends)
+        return left + frame.width * right_of, top + frame.height * (1 - up)
 
     parts = [f'<text x="{left}" y="18" font-weight="600">{escape(title)}</text>']
     rows = [(tick, at(x_ends[0], tick)[1]) for tick in y_axis.ticks(*y_ends)]
@@ -115,7 +119,7 @@ def chart(lines: Sequence[Line], title: str, x_axis: Axis, y_axis: Axis, *, widt
     parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_axis.label)}</text>')
     for i, line in enumerate(lines):
         parts += _drawn(line, [at(x, y) for x, y in line.points], colour(i))
-        x, y = left + (i % 3) * frame.width / 3, frame.bottom + 52 + 18 * (i // 3)
+        x, y = left + (i % across) * frame.width / across, frame.bottom + 52 + 18 * (i // across)
         parts.append(f'<rect x="{x:.1f}" y="{y - 9}" width="12" height="10" rx="2" fill="{colour(i)}"/>')
         parts.append(f'<text x="{x + 17:.1f}" y="{y}">{escape(line.name)}</text>')
     return _svg(parts, width, height, title)

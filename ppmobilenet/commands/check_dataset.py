@@ -40,15 +40,17 @@ def run(args: argparse.Namespace) -> Outcome:
         asked["class_num"] = args.class_num
     diagnosis = doctor.examine(**asked, photos=not args.lists_only, workers=args.workers)
     troubles: list[UserError] = []  # what was found is shown all the same
+    looked: list[str] = []
     if args.labels:
-        from ppmobilenet.fit.labels import doubt_labels
+        from ppmobilenet.fit.labels import KIND, doubt_labels
         from ppmobilenet.fit.network import candidates
 
         try:
             doubt_labels(diagnosis, asked["lists"], candidates(args.model, args.weights))
+            looked = [] if diagnosis.counts.get(KIND) else ["labels: none looks wrong"]
         except UserError as error:
             troubles.append(error)
-    lines = [doctor_text.text(diagnosis)]
+    lines = [doctor_text.text(diagnosis), *looked]
     try:
         if args.html:
             doctor_text.write_page(diagnosis, args.html)

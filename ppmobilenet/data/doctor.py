@@ -333,7 +333,8 @@ def _report_pair(diagnosis: Diagnosis, read: Mapping[str, Samples], one, other, 
     if pair[0] == pair[1] and name == other_name:
         return  # a repeated line, which the list's part told
     same = "the same file" if kind == "exact duplicate" else "nearly the same picture"
-    message = f"{pair[1]}: {same} as {samples.where(place)} ({pair[0]})"
+    first = samples.where(place)  # of class folders this is the photo itself
+    message = f"{pair[1]}: {same} as {first}" + (f" ({pair[0]})" if str(first) != pair[0] else "")
     labels = samples.labels[place].tolist(), others.labels[other_place].tolist()
     if labels[0] != labels[1]:
         message += f", which has label {labels[0]}, not {labels[1]}"

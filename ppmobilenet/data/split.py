@@ -31,6 +31,7 @@ class Split(NamedTuple):
         classes: their names, in the order of their numbers.
         notes: lines for the user about what was found and done.
         test_list, test: of the folder test/, where there is one.
+        sides: digest of a photo's file -> ``"train"`` or ``"val"``.
     """
 
     train_list: Path
@@ -44,6 +45,7 @@ class Split(NamedTuple):
     notes: list[str]
     test_list: Path | None = None
     test: int = 0
+    sides: Mapping[str, str] = {}
 
 
 class Earlier(NamedTuple):
@@ -52,10 +54,12 @@ class Earlier(NamedTuple):
     Attributes:
         classes: names in the order of their numbers; new ones come behind.
         sides: name of a photo below the root -> ``"train"`` or ``"val"``.
+        contents: digest of its file -> the same: a photo may have been moved into the folder of another class.
     """
 
     classes: Sequence[str]
     sides: Mapping[str, str]
+    contents: Mapping[str, str] = {}
 
 
 class _Photo(NamedTuple):
@@ -110,7 +114,7 @@ def split_folder(
     grouped = 0
     side = np.array([photo.side or "train" for photo in photos], object)
     if "val" not in sides:
-        known = _sides_before(photos, group, earlier.sides if earlier is not None else {})
+        known = _sides_before(photos, group, earlier or Earlier(classes, {}))
         side = np.where((known == "") | (side == "test"), side, known)
         drawn = np.flatnonzero((side == "train") & (known == ""))
         side[drawn[choose_validation(group[drawn], labels[drawn], val, seed)]] = "val"
@@ -127,6 +131,7 @@ def split_folder(
     return Split(
         *(lists["train"], lists["val"], lists["label"], counts["train"], counts["val"]),
         *(left_out, grouped, classes, notes, lists.get("test"), counts["test"]),
+        {photo.facts.digest.hex(): there for photo, there in zip(photos, side) if there != "test"},
     )
 
 
@@ -216,9 +221,9 @@ def _alike(facts: Sequence[Facts]) -> np.ndarray:
     )[1]
 
 
-def _sides_before(photos: Sequence[_Photo], group: np.ndarray, sides: Mapping[str, str]) -> np.ndarray:
+def _sides_before(photos: Sequence[_Photo], group: np.ndarray, earlier: Earlier) -> np.ndarray:
     """Return the side of each photo that an earlier split knows, or that resembles one; nothing for the others."""
-    known = [sides.get(photo.name, "") for photo in photos]
+    known = [earlier.sides.get(photo.name) or earlier.contents.get(photo.facts.digest.hex(), "") for photo in photos]
     of_group = {one: side for one, side in zip(group.tolist(), known) if side}
     return np.array([side or of_group.get(one, "") for one, side in zip(group.tolist(), known)], object)
 

@@ -34,12 +34,15 @@ def card(result: Mapping) -> list[str]:
     )
     package, folder = result["package"], result["output"]
     board = [form["name"] for form in result["forms"] if form["name"].startswith("lite-arm")]
-    on_board = f"scp -r {package} BOARD:" if board else f"ppmobilenet export -c {folder} --to lite-armv8 --with-board"
-    suspects = result["suspects"]
-    doubts = f"; {suspects} label{'s look' if suspects > 1 else ' looks'} wrong, see the report" if suspects else ""
+    # with the forms that are there: an export replaces the package
+    to = f"--to {result['to']},lite-armv8 --with-board"
+    on_board = f"scp -r {package} BOARD:" if board else f"ppmobilenet export -c {folder} {to}"
+    wrong = weakest["support"] - weakest["correct"]
+    weak = f"{weakest['name']}, {weakest['correct']} of {weakest['support']}" if wrong else "no class had a mistake"
+    doubts = f"; {counted(result['suspects'], 'label')} to check, see the report" if result["suspects"] else ""
     return [
         f"right:     {accuracy(trained)}{beside}",
-        f"weakest:   {weakest['name']}, {weakest['correct']} of {weakest['support']}{doubts}",
+        f"weakest:   {weak}{doubts}",
         f"network:   {result['network']}, {result['what']}",
         f"size:      {_sizes(result['forms'])}",
         f"speed:     {speed} here; {result['seconds']:.0f} s for all this",

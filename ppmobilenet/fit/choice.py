@@ -24,7 +24,7 @@ from ppmobilenet.telling import log
 from ppmobilenet.training.solved_head import solve
 
 COMPARING = 0.2  # share of the time that may pass before other networks are left aside
-AFTER = 25.0  # seconds that evaluation, report, export and its proof take
+AFTER = 30.0  # seconds that evaluation, report, export and its proof take, and Python before the clock began
 LEAST = 15.0  # seconds below which fine-tuning is not even timed
 
 
@@ -106,6 +106,7 @@ def decide_training(book: Notebook, chosen: Chosen, folder: Path, minutes: float
 
 def _linear(solved: Decision, why: str) -> list[Decision]:
     """Decide for the linear classifier."""
+    log.info("the linear classifier is kept: %s", why)
     kept = Decision("Global.epochs", 0, f"the linear classifier is kept: {why}")
     return [solved, kept, Decision("Optimizer.lr.warmup_epoch", 0, "nothing is trained")]
 

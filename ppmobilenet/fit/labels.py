@@ -58,6 +58,10 @@ def doubt_labels(
             )
         if isinstance(listed, ShardListed):
             ShardListed(listed.root).samples()  # the doctor takes those, too, of which nobody said what they show
+    if len(np.unique(lists["train"].samples()[0].labels)) < 2:
+        raise UserError(
+            "all photos of the training list are of one class: none can look like another", where="--labels"
+        )
     names = class_names(lists)
     with TemporaryDirectory() as folder:
         bench, found, training = None, {}, lists["train"]
@@ -109,6 +113,11 @@ def _add(
 ) -> None:
     for one in suspects(samples, readable, scores, names):
         sure = f"{100 * one.likely_score:.0f} %, {one.given} {100 * one.given_score:.0f} %"
-        diagnosis.add(KIND, one.where, f"called {one.given}, looks like {one.likely} ({sure})", (one.path,))
+        diagnosis.add(
+            KIND,
+            one.where,
+            f"{Path(one.path).name} is labelled {one.given}, looks like {one.likely} ({sure})",
+            (one.path,),
+        )
         if one.line:
             diagnosis.dropped.setdefault(str(samples.source), set()).add(one.line)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class Photos:
         labels: the label file; None where classes have no names.
         names: of the classes, in order.
         said: what was found, for people, at most three lines.
+        unused: files that no list can hold, each with the reason.
+        sides: digest of a photo's file -> ``"train"`` or ``"val"``, where the split drew them.
     """
 
     root: Path
@@ -42,6 +44,8 @@ class Photos:
     labels: Path | None
     names: Sequence[str]
     said: Sequence[str] = ()
+    unused: Sequence[str] = ()
+    sides: Mapping[str, str] = field(default_factory=dict)
 
     def samples(self, side: str) -> Samples:
         """Return the photos of ``"train"`` or ``"val"`` with their labels."""
@@ -61,7 +65,7 @@ def fingerprint(root: Path) -> str:
             "this is no folder",
             where=root,
             allowed="a folder that holds one folder of photos per class",
-            hint="unpack it first" if root.is_file() else f"did you mean {close[0]!r}?" if close else None,
+            hint=_instead(root, close),
         )
     digest = hashlib.sha256()
     for name in sorted([*find_photos(root).names, *(name for names in LISTS for name in names)]):
@@ -70,6 +74,12 @@ def fingerprint(root: Path) -> str:
             about = file.stat()
             digest.update(f"{name}\0{about.st_size}\0{about.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def _instead(root: Path, close: Sequence[str]) -> str | None:
+    if not root.is_file():
+        return f"did you mean {close[0]!r}?" if close else None
+    return "unpack it first" if root.suffix in (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z") else None
 
 
 def find(root: Path, folder: Path, seed: int, earlier: Earlier | None = None) -> Photos:
@@ -100,11 +110,12 @@ def find(root: Path, folder: Path, seed: int, earlier: Earlier | None = None) ->
     lists = {"train": Listed(found.train_list, root), "validation": Listed(found.val_list, root)}
     diagnosis = examine(lists, class_num=len(found.classes), photos=False)
     _refuse_errors(diagnosis, lists)
-    notes = [*found.notes, *([f"{len(found.left_out)} cannot be used: {found.left_out[0]}"] if found.left_out else [])]
+    notes = [*([f"{len(found.left_out)} cannot be used: {found.left_out[0]}"] if found.left_out else []), *found.notes]
     notes = [note for note in notes if not note.startswith(f"{counted(len(found.classes), 'class')}:")]
     if found.grouped:
         notes.append(f"{found.grouped} look like another one: these stay together")
-    photos = Photos(root, found.train_list, found.val_list, found.label_list, found.classes)
+    about = {"unused": found.left_out, "sides": found.sides}
+    photos = Photos(root, found.train_list, found.val_list, found.label_list, found.classes, **about)
     return _with_words(
         photos, diagnosis, [*notes[:SHOWN], *([f"and {len(notes) - SHOWN} more"] if notes[SHOWN:] else [])]
     )
@@ -165,4 +176,4 @@ def _with_words(photos: Photos, diagnosis: Diagnosis, notes: Sequence[str]) -> P
         )
     if notes:
         said.append("; ".join(notes))
-    return Photos(photos.root, photos.train, photos.val, photos.labels, photos.names, said)
+    return replace(photos, said=said)

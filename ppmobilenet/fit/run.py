@@ -13,21 +13,23 @@ import numpy as np
 
 from ppmobilenet import files
 from ppmobilenet.config import load_config
-from ppmobilenet.data.lists import read_list
 from ppmobilenet.data.split import Earlier
-from ppmobilenet.errors import DamagedFileError, NumericsError, Stopped, UserError
+from ppmobilenet.errors import NumericsError, Stopped, UserError
 from ppmobilenet.field.answers import softmax
 from ppmobilenet.field.package import open_package
 from ppmobilenet.field.verify import verify
+from ppmobilenet.fit import earlier as earlier_fit
 from ppmobilenet.fit import notebook, plan, suspects
 from ppmobilenet.fit.choice import Chosen, choose_network, decide_training
+from ppmobilenet.fit.earlier import CONTENTS, LISTS
 from ppmobilenet.fit.network import AUTO, Candidate, candidates
 from ppmobilenet.fit.photos import Photos, find, fingerprint
+from ppmobilenet.fit.trial import COURSES
 from ppmobilenet.report import figures, gather
 from ppmobilenet.report.advice import knows_by_heart
 from ppmobilenet.report.after import predict
 from ppmobilenet.report.predictions import FILE_NAME as PREDICTIONS
-from ppmobilenet.report.predictions import LINEAR, SUSPECTS, Collector, Predictions
+from ppmobilenet.report.predictions import LINEAR, SUSPECTS, UNUSED, Collector, Predictions
 from ppmobilenet.telling import aloud, log
 from ppmobilenet.training.evaluator import Ready
 from ppmobilenet.training.runfolder import owned
@@ -39,7 +41,6 @@ from ppmobilenet.workshop.from_config import listed_photos
 
 VERIFIED = 16  # held-out photos that the package answers once more
 PACKAGE = "package"
-LISTS = "lists"  # that the split writes
 LOCK = "fit.lock"  # not the training's: that one is taken inside of this one
 
 
@@ -95,7 +96,7 @@ def _steps(request: Request) -> dict:
         )
     book = notebook.Notebook(folder, _asked(request))  # what cannot be gone on with is said before a file is made
     if request.earlier is not None:
-        earlier, networks = _earlier_split(request.earlier), [_earlier_network(request.earlier)]
+        earlier, networks = earlier_fit.split_of(request.earlier), [earlier_fit.network_of(request.earlier)]
     else:
         earlier, networks = None, candidates(request.model, request.weights)
     with owned(folder, LOCK, "--output another folder"):
@@ -111,8 +112,8 @@ def _found(
     networks: Sequence[Candidate],
 ) -> dict:
     folder = request.output
-    book.once("photos", lambda: _told(find(request.photos, folder / LISTS, request.seed, earlier)))
-    photos = _photos(book.entries["photos"], request.photos, folder)
+    book.once("photos", lambda: _look(request, earlier))
+    photos = earlier_fit.photos_of(book.entries["photos"], request.photos, folder)
     for line in photos.said:
         log.info("%s", line)
     known, samples = plan.of_photos(photos, folder, request.seed), photos.samples("train")
@@ -143,53 +144,15 @@ def _asked(request: Request) -> dict:
     }
 
 
-def _told(photos: Photos) -> dict:
-    """Return what the split found in plain values; lists by name only, for a fit's folder may move."""
+def _look(request: Request, earlier: Earlier | None) -> dict:
+    """Look at the photos; return what was found in plain values: lists by name only, for a fit's folder may move."""
+    photos = find(request.photos, request.output / LISTS, request.seed, earlier)
+    unused = [line.encode("utf-8", "replace").decode() for line in photos.unused]
+    files.write_text(request.output / UNUSED, json.dumps(unused, indent=1, ensure_ascii=False))
+    if photos.sides:
+        files.write_text(request.output / LISTS / CONTENTS, json.dumps(photos.sides, indent=1))
     lists = {key: path and path.name for key, path in vars(photos).items() if key in ("train", "val", "labels")}
     return {**lists, "names": list(photos.names), "said": list(photos.said)}
-
-
-def _photos(told: dict, root: Path, folder: Path) -> Photos:
-    """Return what a fit's notes tell of its photos: the lists are its own, or else they lie among the photos."""
-    try:
-        names = {key: told[key] and Path(told[key]).name for key in ("train", "val", "labels")}
-        there = folder / LISTS if (folder / LISTS / names["train"]).is_file() else root
-        lists = {key: name and there / name for key, name in names.items()}
-        return Photos(root, **lists, names=tuple(told["names"]), said=tuple(told["said"]))
-    except (KeyError, TypeError) as error:
-        raise DamagedFileError(
-            f"{notebook.FILE_NAME} does not tell the photos of a fit: {error!r}", hint="fit anew into another folder"
-        ) from error
-
-
-def _earlier_split(folder: Path) -> Earlier:
-    """Return which photos of an earlier fit taught and which judged; they may be elsewhere now.
-
-    Raises:
-        UserError: there was no fit, or it was stopped early.
-        DamagedFileError: its notes cannot be read.
-    """
-    before = notebook.read(folder)
-    if "trained" not in before["entries"]:
-        raise UserError(
-            "this fit was stopped before it had learned anything",
-            where=folder,
-            hint="give the command that began it again: it goes on where it was",
-        )
-    photos, sides = _photos(before["entries"].get("photos"), Path(before["asked"].get("photos", "")), folder), {}
-    for side in ("train", "val"):
-        samples = read_list(getattr(photos, side), photos.root, check_files=False)
-        sides.update({samples.name(i): side for i in range(len(samples))})
-    return Earlier(photos.names, sides)
-
-
-def _earlier_network(folder: Path) -> Candidate:
-    config = load_config(folder)
-    arguments = {key: value for key, value in config.arch.parameters.items() if key != "class_num"}
-    weights = Path(f"{config.run.pretrained_model}.pdparams")
-    pixels = next(op["NormalizeImage"] for op in config.eval.dataset.transform_ops if "NormalizeImage" in op)
-    told = {"side": plan.view_of(config), **{key: tuple(pixels[key]) for key in ("mean", "std")}}
-    return Candidate(config.arch.name, arguments, weights, f"what {folder} has learned", **told)
 
 
 def _train(folder: Path) -> dict:
@@ -231,7 +194,9 @@ def _suspects(chosen: Chosen, photos: Photos, folder: Path) -> int:
 def _export(folder: Path, forms: Sequence[str]) -> list[str]:
     """Write the package and let it answer photos once more, as anybody may who gets it."""
     config = load_config(folder)
-    package = export(config, to=forms, output=folder / PACKAGE)
+    package = export(
+        config, to=forms, output=folder / PACKAGE, with_board=any(name.startswith("lite") for name in forms)
+    )
     held_out = [path for path, _ in listed_photos(config.eval)]
     report = verify(package, held_out[:: max(1, len(held_out) // VERIFIED)][:VERIFIED])
     if report.first_departure is not None:
@@ -246,12 +211,13 @@ def _result(book: notebook.Notebook, request: Request, photos: Photos, network: 
     told = json.loads(report.with_name("report.json").read_text(encoding="utf-8"))
     table, linear = Predictions.load(folder / PREDICTIONS), Predictions.load(folder / LINEAR)
     seen = [row for row in figures.per_class(table) if row["support"]]
-    epochs = load_config(folder).run.epochs
+    epochs = int(book.entries["trained"]["epochs"])
     return {
         "output": folder,
+        "to": request.to,
         "network": network,
         "kept": "tuned" if epochs else "linear",
-        "what": f"fine-tuned in {epochs} epochs" if epochs else "its trunk as it came, the classifier solved",
+        "what": f"fine-tuned in {epochs} epochs" if epochs else "not fine-tuned: a linear classifier on its features",
         "accuracy": figures.accuracy(table),
         "linear": figures.accuracy(linear),
         "weakest": min(seen, key=lambda row: row["recall"]),
@@ -263,21 +229,30 @@ def _result(book: notebook.Notebook, request: Request, photos: Photos, network: 
         "suspects": book.entries["suspects"],
         "classes": list(photos.names),
         "seconds": round(book.seconds, 1),
-        "go_on": _going_on(request, epochs, knows_by_heart(figures.accuracy(table), told.get("curves", ()))),
+        "go_on": _going_on(request, _could_be_longer(book, table, told.get("curves", ()))),
         "steps": book.entries,
     }
 
 
-def _going_on(request: Request, epochs: int, by_heart: bool) -> str:
+def _could_be_longer(book: notebook.Notebook, table: Predictions, curves: Sequence[dict]) -> bool:
+    """Whether more minutes may do better: there was no time to fine-tune, or to do it as long as it can be done."""
+    course, found = book.entries["course"], figures.accuracy(table)
+    if found["right"] == found["photos"]:
+        return False
+    if not course["epochs"]:
+        return True
+    longest = (course["epochs"], course["share"]) == COURSES[0]
+    return book.entries["verdict"]["tuned"] and not longest and not knows_by_heart(found, curves)
+
+
+def _going_on(request: Request, longer: bool) -> str:
     """Return the command that is most likely to make it better."""
     photos, output = shlex.quote(str(request.photos)), shlex.quote(str(request.output))
-    if not epochs:  # there was no time for it, or it did not pay in that time
+    if longer:
         given = {"--to": request.to, "--model": request.model, "--weights": request.weights, "--seed": request.seed}
         usual = {"--to": Request.to, "--model": Request.model, "--seed": Request.seed}
         given["--from"] = request.earlier
         given = {key: value for key, value in given.items() if value not in (None, usual.get(key))}
         more = [f"{key} {shlex.quote(str(value))}" for key, value in given.items()]
         return " ".join(["ppmobilenet fit", photos, f"--minutes {3 * request.minutes:g}", *more, "--output ANOTHER"])
-    if by_heart:
-        return f"more photos, then: ppmobilenet fit {photos} --from {output} --output ANOTHER"
-    return f"ppmobilenet train -c {output} -o Global.epochs={2 * epochs}"
+    return f"more photos, then: ppmobilenet fit {photos} --from {output} --output ANOTHER"

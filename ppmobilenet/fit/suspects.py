@@ -87,7 +87,7 @@ def available() -> bool:
 def lines(found: Sequence[Suspect], shown: int = 5) -> list[str]:
     """Return them for people."""
     said = [
-        f"{s.where}: {Path(s.path).name} is called {s.given}, looks like {s.likely} ({100 * s.likely_score:.0f} %)"
+        f"{s.where}: {Path(s.path).name} is labelled {s.given}, looks like {s.likely} ({100 * s.likely_score:.0f} %)"
         for s in found[:shown]
     ]
     return said + ([f"and {len(found) - shown} more"] if len(found) > shown else [])

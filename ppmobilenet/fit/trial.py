@@ -34,6 +34,7 @@ from ppmobilenet.workshop.certainty import fit_temperature
 # was right in 83.2, 83.2 and 83.8 %, MobileNetV3 small in 8 passes at 224 in 82.9 %
 COURSES = ((8, 1.0), (8, 6 / 7), (8, 5 / 7), (7, 5 / 7), (6, 5 / 7))
 SHRINKING = 1.5  # the pace goes with this power of the side: reading a photo takes as long for small crops
+SPARE = 1.05  # a long training is slower than its first steps: the processor gets warm, others work beside it
 START = 4.0  # seconds that a training takes besides its steps
 SLOW, TIMED = 3, 9  # steps: the first ones compile and fill memory, the median of the others is the pace
 
@@ -58,7 +59,7 @@ def plan_course(photos: int, parts: int, pace: float, seconds: float) -> Course 
     for epochs, share in COURSES:
         for judged in range(parts, 0, -1):
             passes = 1 + judged * (parts - 1) / parts
-            if epochs * photos * pace * share**SHRINKING * passes + START * (1 + judged) <= seconds:
+            if SPARE * epochs * photos * pace * share**SHRINKING * passes + START * (1 + judged) <= seconds:
                 return Course(epochs, judged, share)
     return None
 

@@ -140,7 +140,7 @@ def what_it_is(data: bytes, size: tuple[int, int] | None) -> str:
             )
     if size:
         return f"the photo is truncated or damaged ({len(data)} bytes, its header says {size[0]}x{size[1]} pixels)"
-    return f"this is not a photo that OpenCV reads (it begins with {data[:8]!r})"
+    return f"this is not a photo that OpenCV reads (it begins with {repr(data[:8])[1:]})"
 
 
 def pixel_size(data: bytes) -> tuple[int, int] | None:

@@ -16,7 +16,7 @@ WIDE = 0.04  # half of an interval that is worth a word
 BY_HEART = 0.1  # right answers more among the training photos than among those held out
 NAMED = 3
 LINEAR_BETTER = (
-    "A linear classifier on the trunk as it came is right more often here. Where fit kept this network, its "
+    "A linear classifier on the features as they came is right more often here. Where fit kept this network, its "
     "probabilities were the better ones on other photos, which neither had seen: the difference may be chance."
 )
 
@@ -28,6 +28,7 @@ def advise(
     curves: Sequence[Mapping[str, float]] = (),
     package: Path | None = None,
     folder: Path | None = None,
+    again: str | None = None,
 ) -> list[Advice]:
     """Return what to do next, the most useful first.
 
@@ -38,22 +39,24 @@ def advise(
         curves: rows of the run's metrics file.
         package: exported from the run.
         folder: of the run.
+        again: the command that learns from more photos as well.
     """
     found = figures.accuracy(table)
     said: list[Advice] = []
     if suspects:
         photos = f"the {len(suspects)} photos" if len(suspects) > 1 else "the photo"
-        said.append((f"Look at {photos} under Labels to check; correct what is wrong there.", None))
+        said.append((f"Look at {photos} under Labels to check; correct what is wrong.", None))
     said += _weak_classes(table)
     said += _training(found, linear, curves)
     low, high = found["interval"]
     if (high - low) / 2 > WIDE:
-        points = f"{found['photos']} photos tell it to {50 * (high - low):.0f} points up and down"
-        said.append(
-            (f"Hold out more photos if you want to be surer: {points}, four times as many to half of that.", None)
-        )
+        leave = f"{found['photos']} photos that judge leave {100 * low:.0f} to {100 * high:.0f} % open"
+        said.append((f"To be surer, judge by more photos: {leave}, four times as many half of that.", None))
+    if again is not None:
+        said.append(("With more photos, go on from what it has learned.", again))
     if package is not None:
         said.append(("Try it on a photo that it has never seen.", f"ppmobilenet infer -m {package} -i PHOTO"))
+        said.append(("Show it things, on a phone too.", f"ppmobilenet serve {package}"))
     elif folder is not None:
         said.append(("Write the package for the field, and prove it.", f"ppmobilenet export -c {folder}"))
     return said
@@ -64,15 +67,21 @@ def _weak_classes(table: Predictions) -> list[Advice]:
     weak = sorted((row for row in rows if row["support"] and row["recall"] < GOOD), key=lambda row: row["recall"])
     said: list[Advice] = []
     for row in weak[:NAMED]:
-        taken = next((table.names[p] for t, p, _ in cells if t == row["class"] and p != t), None)
-        right = f"{row['correct']} of {row['support']} right" + (f", mostly taken for {taken}" if taken else "")
+        right = f"{row['correct']} of {row['support']} right"
+        mistakes = [(n, table.names[p]) for t, p, n in cells if t == row["class"] and p != t]
+        often, taken = max(mistakes)
+        if 2 * often > row["support"] - row["correct"]:
+            right += f", mostly taken for {taken}" if len(mistakes) > 1 else f", the others taken for {taken}"
         said.append((f"Collect more photos of {row['name']}: {right}.", None))
     few = [row for row in rows if 0 < row["support"] < FEW]
     if few:
         names = ", ".join(row["name"] for row in few[:NAMED]) + (f" and {len(few) - NAMED} more" if few[NAMED:] else "")
-        low, high = figures.interval(few[0]["correct"], few[0]["support"])
-        tells = f"{few[0]['support']} of {few[0]['name']} say only that {100 * low:.0f} to {100 * high:.0f} % are right"
-        said.append((f"Hold out {FEW} photos or more of {names}: {tells}.", None))
+        least = min(few, key=lambda row: row["support"])
+        low, high = figures.interval(least["correct"], least["support"])
+        tells = f"{least['support']} of {least['name']} say only that {100 * low:.0f} to {100 * high:.0f} % are right"
+        said.append(
+            (f"Have {FEW} photos or more to judge {names} by (fit holds a fifth of a class out): {tells}.", None)
+        )
     return said
 
 

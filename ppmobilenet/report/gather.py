@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from ppmobilenet.registry import MODELS
 from ppmobilenet.report import cam, figures
 from ppmobilenet.report import page as report
 from ppmobilenet.report.advice import advise
-from ppmobilenet.report.predictions import FILE_NAME, LINEAR, SUSPECTS, Predictions
+from ppmobilenet.report.predictions import FILE_NAME, LINEAR, SUSPECTS, UNUSED, Predictions
 from ppmobilenet.report.several import FILE_NAME as LABELS
 from ppmobilenet.report.several import LabelPredictions
 from ppmobilenet.telling import duration
@@ -36,6 +37,7 @@ from ppmobilenet.weights.loading import load_weights
 from ppmobilenet.zoo import create_model
 
 LOOKED_AT = 6
+FIT = "fit.yaml"  # in the folder of a fit
 
 
 def report_folder(source: str | Path, output: str | Path | None = None, *, timed: bool = True) -> Path:
@@ -84,7 +86,7 @@ def report_run(folder: Path, config: Config, network: nn.Layer) -> Path:
 
 def _add_package(content: report.Content, folder: Path, config: Config | None, timed: bool) -> None:
     package = package_of(folder, config.run.save_inference_dir, config.arch) if config else None
-    _advise(content, folder, package)
+    _advise(content, folder, config, package)
     if package is not None:
         content.forms, content.certainty = forms(package), certainty(package.meta)
         content.latencies = _part(content, "latency", lambda: package_latencies(package)) if timed else []
@@ -124,7 +126,7 @@ def from_run(
     content = report.Content(title=folder.resolve().name, curves=curves, **{kind: table})
     content.times = run_times(curves, steps, table)
     content.linear = Predictions.load(folder / LINEAR) if table is not None and (folder / LINEAR).is_file() else None
-    content.suspects = _suspects(folder)
+    content.suspects, content.unused = _list_in(folder / SUSPECTS), _list_in(folder / UNUSED)
     if config is None:
         return content
     content.title = f"{config.arch.name}, {folder.resolve().name}"
@@ -144,19 +146,20 @@ def from_run(
     return content
 
 
-def _suspects(folder: Path) -> list[dict]:
-    """Return the photos whose labels a fit has found to look wrong."""
-    path = folder / SUSPECTS
+def _list_in(path: Path) -> list:
+    """Return what a fit has written down for its page; nothing where there was no fit."""
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    except ValueError as error:
-        raise DamagedFileError(f"not a list of suspects: {error}", where=path, hint="remove it") from error
+        return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+    except (ValueError, TypeError) as error:
+        raise DamagedFileError(f"not what fit writes: {error}", where=path, hint="remove it") from error
 
 
-def _advise(content: report.Content, folder: Path, package: Package | None) -> None:
+def _advise(content: report.Content, folder: Path, config: Config | None, package: Package | None) -> None:
     if content.predictions is not None:
         about = content.linear, content.suspects, content.curves, package and package.folder, folder
-        content.advice = advise(content.predictions, *about)
+        again = (folder / FIT).is_file() and config and config.train and config.train.dataset.image_root
+        more = f"ppmobilenet fit {shlex.quote(again)} --from {shlex.quote(str(folder))} --output ANOTHER"
+        content.advice = advise(content.predictions, *about, more if again else None)
 
 
 def _part(content: report.Content, what: str, compute: Callable):

@@ -28,6 +28,7 @@ class Content:
         labels: the evaluation of several labels a photo, in place of it.
         linear: what a linear classifier on the frozen trunk answered, for comparison.
         suspects: photos whose labels look wrong: ``path``, ``given``, ``likely``, ``given_score``, ``likely_score``.
+        unused: files among the photos that nothing was learned from, each with the reason.
         advice: what to do next: (sentence, command or None).
         curves: rows of the run's metrics file, one an epoch.
         config: the effective configuration as text.
@@ -46,6 +47,7 @@ class Content:
     labels: LabelPredictions | None = None
     linear: Predictions | None = None
     suspects: Sequence[Mapping] = ()
+    unused: Sequence[str] = ()
     advice: Sequence[tuple[str, str | None]] = ()
     curves: Sequence[Mapping[str, float]] = ()
     config: str | None = None
@@ -112,6 +114,8 @@ def numbers(content: Content) -> dict:
     for name in ("data", "times", "certainty"):
         if getattr(content, name):
             found[name] = dict(getattr(content, name))
+    if content.unused:
+        found["unused"] = list(content.unused)
     if content.left_out:
         found["left_out"] = content.left_out
     if content.cost:
@@ -166,7 +170,7 @@ def _for_makers(content: Content, picture: sections.Picture) -> list[tuple[str, 
     """Return (id, heading, HTML) of what somebody asks who wants it to work."""
     table, found = content.predictions, []
     if table is not None:
-        rows, plain = [("this network", figures.accuracy(table))], "linear classifier on the trunk as it came"
+        rows, plain = [("this network", figures.accuracy(table))], "linear classifier, nothing fine-tuned"
         if content.linear is not None and np.array_equal(content.linear.classes, table.classes):
             rows = [(f"this network: a {plain}", figures.accuracy(table))]
         elif content.linear is not None:
@@ -176,6 +180,8 @@ def _for_makers(content: Content, picture: sections.Picture) -> list[tuple[str, 
         found.append(("next", "What to do next", sections.advice(content.advice)))
     if content.suspects:
         found.append(("suspects", "Labels to check", sections.suspects(content.suspects, picture)))
+    if content.unused:
+        found.append(("unused", "Files that were not used", sections.lines(content.unused)))
     if table is not None:
         found.append(("confusion", "Confusion", sections.confusion(table)))
         found.append(("photos", "Photos", sections.photos(table, picture)))
@@ -184,8 +190,6 @@ def _for_makers(content: Content, picture: sections.Picture) -> list[tuple[str, 
         found.append(("photos", "Photos", label_sections.photos(content.labels, picture)))
     if content.activations:
         found.append(("activations", "Where it looked", sections.activations(content.activations)))
-    if table is not None:
-        found.append(("classes", "Classes", sections.classes(table)))
     return found
 
 
@@ -196,6 +200,7 @@ def _for_engineers(content: Content) -> list[tuple[str, str, str]]:
         classes = len(table.names) if table is not None else None
         found.append(("curves", "Learning curves", sections.curves(content.curves, classes)))
     if table is not None:
+        found.append(("classes", "Classes", sections.classes(table)))
         found.append(("calibration", "Calibration", sections.calibration(table)))
     data = [*(sections.data(table) if table is not None else ()), *content.data]
     if content.labels is not None:
@@ -229,11 +234,12 @@ def _result(content: Content) -> str:
     found = figures.accuracy(table)
     seen = [row for row in figures.per_class(table) if row["support"]]
     weakest, best = min(seen, key=lambda row: row["recall"]), table.classes.shape[1]
-    among = f"; {sections.percent(figures.summary(table)['top5'])} among the best {best}" if best < len(seen) else ""
+    among = f"; {sections.percent(figures.summary(table)['top5'])} among the best {best}"
+    weak = f"weakest class <strong>{escape(weakest['name'])}</strong> ({weakest['correct']} of {weakest['support']})"
     return (
         f"<strong>{sections.percent(found['top1'])}</strong> of {found['photos']:,} photos right, so "
-        f"{sections.between(found)} of photos like these (95 % sure){among}; weakest class "
-        f"<strong>{escape(weakest['name'])}</strong> ({weakest['correct']} of {weakest['support']})."
+        f"{sections.between(found)} of photos like these (95 % sure){among if 2 * best < len(seen) else ''}; "
+        f"{weak if weakest['recall'] < 1 else 'no class had a mistake'}."
     )
 
 

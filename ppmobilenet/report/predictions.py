@@ -20,6 +20,7 @@ from ppmobilenet.errors import DamagedFileError, DataError, UserError
 FILE_NAME = "predictions.npz"
 LINEAR = "linear_predictions.npz"  # of the linear classifier on the frozen trunk, for comparison
 SUSPECTS = "suspects.json"  # training photos whose labels look wrong
+UNUSED = "unused.json"  # files that nothing was learned from, each with the reason
 KEPT = 5
 
 

@@ -27,6 +27,7 @@ THUMBNAIL = 168
 PHOTOS = 12
 RIGHT = ("top", "acc", "_ma", "tpr", "f1", "hamming")  # in the names of columns that are shares of answers
 SUSPECTS = 45
+MISTAKES = 10
 
 Picture = Callable[[str], "bytes | None"]  # path of a photo -> a small JPEG, or None where there is no photo any more
 
@@ -101,13 +102,12 @@ def suspects(rows: Sequence[Mapping], picture: Picture) -> str:
     """Return the photos whose labels look wrong, the likeliest first."""
     tiles = []
     for row in rows[:SUSPECTS]:
-        name = Path(row["path"]).name
+        name = "/".join(Path(row["path"]).parts[-2:])  # with its folder, where it is to be found
         text = (
-            f"called <b>{escape(row['given'])}</b> ({percent(row['given_score'])})<br>looks like "
-            f"<b>{escape(row['likely'])}</b> ({percent(row['likely_score'])})<br>"
-            f'<span class="soft">{escape(name)}</span>'
+            f"labelled <b>{escape(row['given'])}</b><br>looks like <b>{escape(row['likely'])}</b> "
+            f'({percent(row["likely_score"])} sure)<br><span class="soft">{escape(name)}</span>'
         )
-        tiles.append(tile(picture(row["path"]), f"{name}: called {row['given']}", text))
+        tiles.append(tile(picture(row["path"]), f"{name}: labelled {row['given']}", text))
     more = f"<p>and {len(rows) - SUSPECTS} more, in suspects.json</p>" if len(rows) > SUSPECTS else ""
     said = (
         '<p class="soft">Training photos that a linear classifier, which had not seen them, would give another name. '
@@ -117,6 +117,16 @@ def suspects(rows: Sequence[Mapping], picture: Picture) -> str:
     if tiles[PHOTOS:]:
         rest = f'<ul class="photos">{"".join(tiles[PHOTOS:])}</ul>'
         shown += f"<details><summary>{len(tiles) - PHOTOS} more, less likely wrong</summary>{rest}{more}</details>"
+    return shown
+
+
+def lines(rows: Sequence[str]) -> str:
+    """Return lines of text, the first ones open."""
+    items = [f"<li>{escape(row)}</li>" for row in rows]
+    shown = f'<ul class="lines">{"".join(items[:PHOTOS])}</ul>'
+    if items[PHOTOS:]:
+        rest = f'<ul class="lines">{"".join(items[PHOTOS:])}</ul>'
+        shown += f"<details><summary>{len(items) - PHOTOS} more</summary>{rest}</details>"
     return shown
 
 
@@ -187,7 +197,7 @@ def confusion(table: Predictions) -> str:
             for p in order:
                 n = count.get((t, p), 0)
                 share = n / max(1, rows[t]["support"])
-                text = f"{n} of {rows[t]['support']} photos of {names[t]} were called {names[p]}"
+                text = f"{n} of {rows[t]['support']} photos of {names[t]} were taken for {names[p]}"
                 ink = f' style="background:rgba(var(--heat),{0.08 + 0.6 * share:.2f})"' if n else ""
                 hit = ' class="hit"' if t == p else ""
                 line.append(f'<td{hit}{ink} title="{escape(text)}">{n or ""}</td>')
@@ -205,16 +215,16 @@ def confusion(table: Predictions) -> str:
             'aria-describedby="matrix-says"></canvas><output id="matrix-says" aria-live="polite">Point at a cell, or '
             "move with the arrow keys.</output>"
         )
-    mistakes = [(t, p, n) for t, p, n in cells if t != p][:50]
+    mistakes = [(t, p, n) for t, p, n in cells if t != p][:MISTAKES]
     if not mistakes:
         return matrix + "<p>No photo was mistaken.</p>"
-    lines = "".join(
+    body = "".join(
         f'<tr><td>{escape(names[t])}</td><td class="left">{escape(names[p])}</td><td>{n}</td>'
         f'<td data-value="{n / max(1, rows[t]["support"]):.4f}">{percent(n / max(1, rows[t]["support"]))}</td></tr>'
         for t, p, n in mistakes
     )
     heads = heads_of(("true class", "answer", "photos", "of the class"), left=2)
-    return matrix + "<h3>Most frequent mistakes</h3>" + table_of("Most frequent mistakes", heads, lines)
+    return matrix + "<h3>Most frequent mistakes</h3>" + table_of("Most frequent mistakes", heads, body)
 
 
 def table_of(label: str, heads: str, lines: str, kind: str = "sortable") -> str:
@@ -262,7 +272,7 @@ def calibration(table: Predictions) -> str:
             "this model",
             [(100 * b["confidence"], 100 * b["accuracy"]) for b in filled],
             [
-                f"{b['photos']} photos: sure to {percent(b['confidence'])}, right {percent(b['accuracy'])}"
+                f"{counted(b['photos'], 'photo')}: sure to {percent(b['confidence'])}, right {percent(b['accuracy'])}"
                 for b in filled
             ],
         ),
@@ -306,7 +316,7 @@ def photos(table: Predictions, picture: Picture) -> str:
                 f"true: {escape(row['true'])} ({percent(row['true_score'])})<br>"
                 f'<span class="soft">{escape(Path(row["path"]).name)}</span>'
             )
-            alt = f"{Path(row['path']).name}: {row['true']}, called {row['predicted']}"
+            alt = f"{Path(row['path']).name}: {row['true']}, taken for {row['predicted']}"
             tiles.append(tile(picture(row["path"]), alt, text))
         shown = f'<ul class="photos">{"".join(tiles)}</ul>' if tiles else "<p>None.</p>"
         parts.append(f"<h3>{heading}</h3>{shown}")
@@ -331,7 +341,8 @@ def data(table: Predictions) -> list[tuple[str, str]]:
     """(what, how much) about the evaluated photos."""
     support = np.bincount(table.labels, minlength=len(table.names))
     pairs = [("evaluated photos", f"{len(table):,}"), ("classes", f"{len(table.names):,}")]
-    pairs.append(("photos a class", f"{support.min()} to {support.max()}"))
+    least, most = int(support.min()), int(support.max())
+    pairs.append(("photos a class", f"{least} to {most}" if least < most else str(most)))
     if (support == 0).any():
         pairs.append(("classes without photos", str(int((support == 0).sum()))))
     return pairs

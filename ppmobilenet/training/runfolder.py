@@ -177,14 +177,15 @@ class Progress:
         self._photos += photos
         seconds = max(1e-9, time.monotonic() - self._began)
         rate = self._photos / seconds
+        said = "".join(f"{each}, " for each in _figures(figures))
         if self._live:
-            self._bar.set_postfix_str(f"{_figures(figures)}, {rate:.1f} img/s", refresh=False)
+            self._bar.set_postfix_str(f"{said}{rate:.1f} img/s", refresh=False)
             self._bar.update()
         elif self._show and (self._done % self._every == 0 or self._done == self._steps):
             left = seconds / (self._done - self._first) * (self._steps - self._done + self._after)
             log.info(
-                "%s step %d/%d: %s, %.1f img/s, %s left",
-                *(self._title, self._done, self._steps, _figures(figures), rate, duration(left)),
+                "%s step %d/%d: %s%.1f img/s, %s left",
+                *(self._title, self._done, self._steps, said, rate, duration(left)),
             )
         return rate
 
@@ -192,5 +193,5 @@ class Progress:
         self._bar.close()
 
 
-def _figures(figures: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.5f}" if name != "lr" else f"lr {value:.3g}" for name, value in figures.items())
+def _figures(figures: Mapping[str, float]) -> list[str]:
+    return [f"{name} {value:.5f}" if name != "lr" else f"lr {value:.3g}" for name, value in figures.items()]

@@ -53,7 +53,8 @@ def resolve(path: str | os.PathLike) -> Path:
         beside = [p.name for p in given.parent.iterdir() if p.is_dir() or p.name.endswith(EXTENSIONS)]
         match = nearest(given.name, beside)
         files = sorted(name for name in beside if name.endswith(EXTENSIONS))[:12]
-        hint = f"did you mean {match!r}?" if match else f"in {str(given.parent)!r}: {', '.join(files) or 'no weights'}"
+        there = f"there: {', '.join(files)}" if files else f"no file in {str(given.parent)!r} holds weights"
+        hint = f"did you mean {match!r}?" if match else there
     else:
         hint = f"the folder {str(given.parent)!r} does not exist either"
     raise UserError(

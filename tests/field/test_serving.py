@@ -117,6 +117,8 @@ def test_a_photo_is_answered_however_it_is_sent(server, predictor, made):
     for body, kind in (
         form(photo),
         (photo, "image/jpeg"),
+        (photo, "application/x-www-form-urlencoded"),  # curl --data-binary @photo.jpg
+        (photo, None),
         (json.dumps({"image": text}).encode(), "application/json"),
         (json.dumps({"image": f"data:image/jpeg;base64,{text}"}).encode(), "application/json"),
     ):
@@ -174,6 +176,7 @@ BAD = [
     (b"\xff", "application/json", 400, "no JSON"),
     (b"a=b", "application/x-www-form-urlencoded", 415, "does not come as application/x-www-form-urlencoded"),
     (b"a=b", None, 415, "without a Content-Type"),
+    (b"hello there", "image/jpeg", 400, "begins with 'hello th'"),
 ]
 
 
@@ -186,7 +189,8 @@ def test_bad_input_is_refused_in_our_words(server, body, kind, status, message):
 
 def test_other_paths_and_parameters_are_refused_too(server):
     assert server.ask(b"x", path="/predict?map=perhaps")[0] == 422
-    assert server.ask(path="/predict", method="GET")[0] == 405
+    status, said = server.ask(path="/predict", method="GET")
+    assert status == 405 and f"curl -F file=@photo.jpg {server.url}predict" in said["what_to_do"]
     assert server.ask(path="/etc/passwd", method="GET")[0] == server.ask(path="/docs", method="GET")[0] == 404
 
 

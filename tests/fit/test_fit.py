@@ -13,6 +13,8 @@ from fit_helpers import COLOURS, draw
 from ppmobilenet import create_model
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
+from ppmobilenet.data.split import split_folder
+from ppmobilenet.fit.earlier import split_of
 from ppmobilenet.fit.notebook import FORMAT
 from ppmobilenet.fit.run import LOCK
 from ppmobilenet.training.runfolder import owned
@@ -66,6 +68,7 @@ def test_the_same_command_again_only_shows_the_card(linear, weights, capsys):
     assert code == 0 and (output / "latest.pdparams").stat().st_mtime_ns == before
     assert again["accuracy"] == found["accuracy"]
     assert card[0].startswith("right: ") and card[-1].startswith("go on: ")
+    assert card[-2] == f"board:     ppmobilenet export -c {output} --to inference,lite-armv8 --with-board"
 
 
 def test_the_plan_gives_the_reasons_and_repeats_bit_for_bit(linear, tmp_path):
@@ -170,6 +173,24 @@ def test_what_another_version_began_is_left_alone(linear, weights, tmp_path, cap
     said = capsys.readouterr().err
     assert "another version of ppmobilenet has begun this fit" in said and f"--from {old}" in said
     assert json.loads((old / "fit.json").read_text(encoding="utf-8")) == notes
+
+
+def test_a_photo_whose_label_was_corrected_stays_on_its_side(linear, tmp_path):
+    """It is in another folder now, and what it taught would be judged by it."""
+    photos, output, _, _ = linear
+    before, moved = listed(output), tmp_path / "photos"
+    shutil.copytree(photos, moved)
+    names = {}
+    for side in ("train", "val"):
+        for name in [name for name in before if name.startswith("blue/") and before[name].startswith(side)][:2]:
+            (moved / name).rename(moved / "red" / f"was_blue_{Path(name).name}")
+            names[f"red/was_blue_{Path(name).name}"] = side
+    earlier = split_of(output)
+    found = split_folder(moved, tmp_path / "lists", earlier=earlier)
+    lines = [(side, line) for side in ("train", "val") for line in getattr(found, f"{side}_list").open()]
+    after = {line.split()[0]: side for side, line in lines}
+    assert {name: after[name] for name in names} == names
+    assert {after[name] == before[name].split()[0] for name in before if name in after} == {True}
 
 
 def test_a_class_that_comes_later(linear, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from fit_helpers import COLOURS
@@ -42,7 +43,7 @@ def test_flipped_labels_are_found_shown_and_left_out(flipped, photos, weights, t
     found = [f for f in findings if f["kind"] == "suspect label"]
     assert {str(photos / name) for name in wrong} <= {f["photos"][0] for f in found}
     first = next(f for f in found if f["photos"][0].endswith(wrong[0]))
-    assert first["where"] == f"{listed}:4" and "called green, looks like blue" in first["message"]
+    assert first["where"] == f"{listed}:4" and "is labelled green, looks like blue" in first["message"]
     kept = (tmp_path / "fixed/train_list.txt").read_text()
     assert not any(name in kept for name in wrong) and kept.count("\n") == 36 - len(found)
     assert "data:image/jpeg;base64" in (tmp_path / "page.html").read_text()
@@ -56,6 +57,16 @@ def test_broken_lists_come_first(flipped, photos, weights, capsys):
     assert main([str(word) for word in words]) == 2
     said = capsys.readouterr().out
     assert f"{listed}:37" in said and "correct the lists first" in said
+    lines = listed.read_text().splitlines()[:12]
+    listed.write_text("".join(f"{line.rsplit(' ', 1)[0]} 0\n" for line in lines))
+    assert main([str(word) for word in words]) == 2
+    assert "all photos of the training list are of one class" in capsys.readouterr().out
+
+
+def test_labels_that_are_right(photos, weights, capsys):
+    assert main(["check-dataset", "--root", str(photos), "--labels", "--weights", str(weights)]) == 0
+    said = capsys.readouterr().out
+    assert ("labels: none looks wrong" in said) != ("suspect label" in said)
 
 
 def test_lists_with_a_separator_of_their_own(flipped, photos, weights, tmp_path, capsys):
@@ -64,7 +75,7 @@ def test_lists_with_a_separator_of_their_own(flipped, photos, weights, tmp_path,
     words = ["--root", photos, "--list", listed, "--delimiter", ";", "--labels", "--weights", weights]
     assert main(["check-dataset", *map(str, words)]) == 0
     said = capsys.readouterr().out
-    assert all(f"{listed}:{line}: called" in said for line in (4, 28))
+    assert all(re.search(f"{re.escape(str(listed))}:{line}: \\S+ is labelled", said) for line in (4, 28))
 
 
 def test_networks_are_compared_on_a_sample_of_shards_too(flipped, photos, weights, tmp_path, caplog, monkeypatch):

@@ -32,6 +32,9 @@ from ppmobilenet.telling import log
 
 SETTINGS = "PPMOBILENET_SERVE"  # the environment variable by which worker processes know what to serve
 LONGEST_NAME = 200
+# a body that is the photo: as it should be said, as curl says of any --data-binary, and nothing said
+BARE = ("application/octet-stream", "application/x-www-form-urlencoded", "")
+FIELD = re.compile(rb"[A-Za-z_]*=")  # what a form begins with that was meant as one; no photo does
 URL = re.compile(r"\s*[a-zA-Z][a-zA-Z0-9+.-]*://")
 DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,")
 PAGE = Path(__file__).with_name("page.html")
@@ -157,12 +160,15 @@ async def _photo(request: Request, limits: Limits, until: float) -> tuple[str, b
     if kind == "application/json":
         body = await _bounded(request, limits.max_bytes * 4 // 3 + 10_000, limits, until).body()
         return "photo", _of_json(body)
-    if kind.startswith("image/") or kind == "application/octet-stream":
-        return "photo", await _bounded(request, limits.max_bytes, limits, until).body()
+    if kind.startswith("image/") or kind in BARE:
+        body = await _bounded(request, limits.max_bytes, limits, until).body()
+        if kind.startswith("image/") or not FIELD.match(body):
+            return "photo", body
     raise Refusal(
         415,
         f"a photo does not come as {kind or 'a body without a Content-Type'}",
         allowed="multipart/form-data with a field file, application/json with image in base64, image/...",
+        hint=f"curl -F file=@photo.jpg {request.url}",
     )
 
 
@@ -231,14 +237,17 @@ def _said(status: int, message: str, allowed: str | None = None, hint: str | Non
 
 
 async def _refuse(_: Request, error: UserError) -> JSONResponse:
-    if not isinstance(error, (DataError, Refusal)):  # not the photo: the engine failed
+    if isinstance(error, DataError):  # its hint is of lists and folders
+        return _said(400, error.message, error.allowed, "send another photo")
+    if not isinstance(error, Refusal):  # not the photo: the engine failed
         log.warning("%s", error)
         return _said(500, "the model cannot run; the server's log says more")
-    return _said(getattr(error, "status", 400), error.message, error.allowed, error.hint)
+    return _said(error.status, error.message, error.allowed, error.hint)
 
 
-async def _refuse_http(_: Request, error: HTTPException) -> JSONResponse:
-    return _said(error.status_code, str(error.detail))
+async def _refuse_http(request: Request, error: HTTPException) -> JSONResponse:
+    hint = f"POST a photo: curl -F file=@photo.jpg {request.url}" if error.status_code == 405 else None
+    return _said(error.status_code, str(error.detail), hint=hint)
 
 
 async def _refuse_gone(_: Request, __: ClientDisconnect) -> JSONResponse:
