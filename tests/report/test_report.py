@@ -112,7 +112,7 @@ def test_the_page_states_the_result_and_every_section(small):
     assert "among the best" not in page  # of four classes five answers are always right
     assert page.count('<svg class="plot"') == 3 + 2 + 1 + 1
     assert "2.6e-05" in page and "not compared" in page
-    assert "looks like <b>shoes</b> (97.0 %)" in page
+    assert "looks like <b>shoes</b> (97.0 % sure)" in page
     assert "photo not found" in page and "data:image/jpeg;base64," in page
 
 
