@@ -271,6 +271,7 @@ def fit(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="go on from an earlier fit: what was learned, the numbers of its classes, what was held out",
     )
+    _certainty(parser)
 
 
 def infer(parser: argparse.ArgumentParser) -> None:

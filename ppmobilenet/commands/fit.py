@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ppmobilenet.commands._certainty import certainty
 from ppmobilenet.commands._common import Outcome
 from ppmobilenet.errors import UserError
 from ppmobilenet.fit.card import card
@@ -17,6 +18,6 @@ def run(args: argparse.Namespace) -> Outcome:
         raise UserError("--from and --weights", hint="--from brings the weights of the earlier fit")
     output = Path(args.output).expanduser() if args.output else Path("output") / photos.resolve().name
     earlier = Path(args.earlier).expanduser() if args.earlier else None
-    request = Request(photos, output, args.to, args.model, args.minutes, args.weights, args.seed, earlier)
-    result = fit(request)
+    asked = (args.to, args.model, args.minutes, args.weights, args.seed, earlier, certainty(args))
+    result = fit(Request(photos, output, *asked))
     return Outcome(result, "\n".join(card(result)))

@@ -92,23 +92,27 @@ import yaml
 from ppmobilenet import __version__
 from ppmobilenet.errors import DamagedFileError, UserError, did_you_mean
 from ppmobilenet.field import inference_yml
-from ppmobilenet.field.preprocessing import OP_DEFAULTS, Ops, as_transform_ops, spell_out
+from ppmobilenet.field.package_shape import AGAIN, check_shape
+from ppmobilenet.field.preprocessing import Ops, as_transform_ops, spell_out
 
 FORMAT = "ppmobilenet-package"
 FORMAT_VERSION = 2
 BOUNDS = {"logits": 1e-4, "probabilities": 1e-5, "int8": 0.05}
 MAX_STRING = 2000
+MAX_DEPTH = 32
 
 
-def _check_json(value: object, where: str = "package.json") -> None:
-    """Refuse what OpenCV 4.6's cv::FileStorage would misread."""
+def _check_json(value: object, where: str = "package.json", depth: int = 0) -> None:
+    """Refuse what OpenCV 4.6's cv::FileStorage would misread, or the board's program."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{where[:40]}... goes deeper than {MAX_DEPTH}")
     if isinstance(value, Mapping):
         for key, entry in value.items():
-            _check_json(key, where)
-            _check_json(entry, f"{where}: {key}")
+            _check_json(key, where, depth)
+            _check_json(entry, f"{where}: {key}", depth + 1)
     elif isinstance(value, (list, tuple)):
         for number, entry in enumerate(value):
-            _check_json(entry, f"{where}[{number}]")
+            _check_json(entry, f"{where}[{number}]", depth + 1)
     elif isinstance(value, str):
         if len(value.encode()) > MAX_STRING:
             raise UserError(f"a text of {len(value.encode())} bytes, {value[:40]!r}...", where=where, allowed="2000")
@@ -184,20 +188,38 @@ def write_package(folder: Path, meta: Mapping, ops: Ops) -> None:
 
 
 def read_json(path: Path) -> dict:
-    """Read package.json and check that this version of the software understands it."""
+    """Read package.json and check that this version of the software understands it.
+
+    Raises:
+        DamagedFileError: it is none, or does not hold what its readers reach for.
+        UserError: it is of a newer version.
+    """
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError(f"package.json is not readable: {error}", where=path, hint="export again") from error
+        raise DamagedFileError(f"package.json is not readable: {error}", where=path, hint=AGAIN) from error
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        raise DamagedFileError(f'this is not a package: "format" is not {FORMAT!r}', where=path)
+        raise DamagedFileError(f'this is not a package: "format" is not {FORMAT!r}', where=path, hint=AGAIN)
     version = meta.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DamagedFileError(
+            f"package.json was altered: format_version is {version!r}",
+            where=path.parent,
+            allowed=f"1 to {FORMAT_VERSION}",
+            hint=AGAIN,
+        )
+    if version > FORMAT_VERSION:
         raise UserError(
             f"the package has format version {version}, this software ({__version__}) reads up to {FORMAT_VERSION}",
             where=path,
             hint="upgrade ppmobilenet (pip install -U ppmobilenet), or export again with this version",
         )
+    check_shape(meta, path.parent)
+    try:
+        _check_json(meta)  # what no reader reaches for is hashed and printed, too
+    except (UserError, ValueError, TypeError) as error:
+        said = str(error).splitlines()[0]
+        raise DamagedFileError(f"package.json was altered: {said}", where=path.parent, hint=AGAIN) from error
     return meta
 
 
@@ -261,9 +283,8 @@ class Package:
         if os.path.isabs(path) or ".." in Path(path).parts:
             raise DamagedFileError(f"the file {path!r} lies outside the package", where=self.folder)
         full = self.folder / path
-        again = "copy the package again, whole, or export again"
         if not full.is_file():
-            raise DamagedFileError(f"the file {path!r} is missing from the package", where=self.folder, hint=again)
+            raise DamagedFileError(f"the file {path!r} is missing from the package", where=self.folder, hint=AGAIN)
         stat = full.stat()
         same = (
             stat.st_ino,
@@ -279,11 +300,11 @@ class Package:
                 raise DamagedFileError(
                     f"{path!r} has {stat.st_size} bytes, the package says {entry['bytes']}",
                     where=self.folder,
-                    hint=again,
+                    hint=AGAIN,
                 )
             if sha256(full) != entry["sha256"]:
                 raise DamagedFileError(
-                    f"{path!r} was changed after the export (sha256 differs)", where=self.folder, hint=again
+                    f"{path!r} was changed after the export (sha256 differs)", where=self.folder, hint=AGAIN
                 )
         self._checked[path] = same
         return full
@@ -297,55 +318,6 @@ class Package:
         if values.size != np.prod(shape):
             raise DamagedFileError(f"{entry[key]!r} holds {values.size} values, not {shape}", where=self.folder)
         return values.reshape(shape)
-
-
-# what must stand in package.json, and of what type; the keys of each entry of a list
-_SHAPE = {
-    "name": str,
-    "class_num": int,
-    "topk": int,
-    "labels": list,
-    "input": dict,
-    "output": dict,
-    "preprocess": dict,
-    "forms": list,
-    "files": list,
-}
-_ENTRIES = {
-    "forms": {"name": str, "engine": str, "precision": str, "files": list},
-    "files": {"path": str, "bytes": int, "sha256": str},
-}
-
-
-def _check_shape(meta: Mapping, folder: Path) -> None:
-    wrong = [key for key, kind in _SHAPE.items() if not isinstance(meta[key], kind)]
-    for key, keys in _ENTRIES.items():
-        for entry in meta[key] if key not in wrong else ():
-            if not isinstance(entry, dict) or any(not isinstance(entry.get(k), kind) for k, kind in keys.items()):
-                wrong.append(key)
-                break
-    if "forms" not in wrong and not all(isinstance(path, str) for form in meta["forms"] for path in form["files"]):
-        wrong.append("forms")
-    if "preprocess" not in wrong and not isinstance(meta["preprocess"].get("ops"), list):
-        wrong.append("preprocess")
-    elif "preprocess" not in wrong and not all(
-        isinstance(op, dict) and isinstance(op.get("op"), str) for op in meta["preprocess"]["ops"]
-    ):
-        wrong.append("preprocess")
-    unknown = [op["op"] for op in meta["preprocess"]["ops"] if op["op"] not in OP_DEFAULTS] if not wrong else ()
-    if unknown:
-        raise UserError(
-            f"package.json names the operator {unknown[0]!r}, which this version does not know",
-            where=folder,
-            allowed=", ".join(OP_DEFAULTS),
-            hint="upgrade ppmobilenet (pip install -U ppmobilenet)",
-        )
-    if wrong:
-        raise DamagedFileError(
-            f"package.json was altered: {', '.join(dict.fromkeys(wrong))} is not as export writes it",
-            where=folder,
-            hint="export again",
-        )
 
 
 def open_package(folder: str | Path, *, unaltered: bool = True) -> Package:
@@ -364,10 +336,6 @@ def open_package(folder: str | Path, *, unaltered: bool = True) -> Package:
         raise UserError(f"{str(folder)!r} is not a folder", hint="give the folder that `ppmobilenet export` wrote")
     if (folder / "package.json").is_file():
         meta = read_json(folder / "package.json")
-        missing = [key for key in _SHAPE if key not in meta]
-        if missing:
-            raise DamagedFileError(f"package.json lacks {', '.join(missing)}", where=folder, hint="export again")
-        _check_shape(meta, folder)
         package = Package(folder, meta)
         if unaltered and package.altered:
             raise DamagedFileError(

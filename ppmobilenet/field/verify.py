@@ -25,6 +25,7 @@ from ppmobilenet.field.backends import BACKENDS, Run, open_backend, why_not
 from ppmobilenet.field.decision import Decision
 from ppmobilenet.field.engines.lite_file import read_version
 from ppmobilenet.field.package import BOUNDS, Package, open_package
+from ppmobilenet.field.package_shape import AGAIN
 from ppmobilenet.field.preprocessing import Ops, as_transform_ops
 from ppmobilenet.photos.decode import decode_image, read_bytes
 from ppmobilenet.photos.names import list_photos
@@ -134,7 +135,7 @@ def verify(
 
     Raises:
         UserError: the folder is no package.
-        DamagedFileError: a file is missing or was changed.
+        DamagedFileError: a file is missing or was changed, or package.json does not hold what a package has to.
     """
     opened = package if isinstance(package, Package) else open_package(package, unaltered=False)
     report = Report(str(opened.folder))
@@ -159,10 +160,10 @@ def verify(
         report.rows += _golden_answer(opened)
     except UserError:
         raise
-    except Exception as error:  # what somebody has written into it may fail anywhere
+    except Exception as error:  # it holds what it has to, but values that somebody has written may fail anywhere
         if not altered:
             raise
-        note = f"the rest cannot be compared as it stands there: {type(error).__name__}: {error}"
+        note = f"the rest cannot be compared as it stands there ({type(error).__name__}: {error}); {AGAIN}"
         report.rows.append(Row("files", "package.json", passed=False, note=note))
     return report
 

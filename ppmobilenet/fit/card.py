@@ -35,7 +35,7 @@ def card(result: Mapping) -> list[str]:
     package, folder = result["package"], result["output"]
     board = [form["name"] for form in result["forms"] if form["name"].startswith("lite-arm")]
     # with the forms that are there: an export replaces the package
-    to = f"--to {result['to']},lite-armv8 --with-board"
+    to = f"{result['export']} --with-board"
     on_board = f"scp -r {package} BOARD:" if board else f"ppmobilenet export -c {folder} {to}"
     wrong = weakest["support"] - weakest["correct"]
     weak = f"{weakest['name']}, {weakest['correct']} of {weakest['support']}" if wrong else "no class had a mistake"

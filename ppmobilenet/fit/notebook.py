@@ -68,7 +68,7 @@ class Notebook:
             raise UserError(
                 f"this folder holds a fit of something else ({said} then)",
                 where=folder,
-                hint=_ELSEWHERE.format(folder),
+                hint=f"asked as it was then it goes on; {_ELSEWHERE.format(folder)}",
             )
         self.entries, self._before = told["entries"], told["seconds"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from ppmobilenet.training.evaluator import Ready
 from ppmobilenet.training.runfolder import owned
 from ppmobilenet.training.solved_head import solve
 from ppmobilenet.training.trainer import train
+from ppmobilenet.workshop.certainty import Certainty
 from ppmobilenet.workshop.export import export
 from ppmobilenet.workshop.forms import parse_forms
 from ppmobilenet.workshop.from_config import listed_photos
@@ -57,6 +58,8 @@ class Request:
         weights: a weight file to begin with; None: published ones.
         seed: of every random choice.
         earlier: an earlier fit's folder, to go on from.
+        certainty: what the package is to know of how sure it is, as :func:`ppmobilenet.workshop.export.export` takes
+            it.
     """
 
     photos: Path
@@ -67,6 +70,7 @@ class Request:
     weights: str | None = None
     seed: int = 0
     earlier: Path | None = None
+    certainty: Certainty | None = None
 
 
 @aloud()
@@ -123,9 +127,10 @@ def _found(
     book.once("trained", partial(_train, folder))
     book.once("linear", lambda: _judge_linear(chosen, decisions, folder))
     book.once("suspects", lambda: _suspects(chosen, photos, folder))
-    if book.entries.get("package", forms) != forms or not (folder / PACKAGE / "package.json").is_file():
+    wanted = {"forms": list(forms), "certainty": request.certainty and asdict(request.certainty)}
+    if book.entries.get("package", wanted) != wanted or not (folder / PACKAGE / "package.json").is_file():
         book.entries.pop("package", None)
-    book.once("package", lambda: _export(folder, forms))
+    book.once("package", lambda: _export(folder, forms, request.certainty) or wanted)
     return _result(book, request, photos, chosen.name)
 
 
@@ -191,18 +196,21 @@ def _suspects(chosen: Chosen, photos: Photos, folder: Path) -> int:
     return len(found)
 
 
-def _export(folder: Path, forms: Sequence[str]) -> list[str]:
+def _export(folder: Path, forms: Sequence[str], certainty: Certainty | None) -> None:
     """Write the package and let it answer photos once more, as anybody may who gets it."""
     config = load_config(folder)
     package = export(
-        config, to=forms, output=folder / PACKAGE, with_board=any(name.startswith("lite") for name in forms)
+        config,
+        to=forms,
+        output=folder / PACKAGE,
+        with_board=any(name.startswith("lite") for name in forms),
+        certainty=certainty,
     )
     held_out = [path for path, _ in listed_photos(config.eval)]
     report = verify(package, held_out[:: max(1, len(held_out) // VERIFIED)][:VERIFIED])
     if report.first_departure is not None:
         first = report.first_departure
         raise NumericsError(f"the package departs at {first.stage} ({first.subject})", where=package)
-    return list(forms)
 
 
 def _result(book: notebook.Notebook, request: Request, photos: Photos, network: str) -> dict:
@@ -214,7 +222,7 @@ def _result(book: notebook.Notebook, request: Request, photos: Photos, network: 
     epochs = int(book.entries["trained"]["epochs"])
     return {
         "output": folder,
-        "to": request.to,
+        "export": " ".join(_words({"--to": f"{request.to},lite-armv8"}, request.certainty)),
         "network": network,
         "kept": "tuned" if epochs else "linear",
         "what": f"fine-tuned in {epochs} epochs" if epochs else "not fine-tuned: a linear classifier on its features",
@@ -252,7 +260,17 @@ def _going_on(request: Request, longer: bool) -> str:
         given = {"--to": request.to, "--model": request.model, "--weights": request.weights, "--seed": request.seed}
         usual = {"--to": Request.to, "--model": Request.model, "--seed": Request.seed}
         given["--from"] = request.earlier
-        given = {key: value for key, value in given.items() if value not in (None, usual.get(key))}
-        more = [f"{key} {shlex.quote(str(value))}" for key, value in given.items()]
+        given = {key: value for key, value in given.items() if value != usual.get(key)}
+        more = _words(given, request.certainty)
         return " ".join(["ppmobilenet fit", photos, f"--minutes {3 * request.minutes:g}", *more, "--output ANOTHER"])
     return f"more photos, then: ppmobilenet fit {photos} --from {output} --output ANOTHER"
+
+
+def _words(given: dict[str, object], certainty: Certainty | None) -> list[str]:
+    """Return options as they are typed, those of the package's certainty among them."""
+    if certainty is not None:
+        given = {**given, "--calibrate": True} if certainty.unsure_at is None else {
+            **given, "--unsure-at": certainty.unsure_at, "--none-of-these": certainty.none_of_these,
+        }  # fmt: skip
+    typed = {key: value for key, value in given.items() if value is not None}
+    return [key if value is True else f"{key} {shlex.quote(str(value))}" for key, value in typed.items()]

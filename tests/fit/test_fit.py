@@ -84,7 +84,8 @@ def test_the_plan_gives_the_reasons_and_repeats_bit_for_bit(linear, tmp_path):
 def test_other_photos_or_another_question_are_not_mixed_in(linear, weights, capsys):
     photos, output, _, _ = linear
     assert fit(photos, weights, output, "--minutes", "0.02")[0] == 2
-    assert "minutes was 0.01" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "minutes was 0.01" in said and "asked as it was then it goes on" in said
     assert main(["fit", str(photos), "--output", str(output / "lists"), "--from", str(photos)]) == 2
     assert "there is no fit in this folder" in capsys.readouterr().err
 
@@ -173,6 +174,19 @@ def test_what_another_version_began_is_left_alone(linear, weights, tmp_path, cap
     said = capsys.readouterr().err
     assert "another version of ppmobilenet has begun this fit" in said and f"--from {old}" in said
     assert json.loads((old / "fit.json").read_text(encoding="utf-8")) == notes
+
+
+def test_a_package_that_knows_when_it_is_unsure(linear, weights, tmp_path):
+    """Asked for later: only the package is written anew; and the card's command for a board keeps it."""
+    photos, output, _, _ = linear
+    out = tmp_path / "out"
+    shutil.copytree(output, out)
+    trained = (out / "latest.pdparams").stat().st_mtime_ns
+    code, found = fit(photos, weights, out, "--minutes", "0.01", "--unsure-at", "0.1")
+    assert code == 0 and found["export"] == "--to inference,lite-armv8 --unsure-at 0.1"
+    assert (out / "latest.pdparams").stat().st_mtime_ns == trained
+    meta = json.loads((out / "package/package.json").read_text(encoding="utf-8"))
+    assert meta["decision"]["false_accept"] == 0.1 and 0 < meta["decision"]["unsure_below"] <= 1
 
 
 def test_a_photo_whose_label_was_corrected_stays_on_its_side(linear, tmp_path):
