@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 from ppmobilenet import Predictor
-from ppmobilenet.errors import EXIT_DAMAGED_FILE, EXIT_DATA, EXIT_OK, UserError
-from ppmobilenet.field import verify as verifying
+from ppmobilenet.cli import main
+from ppmobilenet.errors import EXIT_DAMAGED_FILE, EXIT_DATA, EXIT_OK, DamagedFileError, UserError
 from ppmobilenet.field.verify import verify
 
 pytest.importorskip("onnxruntime")
@@ -153,31 +153,105 @@ def _places(value, path=()):
         yield from _places(child, (*path, key))
 
 
-def test_verify_of_a_package_json_that_somebody_rewrote(made, tmp_path, monkeypatch):
-    """Whatever stands in it, and wherever: said, or a row that fails; never a traceback, and never a pass."""
-    monkeypatch.setattr(verifying, "BACKENDS", {})  # engines do not read it
-    folder = tmp_path / "package"
-    shutil.copytree(made / "sure", folder)
-    text = (folder / "package.json").read_text(encoding="utf-8")
-    places = list(_places(json.loads(text)))
+def _rewritten(text: str, place, new):
+    """The document with something else in one place; None where it was this before."""
+    meta = json.loads(text)
+    *above, last = place
+    inside = functools.reduce(lambda value, key: value[key], above, meta)
+    if new is DELETED:
+        del inside[last]
+    else:
+        inside[last] = new
+    return None if meta == json.loads(text) else json.dumps(meta)
+
+
+@pytest.fixture
+def copied(made, tmp_path) -> Path:
+    return Path(shutil.copytree(made / "sure", tmp_path / "package"))
+
+
+def test_a_package_json_that_somebody_rewrote(copied):
+    """Whatever stands in it, and wherever: what it has to hold is said to be damaged, the rest is a row that fails."""
+    path = copied / "package.json"
+    text = path.read_text(encoding="utf-8")
     outcomes = Counter()
-    for place in places:
-        for new in (None, {}, [], -3, "x", DELETED):
-            meta = json.loads(text)
-            *above, last = place
-            inside = functools.reduce(lambda value, key: value[key], above, meta)
-            if new is DELETED:
-                del inside[last]
-            else:
-                inside[last] = new
-            if meta == json.loads(text):  # it was this before
+    for place in _places(json.loads(text)):
+        for new in (None, {}, [], -3, "x", "\ud800", DELETED):
+            written = _rewritten(text, place, new)
+            if written is None:
                 continue
-            (folder / "package.json").write_text(json.dumps(meta), encoding="utf-8")
+            path.write_text(written, encoding="utf-8")
+            with pytest.raises(UserError) as refused:
+                Predictor(copied)
+            assert "package" in str(refused.value) and "what to do" in str(refused.value), (place, new)
             try:
-                report = verifying.verify(folder)
+                report = verify(copied)
             except UserError as error:
                 outcomes[type(error).__name__] += 1
             else:
+                assert new is not None, place  # an export writes no null
                 assert report.first_departure is not None, (place, new)
+                assert "cannot be compared" not in report.table(), (place, new, report.table())
                 outcomes[report.first_departure.stage] += 1
     assert {"files", "DamagedFileError"} <= set(outcomes), outcomes
+
+
+@pytest.mark.parametrize(
+    "place, new, said",
+    [
+        (["golden"], {}, "lacks golden.image"),
+        (["golden"], None, "golden is null"),
+        (["golden", "decode"], DELETED, "lacks golden.decode"),
+        (["golden", "tensor_shape"], None, "golden.tensor_shape is null"),
+        (["golden", "answer"], {"class_ids": 3}, "golden.answer.class_ids is 3"),
+        (["input"], {}, "lacks input.dtype"),
+        (["input", "layout"], "CHWN", 'input.layout is "CHWN"'),
+        (["input", "shape"], [-1, 3, 10**6, 32], "input.shape is a list of 4"),
+        (["output"], {}, "lacks output.kind"),
+        (["labels"], None, "labels is null"),
+        (["labels", 1], ["x"], "labels[1] is a list of 1"),
+        (["class_num"], True, "class_num is true"),
+        (["preprocess", "ops"], [], "preprocess.ops is []"),
+        (["preprocess", "ops", 1], {"op": "ResizeImage"}, "lacks preprocess.ops[1].size"),
+        (["preprocess", "ops", 1, "interpolation"], "nicely", "preprocess.ops.1: ResizeImage: interpolation 'nicely'"),
+        (["forms"], [], "forms is []"),
+        (["forms", 0, "engine"], "lite", "lacks forms[0].target"),
+        (["forms", 0, "files"], [], "forms[0].files is []"),
+        (["files", 0, "path"], "a" * 999, "files[0].path is"),
+        (["accuracy"], 3, "accuracy is 3"),
+        (["accuracy"], [{"form": "x", "computed": True}], "lacks accuracy[0].processor"),
+        (["decision"], {"temperature": "warm"}, "decision is {'temperature': 'warm'}"),
+        (["bounds", "logits"], "none", 'bounds.logits is "none"'),
+        (["format_version"], None, "format_version is None"),
+        (["versions", "python"], "\ud800", "can't encode"),
+        (["more"], functools.reduce(lambda inside, _: [inside], range(900), 1), "goes deeper than 32"),
+    ],
+)
+def test_what_a_package_json_has_to_hold_is_said_by_its_place(copied, place, new, said):
+    path = copied / "package.json"
+    path.write_text(_rewritten(path.read_text(encoding="utf-8"), place, new), encoding="utf-8")
+    for use in (Predictor, verify):
+        with pytest.raises(DamagedFileError) as refused:
+            use(copied)
+        assert "package.json" in str(refused.value) and said in str(refused.value)
+        assert "export again" in refused.value.hint
+
+
+def test_engines_are_given_no_file_that_an_altered_package_json_names(copied):
+    """Paddle's crash on another file than theirs, and take the process with them."""
+    path = copied / "package.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(_rewritten(text, ["forms", 0, "files"], ["golden/image.png", "golden/tensor.bin"]), "utf-8")
+    report = verify(copied)
+    assert not report.passed and report.first_departure.stage == "files"
+    assert [row.passed for row in report.rows if row.stage == "logits"] == [None], report.table()
+
+
+@pytest.mark.parametrize("command", ["verify", "infer", "serve"])
+def test_commands_end_with_the_code_for_damage(copied, made, capsys, command):
+    path = copied / "package.json"
+    path.write_text(_rewritten(path.read_text(encoding="utf-8"), ["golden"], {}), encoding="utf-8")
+    words = {"verify": [copied], "infer": ["-m", copied, "-i", made / "photos"], "serve": [copied, "--port", 0]}
+    assert main([command, *map(str, words[command])]) == EXIT_DAMAGED_FILE
+    found = capsys.readouterr()
+    assert found.err.startswith("error: ") and "package.json lacks golden.image" in found.err and not found.out
