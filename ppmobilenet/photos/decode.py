@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -22,6 +23,8 @@ from ppmobilenet.photos.shards import Member, find_member
 (getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel)(0)
 
 CHUNK = 2**24
+HEAD = 2**16  # in which a netpbm's size stands: its comments are told from it by a search that holds up all threads
+PARTS = 1000  # whose sizes an AVIF tells, at most: a photo of many tiles tells those of one of them
 MAX_PIXELS = 200_000_000  # a decompression bomb, not a photo: 600 MB once decoded
 
 
@@ -165,10 +168,11 @@ def pixel_size(data: bytes) -> tuple[int, int] | None:
         if data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000 without boxes
             return struct.unpack_from(">II", data, 8)
         if data[4:8] == b"ftyp":  # AVIF: the whole and its parts tell their sizes
-            found = [struct.unpack_from(">II", data, m.end() + 4) for m in re.finditer(b"ispe", data[:CHUNK])]
-            return max(found, key=lambda size: size[0] * size[1], default=None)
+            marks = islice(re.finditer(b"ispe", data[:CHUNK]), PARTS + 1)
+            found = [struct.unpack_from(">II", data, mark.end() + 4) for mark in marks]
+            return max(found, key=lambda size: size[0] * size[1], default=None) if len(found) <= PARTS else None
         # a comment ends with its line: without (?=\n) a row of # signs would be read in exponentially many ways
-        netpbm = re.match(rb"P[1-6](?:\s+#[^\n]*(?=\n))*\s+(\d{1,9})\s+(\d{1,9})\s", data)
+        netpbm = re.match(rb"P[1-6](?:\s+#[^\n]*(?=\n))*\s+(\d{1,9})\s+(\d{1,9})\s", data[:HEAD])
         if netpbm:
             return int(netpbm[1]), int(netpbm[2])
     except (struct.error, IndexError, ValueError):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 # what begins a segment: no byte of fill, no stuffed FF, no marker that stands alone
 MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd9]")
 SEGMENTS = 10_000  # in front of the pixels, at most: a large colour profile takes 255
+PIECE = 2**16  # of a header is searched at once: until a search ends, no other thread of Python's runs
 
 
 class JpegHeader(NamedTuple):
@@ -39,10 +40,9 @@ def read_header(data: bytes) -> JpegHeader | None:
     """
     at, orientation, frame, sequential = 2, 1, None, False
     for _ in range(SEGMENTS):
-        found = MARKER.search(data, at)
-        if found is None or found.start() + 9 >= len(data):
+        at = _next_segment(data, at)
+        if at + 9 >= len(data):
             break
-        at = found.start()
         marker = data[at + 1]
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == 0xE1 and orientation == 1 and data[at + 4 : at + 10] == b"Exif\0\0":
@@ -59,6 +59,16 @@ def read_header(data: bytes) -> JpegHeader | None:
     height, width = struct.unpack(">HH", frame[5:9])
     rows = 8 * max([factors & 15 for factors in frame[11::3]] or [1])
     return JpegHeader(width, height, orientation, frame_at + 5, rows, sequential and rows > 0)
+
+
+def _next_segment(data: bytes, at: int) -> int:
+    """Return where the next segment begins, at ``at`` or behind it; the end of the file if there is none."""
+    while at < len(data):
+        found = MARKER.search(data, at, at + PIECE + 1)  # a marker is two bytes, and may begin with a piece's last
+        if found is not None:
+            return found.start()
+        at += PIECE
+    return len(data)
 
 
 def keep_rows(data: bytes, header: JpegHeader, bottom: int) -> bytes:

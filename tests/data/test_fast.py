@@ -18,6 +18,7 @@ from ppmobilenet.data.loader import Batch, Loader
 from ppmobilenet.data.samplers import ClassBalancedBatchSampler, DistributedBatchSampler, RASampler, Share, times_before
 from ppmobilenet.data.transforms import build_transforms
 from ppmobilenet.errors import DataError
+from ppmobilenet.photos import jpeg as jpeg_header
 from ppmobilenet.photos.jpeg import keep_rows, read_header
 
 TRAIN_OPS = [
@@ -70,6 +71,24 @@ def test_a_header_is_read_however_it_is_stuffed():
         assert (header.width, header.height, header.orientation) == (100, 60, 6)
         assert header.height_at == read_header(data).height_at + len(junk)
     assert read_header(data[:2] + b"\xff\xe0\x00\x02" * 1_000_000 + data[2:]) is None  # no camera wrote that
+
+
+def test_a_header_is_searched_in_pieces(monkeypatch):
+    """Until a search ends no other thread runs: megabytes of stuffing would hold up a whole server."""
+    data, searched = jpeg(smooth(60, 100)), []
+
+    class Noting:
+        def search(self, data, start, end=None):
+            searched.append((len(data) if end is None else end) - start)
+            return marker.search(data, start, len(data) if end is None else end)
+
+    marker = jpeg_header.MARKER
+    monkeypatch.setattr(jpeg_header, "MARKER", Noting())
+    piece = jpeg_header.PIECE
+    for stuffed in (*range(piece - 3, piece + 4), *range(2 * piece - 3, 2 * piece + 4), 5_000_000):
+        header = read_header(data[:2] + bytes(stuffed) + data[2:])
+        assert (header.width, header.height, header.height_at) == (100, 60, read_header(data).height_at + stuffed)
+    assert max(searched) <= piece + 1
 
 
 @pytest.mark.parametrize("options", [{"subsampling": s} for s in (0, 1, 2)] + [{"restart_marker_rows": 2}, {}])

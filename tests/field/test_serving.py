@@ -127,28 +127,35 @@ def test_a_photo_is_answered_however_it_is_sent(server, predictor, made):
         assert answer["milliseconds"] > 0
 
 
-def test_a_photo_is_looked_at_where_it_holds_up_nobody(predictor, made):
-    """Its header, too, is read by the desk's threads and within their time, not in the server's loop."""
-    from ppmobilenet.field.serving.app import make_app
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/json"])
+def test_a_photo_is_looked_at_where_it_holds_up_nobody(predictor, made, monkeypatch, kind):
+    """To unpack it and to read its header, too, is the desk's threads' and within their time, not the server's loop."""
+    from ppmobilenet.field.serving import app
     from ppmobilenet.field.serving.limits import Limits
 
-    threads, said = [], []
+    photo, threads, said = (made / "photos" / "2 300x200.jpg").read_bytes(), [], []
 
     class Noting(Limits):
         def check(self, photo):
             threads.append(threading.current_thread())
             super().check(photo)
 
+    def unpack(text: str, **_) -> bytes:
+        threads.append(threading.current_thread())
+        return photo
+
     async def receive():
-        return {"type": "http.request", "body": (made / "photos" / "2 300x200.jpg").read_bytes()}
+        return {"type": "http.request", "body": photo if kind == "image/jpeg" else b'{"image": "AAAA"}'}
 
     async def send(message):
         said.append(message)
 
+    monkeypatch.setattr(app.base64, "b64decode", unpack)
     scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "root_path": ""}
-    asyncio.run(make_app(predictor, Noting())(scope | {"headers": [(b"content-type", b"image/jpeg")]}, receive, send))
+    scope["headers"] = [(b"content-type", kind.encode())]
+    asyncio.run(app.make_app(predictor, Noting())(scope, receive, send))
     assert said[0]["status"] == 200
-    assert len(threads) == 1 and threads[0] is not threading.main_thread()
+    assert len(threads) == (1 if kind == "image/jpeg" else 2) and threading.main_thread() not in threads
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -172,7 +179,9 @@ BAD = [
     (b'{"url": "file:///etc/passwd"}', "application/json", 400, "a URL is not fetched"),
     (b'{"image": "@@@@"}', "application/json", 400, "no base64"),
     (b'{"image": 3}', "application/json", 400, "no text named image"),
-    (b"[" * 50_000, "application/json", 400, "no JSON"),
+    (b"[" * 900, "application/json", 400, "no JSON"),
+    (b"[" * 50_000, "application/json", 400, "more than a photo"),
+    (b'{"image": [' + b"{}," * 50_000 + b"1]}", "application/json", 400, "more than a photo"),
     (b"\xff", "application/json", 400, "no JSON"),
     (b"a=b", "application/x-www-form-urlencoded", 415, "does not come as application/x-www-form-urlencoded"),
     (b"a=b", None, 415, "without a Content-Type"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -139,6 +140,15 @@ def test_a_header_of_comments_is_read_at_once():
     """Ten thousand signs would take a pattern that backtracks for ever."""
     assert pixel_size(b"P6" + b" #" * 10_000) is None
     assert pixel_size(b"P6 # one\n# two\n 7 5\n255\n") == (7, 5)
+
+
+def test_a_header_holds_up_nobody_by_its_length():
+    """What is longer than any camera's is no photo's: to search it all would let no other thread run for seconds."""
+    for count, size in ((1000, (7, 5)), (30_000, None)):
+        assert pixel_size(b"P6" + b" #\n" * count + b" 7 5\n255\n") == size
+    part = b"ispe" + bytes(4) + struct.pack(">II", 7, 5)
+    for count, size in ((1, (7, 5)), (1000, (7, 5)), (1001, None)):
+        assert pixel_size(b"\0\0\0\x1cftypavif" + part * count) == size
 
 
 def test_extreme_shapes_go_through():

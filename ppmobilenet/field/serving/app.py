@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from ppmobilenet.telling import log
 
 SETTINGS = "PPMOBILENET_SERVE"  # the environment variable by which worker processes know what to serve
 LONGEST_NAME = 200
+MOST_ENTRIES = 1000  # of the JSON that holds a photo
 # a body that is the photo: as it should be said, as curl says of any --data-binary, and nothing said
 BARE = ("application/octet-stream", "application/x-www-form-urlencoded", "")
 FIELD = re.compile(rb"[A-Za-z_]*=")  # what a form begins with that was meant as one; no photo does
@@ -113,8 +114,8 @@ def make_app(predictor: Predictor, limits: Limits) -> FastAPI:
         """
         until = asyncio.get_running_loop().time() + limits.seconds
         with desk:
-            name, photo = await _photo(request, limits, until)
-            return JSONResponse(await desk.do(lambda: _answer(predictor, limits, photo, name, map), until))
+            name, unpack = await _photo(request, limits, until)
+            return JSONResponse(await desk.do(lambda: _answer(predictor, limits, unpack(), name, map), until))
 
     return app
 
@@ -150,8 +151,8 @@ def _data_url(kind: str, picture: bytes) -> str:
 # -- reading a request -------------------------------------------------------------------------------------------------
 
 
-async def _photo(request: Request, limits: Limits, until: float) -> tuple[str, bytes]:
-    """Return the name and the bytes of the photo that a request brings."""
+async def _photo(request: Request, limits: Limits, until: float) -> tuple[str, Callable[[], bytes]]:
+    """Return the name of the photo that a request brings, and what unpacks it, which may take a while."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         # beside the photo there are only borders and names
@@ -159,11 +160,11 @@ async def _photo(request: Request, limits: Limits, until: float) -> tuple[str, b
         return await _of_form(form)
     if kind == "application/json":
         body = await _bounded(request, limits.max_bytes * 4 // 3 + 10_000, limits, until).body()
-        return "photo", _of_json(body)
+        return "photo", lambda: _of_json(body)
     if kind.startswith("image/") or kind in BARE:
         body = await _bounded(request, limits.max_bytes, limits, until).body()
         if kind.startswith("image/") or not FIELD.match(body):
-            return "photo", body
+            return "photo", lambda: body
     raise Refusal(
         415,
         f"a photo does not come as {kind or 'a body without a Content-Type'}",
@@ -194,10 +195,11 @@ def _bounded(request: Request, most: int, limits: Limits, until: float) -> Reque
     return Request(request.scope, receive)
 
 
-async def _of_form(form: Mapping) -> tuple[str, bytes]:
+async def _of_form(form: Mapping) -> tuple[str, Callable[[], bytes]]:
     given = form.get("file")
     if isinstance(given, UploadFile):
-        return (given.filename or "photo")[:LONGEST_NAME], await given.read()
+        content = await given.read()
+        return (given.filename or "photo")[:LONGEST_NAME], lambda: content
     if any(isinstance(value, str) and URL.match(value) for value in form.values()):
         raise _no_url()
     found = ", ".join(map(str, form)) or "nothing"
@@ -205,6 +207,8 @@ async def _of_form(form: Mapping) -> tuple[str, bytes]:
 
 
 def _of_json(body: bytes) -> bytes:
+    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_ENTRIES:  # reading it would hold up everybody for seconds
+        raise Refusal(400, "the JSON holds more than a photo", allowed='{"image": "the photo in base64"}')
     try:
         given = json.loads(body)
     except (ValueError, RecursionError):
