@@ -129,6 +129,7 @@ def infer_folder(package: Path, folder: Path, count: int) -> None:
     assert done.returncode == 3, done.stderr[-2000:]
     assert "were answered before" in done.stderr and "0 of" not in done.stderr.splitlines()[0]
     assert save.read_bytes().startswith(kept)
+    assert f"{len(bad)} of {count} photos could not be used" in done.stderr  # those of before the kill, too
     answers = [json.loads(line) for line in save.read_text(encoding="utf-8").splitlines()]
     names = [Path(answer["file_name"]).name for answer in answers]
     assert names == sorted(path.name for path in folder.iterdir())

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ppmobilenet import registry
 from ppmobilenet.config.check import dotted
+from ppmobilenet.config.parts import SHARDS
 from ppmobilenet.config.reading import Document, is_typed
 from ppmobilenet.errors import UserError
 
@@ -267,6 +268,14 @@ NEEDS = (
         ("DataLoader.Eval.dataset.max_bad_samples", "DataLoader.Eval.dataset.batch_transform_ops"),
         lambda d: False,
         ", for an evaluation takes every photo, as it is",
+    ),
+    *(
+        _Need(
+            tuple(f"DataLoader.{side}.dataset.{key}" for key in ("cls_label_path", "delimiter")),
+            lambda d, side=side: d.get(("DataLoader", side, "dataset", "name")) != SHARDS,
+            ", for shards bring their labels with them: ppmobilenet pack LIST packs corrected ones",
+        )
+        for side in ("Train", "Eval")
     ),
     _Need(
         ("Global.resolution",),

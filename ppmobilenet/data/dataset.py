@@ -259,6 +259,11 @@ class ImageNetDataset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def arrangement(self) -> str:
+        """What the order of an epoch depends on, beside the seed."""
+        return f"{len(self)} photos"
+
 
 @DATASETS.register()
 class MultiScaleDataset(ImageNetDataset):

@@ -59,7 +59,8 @@ def examine(
                 samples = _good_lines(diagnosis, listed, None if relabel else class_num)
         except (DataError, DamagedFileError) as error:
             hint = f" ({error.hint})" if error.hint else ""
-            diagnosis.add("list", error.where or listed.path or listed.root, error.message + hint)
+            kind = "shards" if isinstance(listed, ShardListed) else "list"
+            diagnosis.add(kind, error.where or listed.path or listed.root, error.message + hint)
             continue
         (_examine_several if samples.several else _examine_list)(diagnosis, name, samples, class_num, relabel)
         read[name] = samples

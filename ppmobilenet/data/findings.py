@@ -20,6 +20,7 @@ KINDS = {
     "class count": (True, "give class_num the number of the classes, or correct the labels"),
     "line": (True, "correct the line, or drop it with --fix"),
     "list": (True, "correct the list"),
+    "shards": (True, "bring them whole and as they were: copy them again, or pack the photos anew into another folder"),
     "damaged shard": (True, "copy the shard again, or pack the photos anew into another folder"),
     "unreadable": (True, "replace the photo, or drop its line with --fix"),
     "label conflict": (True, "decide which label is right; --fix drops all of them"),

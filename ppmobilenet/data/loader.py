@@ -262,6 +262,7 @@ class Loader:
             )
         indices = np.asarray([task.indices[position] for position in made.kept], np.int64)
         labels = self.dataset.samples.labels[indices].astype(np.int64)
+        self._refuse_labels(labels, indices)
         # both ways copy: the memory behind made.images is used again
         left = self._make.normalization
         images = left(made.images) if left and not self._on_device else np.array(made.images)
@@ -269,6 +270,17 @@ class Loader:
         for transform in self._batch_transforms:
             images, labels = transform(images, labels, rng)
         return Batch(images, labels, indices, left if self._on_device else None)
+
+    def _refuse_labels(self, labels: np.ndarray, indices: np.ndarray) -> None:
+        """Name the photo whose label is of no class: a list was read whole, an index of shards is read as it comes."""
+        beyond = np.flatnonzero((labels < 0) | (labels >= self.dataset.class_num)) if labels.ndim == 1 else ()
+        if len(beyond) and not self.unlabelled:
+            raise DataError(
+                f"the label is {labels[beyond[0]]}",
+                where=self.dataset.samples.where(int(indices[beyond[0]])),
+                allowed=f"0 to {self.dataset.class_num - 1}",
+                hint="the index of the shards was changed or damaged: copy it again; check-dataset looks through it",
+            )
 
     def _fault(self, index: int, message: str) -> None:
         """Count a photo that could not be used; raise when there are more of them than allowed."""

@@ -77,27 +77,31 @@ def _partial(path: str | os.PathLike) -> Path:
     return Path(path).with_name(f".{Path(path).name}.partial")
 
 
-def _answered(job: Job) -> int:
-    """Return how many of the job's photos an interrupted one has answered; what it wrote beyond them is cut off."""
+def _answered(job: Job) -> tuple[int, int]:
+    """Return how many photos an interrupted job has answered, and how many of these could not be used.
+
+    What it wrote beyond them is cut off.
+    """
     if not job.resume:
-        return 0
+        return 0, 0
     if job.watch or not job.save or Path(job.save).suffix != ".jsonl":
         raise UserError("only a .jsonl of photos can be resumed", where="--resume", hint="--save answers.jsonl")
-    partial, count, end = _partial(job.save), 0, 0
+    partial, count, failed, end = _partial(job.save), 0, 0, 0
     if not partial.is_file():
-        return 0
+        return 0, 0
     with open(partial, "rb+") as file:
         for photo, line in zip(job.photos, file):
             try:
-                same = line.endswith(b"\n") and json.loads(line)["file_name"] == str(photo)
+                told = json.loads(line)
+                same = line.endswith(b"\n") and told["file_name"] == str(photo)
             except (ValueError, KeyError, TypeError):  # cut off while it was written
                 same = False
             if not same:
                 break
-            count, end = count + 1, end + len(line)
+            count, failed, end = count + 1, failed + ("error" in told), end + len(line)
         file.truncate(end)
     tell(f"{count} of {len(job.photos)} photos were answered before")
-    return count
+    return count, failed
 
 
 @contextmanager
@@ -215,7 +219,7 @@ def _show(line: object, stream: TextIO, keeps: bool) -> bool:
 
 def _answer(job: Job, out: TextIO, collect: Callable[[dict], None] | None = None) -> int:
     """Predict and save; return how many photos could not be used."""
-    failed, done, count, start = 0, _answered(job), 0, time.monotonic()
+    (done, failed), count, start = _answered(job), 0, time.monotonic()
     answers = watch(job.classifier, job.watch) if job.watch else _photos(job, done)
     total, unit = (job.watch.limit, "frame") if job.watch else (len(job.photos), "photo")
     # the bar and the lines share the terminal: with the lines on it, they are progress enough

@@ -18,7 +18,7 @@ from ppmobilenet.weights.optimizer_names import from_automatic, to_automatic
 # fields that a checkpoint keeps as plain numbers
 NUMBERS = (
     *("seed", "epoch", "step", "step_in_epoch", "update", "photos_seen", "best_metric", "best_epoch"),
-    *("lr_scale", "rollbacks", "bad_samples"),
+    *("lr_scale", "rollbacks", "bad_samples", "arrangement"),
 )
 
 
@@ -42,6 +42,7 @@ class TrainState:
         lr_scale: 0.5 after a rollback.
         rollbacks: how often the run went back because of NaN or infinity.
         bad_samples: unreadable photos skipped.
+        arrangement: of the data set, on which the order of its photos depends; empty: not known.
         totals: sums of the epoch under way.
     """
 
@@ -60,6 +61,7 @@ class TrainState:
     lr_scale: float = 1.0
     rollbacks: int = 0
     bad_samples: int = 0
+    arrangement: str = ""
     totals: Totals = field(default_factory=Totals)
 
     def numbers(self) -> dict:

@@ -118,6 +118,7 @@ def _best_of(config: Config, state: TrainState, setting: Setting, lists: Mapping
 
 def _resume(state: TrainState, setting: Setting, found: checkpoint.Found | None) -> bool:
     """Set the state to the checkpoint that ``Global.checkpoints`` names; return whether there was one."""
+    state.arrangement = setting.loader.dataset.arrangement
     wanted = setting.run.checkpoints
     if not wanted:
         if any(setting.folder.glob("*.manifest.json")):
@@ -130,7 +131,14 @@ def _resume(state: TrainState, setting: Setting, found: checkpoint.Found | None)
     if found is None:
         log.info("no checkpoint in %s yet: starting anew", setting.folder)
         return False
+    here = state.arrangement
     checkpoint.restore(state, found)
+    if state.arrangement not in ("", here) and state.step_in_epoch:
+        log.warning(
+            "the photos lie otherwise than when this run was stopped (other shards, window or streams, or more or less "
+            "of them): in the rest of this epoch some come twice, and others not at all"
+        )
+    state.arrangement = here
     position = min(setting.steps, state.photos_seen // (setting.loader.batch_size * setting.world))
     if state.step_in_epoch != position and state.photos_seen:
         log.warning("the global batch was another one: going on near where the epoch was left, not exactly there")

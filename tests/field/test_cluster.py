@@ -139,6 +139,8 @@ class TestParts:
         first, none, third = everything(found)
         assert (first, third) == (("a.jpg", b"1"), (f"{tmp_path}/a.parquet#2", b"3")) and len(found.parts) == 2
         assert none[0] == "b.jpg" and isinstance(none[1], Failure)
+        pq.write_table(pa.table({"image": images[::-1], "label": [2, 1, 0]}), tmp_path / "a.parquet", row_group_size=2)
+        assert parts.find(str(tmp_path / "a.parquet"), None, tmp_path, 1).identity != found.identity
         pq.write_table(pa.table({"id": [7], "jpg": [b"1"]}), tmp_path / "b.parquet")
         assert everything(parts.find(str(tmp_path / "b.parquet"), None, tmp_path, 1)) == [("7", b"1")]
         pq.write_table(pa.table({"path": ["x/1.jpg"]}), tmp_path / "c.parquet")
@@ -313,6 +315,8 @@ def test_a_killed_worker_and_another_start(ray, made, photos, tmp_path):
         kind = kinds[int(Path(row["file_name"]).stem) % 6]
         assert row["error"] or row["class_ids"][0] == best[kind]
 
+    with pytest.raises(UserError, match="no machine of the cluster has 64 processors for a worker"):
+        job.run({**words, "threads": 64}, str(photos), **{**how, "save": str(tmp_path / "other.jsonl")})
     with pytest.raises(UserError, match=r"holds the answers of an earlier job \(8 parts\)"):
         job.run(words, str(photos), **how)
     for number in (2, 5):

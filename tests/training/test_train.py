@@ -7,6 +7,8 @@ import json
 import logging
 import math
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -20,9 +22,10 @@ from training_helpers import VAL
 
 from ppmobilenet.cli import main
 from ppmobilenet.config import load_config
-from ppmobilenet.errors import DataError, NumericsError, UserError
+from ppmobilenet.errors import DataError, NumericsError, Stopped, UserError
 from ppmobilenet.training import checkpoint, trainer
 from ppmobilenet.training.evaluator import Evaluator, evaluate
+from ppmobilenet.training.keeping import RunKeeper
 from ppmobilenet.training.runfolder import owned
 from ppmobilenet.weights.files import read_pickle, read_weights
 from ppmobilenet.zoo import create_model
@@ -254,6 +257,31 @@ def test_only_the_newest_epochs_are_kept(tiny_config, tmp_path):
     kept = sorted(path.stem for path in (tmp_path / "out").glob("epoch_*.pdparams"))
     assert kept == ["epoch_3", "epoch_4"]
     assert len(list((tmp_path / "out/checkpoints").iterdir())) == checkpoint.KEPT
+
+
+def test_an_epoch_that_goes_on_with_other_photos_is_said(tiny, tiny_config, tmp_path, monkeypatch, capsys):
+    """In the middle of an epoch the order of the rest hangs on how many photos there are, and on how they lie."""
+    real, updates = RunKeeper.changed, []
+
+    def once_then_stop(self, state, asked):
+        real(self, state, asked)
+        updates.append(state.step)
+        if len(updates) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunKeeper, "changed", once_then_stop)
+    with pytest.raises(Stopped):
+        trainer.train(tiny_config("Global.epochs=1"))
+    shutil.copytree(tmp_path / "out", tmp_path / "other")
+    trainer.train(tiny_config("Global.epochs=1", "Global.checkpoints=auto"))
+    said = capsys.readouterr()
+    assert "resumed from" in said.out and "the photos lie otherwise" not in said.out + said.err
+    lines = (tiny / "train_list.txt").read_text().splitlines()
+    (tmp_path / "fewer.txt").write_text("\n".join(lines[:-1]) + "\n")
+    fewer = f"DataLoader.Train.dataset.cls_label_path={tmp_path / 'fewer.txt'}"
+    trainer.train(tiny_config("Global.epochs=1", "Global.checkpoints=auto", fewer, out="other"))
+    said = capsys.readouterr()
+    assert "the photos lie otherwise than when this run was stopped" in said.out + said.err
 
 
 def test_a_run_in_a_read_only_place(tiny_config, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -148,3 +150,10 @@ class ShardDataset(ImageNetDataset):
         self.max_bad_samples, self.decoded_cache = max_bad_samples, None
         self.windows = Windows(np.diff(self.samples.shards.ends, prepend=0), window, streams)
         self.class_num = class_num or max(self.samples.counts) + 1
+
+    @property
+    def arrangement(self) -> str:
+        """What the order of an epoch depends on, beside the seed."""
+        shards = [(shard.file, shard.sha256) for shard in self.samples.shards.shards]
+        told = json.dumps([self.windows.window, self.windows.streams, shards])
+        return f"{len(self)} photos, {hashlib.sha256(told.encode()).hexdigest()[:16]}"

@@ -26,6 +26,7 @@ from ppmobilenet.telling import log
 
 KEY = re.compile(r"((?:.*/)?[^./][^./]*)(\.[^/]*)")  # WebDataset's: up to the first full stop of a name's last part
 LABEL = ".cls"
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 DAMAGED = "copy this tar again, or take it out of the folder"
 
 
@@ -57,6 +58,12 @@ def index_tars(folder: Path, workers: int) -> Packed:
             "a list is being packed into this folder, or that was interrupted",
             where=folder,
             hint="the same command, ppmobilenet pack LIST OUT, goes on with it",
+        )
+    if _is_packing(folder):
+        raise UserError(
+            "these shards are a packing of a list, and have their index",
+            where=folder,
+            hint="ppmobilenet check-dataset looks through it; to have another one, pack the list into another folder",
         )
     gone = sorted(_known(folder) - {tar.name for tar in tars})
     if gone:
@@ -92,11 +99,21 @@ def _known(folder: Path) -> set[str]:
         return set()
 
 
+def _is_packing(folder: Path) -> bool:
+    """Whether an index says that its shards were made of a list."""
+    try:
+        return bool(json.loads((folder / HEAD).read_bytes())["made_from"].keys() - {"left_out"})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
 def _index_one(tar: Path, work: Path) -> bool:
     """Read a tar through and write its part; False where that was done before."""
     path, state = work / f"{tar.name}.npz", os.stat(tar)
     before = read_part(path)
-    if before and before[0]["bytes"] == state.st_size and path.stat().st_mtime_ns > state.st_mtime_ns:
+    # ctime, too: a copy may keep the time of the tar that it replaces, or bring an older one
+    changed = max(state.st_mtime_ns, state.st_ctime_ns)
+    if before and before[0]["bytes"] == state.st_size and path.stat().st_mtime_ns > changed:
         return False
     rows, faults = [], []
     for number, (sample, label) in enumerate(_samples(tar)):
@@ -134,6 +151,13 @@ def _samples(tar: Path) -> Iterator[tuple[_Photo, int]]:
                 seen[key], photo = content.name, content
         if photo:
             yield photo, label
+        elif label != UNLABELLED:
+            raise DataError(
+                "this label has no photo beside it",
+                where=f"{tar}/{content.name}",
+                allowed="a photo and its .cls one behind the other, as WebDataset has them",
+                hint="pack the photos anew: ppmobilenet pack LIST OUT",
+            )
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -160,6 +184,10 @@ def _contents(tar: Path) -> Iterator[_Photo]:
             if file.read(BLOCK) != bytes(BLOCK):
                 raise tarfile.ReadError("its end is missing")
     except (tarfile.TarError, OSError, EOFError) as error:
+        with open(tar, "rb") as file:
+            packed_as = next((kind for mark, kind in COMPRESSED.items() if file.peek(6).startswith(mark)), None)
+        if packed_as:
+            raise DataError(f"this tar is compressed ({packed_as})", where=tar, hint="unpack it first") from error
         raise DataError(f"the tar is truncated or damaged: {error}", where=tar, hint=DAMAGED) from error
 
 

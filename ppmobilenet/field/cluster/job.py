@@ -75,7 +75,7 @@ def run(
         save: the folder for the answers, ``answers.parquet`` or ``answers.jsonl``.
         resume: go on with a job that was begun there.
         batch_size: photos a run of the model.
-        workers: processes; default as many as the cluster has processors for.
+        workers: processes, at most; default, and no more, as many as the cluster has processors for.
 
     Raises:
         UserError: what is wrong with the words, the package or a machine.
@@ -87,7 +87,8 @@ def run(
     predictor = {**predictor, "package": os.path.abspath(predictor["package"]), "backend": opened.backend}
     begun = _begun(folder, resume)
     with _cluster() as ray:
-        workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)) // predictor["threads"])
+        room = _room(ray, predictor["threads"])
+        workers = min(workers or room, room)  # more would wait for processors that are taken
         cut_for = begun.get("cut_for", workers)  # with other workers, too, the parts are those of the first start
         photos = parts.find(source, infer_list, folder, cut_for, anew=not begun)
         package = identity(opened.package)
@@ -172,10 +173,33 @@ def _cluster() -> Iterator:
     except ConnectionError:  # there is none
         local = {"num_cpus": usable_cores(), "object_store_memory": STORE, "include_dashboard": False}
         ray.init(address="local", **local, **quiet)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"Ray takes {os.environ.get('RAY_ADDRESS', '')!r} for no cluster: {str(error).splitlines()[0]}",
+            where="RAY_ADDRESS",
+            allowed="host:port, as `ray start --head` prints it; nothing: a cluster of this machine's own",
+        ) from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _room(ray, threads: int) -> int:
+    """Return for how many workers of so many threads the cluster has processors.
+
+    Raises:
+        UserError: for none: Ray would wait for such a machine without a word.
+    """
+    each = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    room = sum(processors // threads for processors in each)
+    if not room:
+        raise UserError(
+            f"no machine of the cluster has {threads} processors for a worker, the largest has {max(each, default=0)}",
+            where="--threads",
+            hint="fewer of them",
+        )
+    return room
 
 
 def _look_for(address: str) -> None:

@@ -231,7 +231,8 @@ def _of_tables(paths: Sequence[str]) -> Photos:
         parts += [Part(len(parts) + i, path, i, i + 1) for i in range(file.metadata.num_row_groups)]
     if not parts:
         raise DataError("there is no row", where=paths[0])
-    told = hashlib.sha256(json.dumps([[path, os.path.getsize(path)] for path in paths]).encode()).hexdigest()
+    stats = [(path, os.stat(path)) for path in paths]  # to read a hundred gigabytes for their sum would take long
+    told = hashlib.sha256(json.dumps([[p, s.st_size, s.st_mtime_ns] for p, s in stats]).encode()).hexdigest()
     return Photos("parquet", "", parts, f"{len(paths)} files: {told}")
 
 

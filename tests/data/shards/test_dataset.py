@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,5 +71,12 @@ def test_labels_are_checked(photos, shards, tmp_path):
     assert [member.rsplit("/", 1)[1] for member in sorted(Shards(tmp_path / "bare"))] == ["1.png", "2.png"]
     with pytest.raises(DataError, match="packed without labels"):
         ShardDataset(str(tmp_path / "bare"))
+    changed = tmp_path / "changed"
+    shutil.copytree(shards, changed)
+    labels = np.load(changed / "index/labels.npy", mmap_mode="r+")
+    labels[3] = 65537
+    labels.flush()
+    with pytest.raises(DataError, match=r"the label is 65537(.|\n)*allowed: 0 to 2(.|\n)*index of the shards"):
+        epoch(load(ShardDataset(str(changed), OPS), 0, DistributedBatchSampler(6)))
     with pytest.raises(UserError, match="window 0"):
         ShardDataset(str(shards), window=0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -105,6 +107,30 @@ def test_an_interrupted_packing_is_not_indexed(photos, tmp_path):
         index_tars(tmp_path / "out", 1)
 
 
+def test_a_tar_that_is_replaced_between_two_starts_is_read_again(jpg, tmp_path):
+    """By a copy of the same size that keeps its old time, after a refusal that left the first one's part."""
+    folder = tmp_path / "tars"
+    write_tar(folder / "a.tar", [("1.jpg", jpg), ("1.cls", b"1")])
+    write_tar(folder / "b.tar", [("2.jpg", jpg), ("2.cls", b"cat")])
+    os.utime(folder / "a.tar", (1e9, 1e9))
+    with pytest.raises(DataError, match="the label is 'cat'"):
+        index_tars(folder, 1)
+    write_tar(folder / "a.tar", [("1.jpg", jpg), ("1.cls", b"2")])
+    write_tar(folder / "b.tar", [("2.jpg", jpg), ("2.cls", b"0")])
+    os.utime(folder / "a.tar", (1e9, 1e9))
+    index_tars(folder, 1)
+    assert list(Shards(folder).labels) == [2, 0]
+
+
+def test_a_packing_is_not_indexed_over(photos, tmp_path):
+    """Its own index names the photos that were left out, and what it was packed from."""
+    packed(photos, tmp_path / "out")
+    before = content(tmp_path / "out")
+    with pytest.raises(UserError, match="a packing of a list, and have their index"):
+        index_tars(tmp_path / "out", 1)
+    assert content(tmp_path / "out") == before
+
+
 def test_tars_that_cannot_be_indexed(jpg, tmp_path):
     def refuse(name: str, members, words: str, cut: int = 0) -> None:
         write_tar(tmp_path / name / "a.tar", members)
@@ -123,5 +149,11 @@ def test_tars_that_cannot_be_indexed(jpg, tmp_path):
     refuse("cut", good, "a.tar: the tar is truncated or damaged", 600)
     refuse("no end", good, "truncated or damaged: its end is missing", 512 * (3 + -(-len(jpg) // 512)))
     refuse("empty", [("notes.txt", b"hello")], "no photo in these 1 tars")
+    labels_behind = [("1.jpg", jpg), ("2.jpg", jpg), ("1.cls", b"1"), ("2.cls", b"0")]
+    refuse("behind", labels_behind, "a.tar/1.cls: this label has no photo beside it")
+    path = tmp_path / "label/a.tar"
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(DataError, match=r"this tar is compressed \(gzip\)(.|\n)*unpack it first"):
+        index_tars(tmp_path / "label", 1)
     with pytest.raises(DataError, match="there is no tar"):
         index_tars(tmp_path, 1)
