@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 
 from ppmobilenet.errors import DataError
-from ppmobilenet.photos.shards import find_member, find_shards
+from ppmobilenet.photos.shards import find_member, find_shards, is_shards
 from ppmobilenet.telling import log
 
 # a suffix that OpenCV writes if it can read the format -> the suffixes that such files have
@@ -161,9 +161,7 @@ def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None 
             raise DataError(
                 f"there is no photo below {source!r}",
                 allowed="files ending in " + " ".join(photo_suffixes()),
-                hint=f"ppmobilenet pack {source} writes the index that these tars lack"
-                if found.left_out[".tar"]
-                else said.partition(": ")[2] or None,
+                hint=instead_of_tars(source) if found.left_out[".tar"] else said.partition(": ")[2] or None,
             )
         if said:
             log.warning("%s", said)
@@ -171,6 +169,15 @@ def list_photos(source: str | os.PathLike, infer_list: str | os.PathLike | None 
     if not os.path.exists(source) and find_member(source) is None:
         raise DataError(f"{source!r} does not exist", hint="give a photo or a folder of photos")
     return [source]
+
+
+def instead_of_tars(folder: str) -> str:
+    """Return what to do where a folder holds tars in place of photos, and is none of shards itself."""
+    inside = (os.path.join(folder, name) for name in sorted(os.listdir(folder)))
+    shards = [path for path in inside if os.path.isdir(path) and is_shards(path)]
+    if shards:
+        return f"give {' or '.join(shards)}"
+    return f"ppmobilenet pack {folder} writes the index that these tars lack"
 
 
 def _listed(folder: str, infer_list: str | os.PathLike) -> list[str]:

@@ -134,12 +134,15 @@ class TestParts:
     def test_parquet(self, tmp_path):
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         images = [{"bytes": b"1", "path": "a.jpg"}, {"bytes": None, "path": "b.jpg"}, {"bytes": b"3", "path": None}]
-        pq.write_table(pa.table({"image": images, "label": [0, 1, 2]}), tmp_path / "a.parquet", row_group_size=2)
+        images.append({"bytes": None, "path": None})
+        pq.write_table(pa.table({"image": images, "label": [0, 1, 2, 3]}), tmp_path / "a.parquet", row_group_size=2)
         found = parts.find(str(tmp_path / "a.parquet"), None, tmp_path, 1)
-        first, none, third = everything(found)
+        first, second, third, none = everything(found)
         assert (first, third) == (("a.jpg", b"1"), (f"{tmp_path}/a.parquet#2", b"3")) and len(found.parts) == 2
-        assert none[0] == "b.jpg" and isinstance(none[1], Failure)
-        pq.write_table(pa.table({"image": images[::-1], "label": [2, 1, 0]}), tmp_path / "a.parquet", row_group_size=2)
+        assert second == ("b.jpg", f"{tmp_path}/b.jpg") and isinstance(none[1], Failure)
+        pq.write_table(
+            pa.table({"image": images[::-1], "label": [3, 2, 1, 0]}), tmp_path / "a.parquet", row_group_size=2
+        )
         assert parts.find(str(tmp_path / "a.parquet"), None, tmp_path, 1).identity != found.identity
         pq.write_table(pa.table({"id": [7], "jpg": [b"1"]}), tmp_path / "b.parquet")
         assert everything(parts.find(str(tmp_path / "b.parquet"), None, tmp_path, 1)) == [("7", b"1")]

@@ -14,7 +14,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from ppmobilenet.field.answers import Failure
 from ppmobilenet.files import whole_file
 from ppmobilenet.photos.names import (
     here,
+    instead_of_tars,
     is_hidden,
     lines_of,
     listed_photo,
@@ -157,7 +158,7 @@ def _list_folder(source: str, listed: Path) -> None:
         raise DataError(
             f"there is no photo below {source!r}, and no .parquet right in it",
             allowed="files ending in " + " ".join(photo_suffixes()),
-            hint=f"ppmobilenet pack {source} writes the index that these tars lack" if left_out[".tar"] else None,
+            hint=instead_of_tars(source) if left_out[".tar"] else None,
         )
 
 
@@ -271,14 +272,16 @@ def _of_parquet(root: str, part: Part) -> Iterator[tuple[str, object]]:
     file = pq.ParquetFile(part.path)
     photo, key = _columns(file.schema_arrow, part.path)
     row = sum(file.metadata.row_group(i).num_rows for i in range(part.start))
+    beside = partial(os.path.join, os.path.dirname(part.path))
     groups, columns = list(range(part.start, part.end)), [photo] if key in (None, photo) else [photo, key]
     for batch in file.iter_batches(batch_size=SMALLEST, row_groups=groups, columns=columns):
         for found in batch.to_pylist():
             value, name = found[photo], found[key] if key else None
-            if isinstance(value, dict):  # Hugging Face's image: {"bytes": ..., "path": ...}
-                name, value = name or value.get("path"), value["bytes"]
+            if isinstance(value, dict):  # Hugging Face's image: {"bytes": ..., "path": ...}, either may be missing
+                path = value.get("path")
+                name, value = name or path, value["bytes"] if value["bytes"] is not None else path and beside(path)
             elif isinstance(value, str):
-                name, value = value, os.path.join(os.path.dirname(part.path), value)
+                name, value = value, beside(value)
             name = f"{part.path}#{row}" if name is None else str(name)
             yield name, Failure(name, DataError("the row holds no photo", where=name)) if value is None else value
             row += 1

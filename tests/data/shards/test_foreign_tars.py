@@ -122,6 +122,13 @@ def test_a_tar_that_is_replaced_between_two_starts_is_read_again(jpg, tmp_path):
     assert list(Shards(folder).labels) == [2, 0]
 
 
+def test_a_folder_of_both_sides_says_which(photos, tmp_path):
+    packed(photos, tmp_path / "set/train")
+    packed(photos, tmp_path / "set/val")
+    with pytest.raises(DataError, match=f"give {tmp_path}/set/train or {tmp_path}/set/val"):
+        list_photos(tmp_path / "set")
+
+
 def test_a_packing_is_not_indexed_over(photos, tmp_path):
     """Its own index names the photos that were left out, and what it was packed from."""
     packed(photos, tmp_path / "out")
