@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import platform
@@ -52,6 +53,47 @@ def test_damage_is_said_before_anything_is_loaded(classify, package, tmp_path, f
     damage(next(copy.glob("*.nb")) if file == "MODEL" else copy / file)
     done = run(classify, copy, "--self-test", expect=4)
     assert message in done.stderr and done.stderr.count("error: ") == 1
+
+
+@pytest.mark.parametrize(
+    "place, new, message",
+    [
+        (["golden"], [3], "golden is not an object"),
+        (["golden", "answer"], {}, 'golden.answer has no "class_id"'),
+        (["golden", "answer"], {"class_ids": [1, 2], "scores": [0.5]}, "must hold a score for each class"),
+        (["input"], "x", "input is not an object"),
+        (["input", "layout"], "CHWN", "neither NCHW nor NHWC"),
+        (["input", "shape"], [-1, 1, 224, 224], "three colours, height and width"),  # the planes would not fit in
+        (["input", "shape"], [-1, 3, 2**30, 224], "three colours, height and width"),
+        (["output"], {}, 'output has no "kind"'),
+        (["topk"], -3, "topk is not a whole number from 1"),
+        (["labels"], "x", "labels is not a list"),
+        (["labels", 1], 3, "labels is not a text"),
+        (["preprocess", "ops"], [], "must begin with DecodeImage"),
+        (["preprocess", "ops", 1, "resize_short"], 2**30, "resize_short is not a whole number from 1 to 16384"),
+        (["preprocess", "ops", 2, "size"], [224], "size must hold two numbers"),
+        (["preprocess", "ops", 3, "std"], [1, 1, "x"], "std is not a number"),
+        (["forms"], 3, "forms is not a list"),
+        (["forms", 0], 3, "forms is not an object"),
+        (["bounds"], [1], "bounds is not an object"),
+        (["decision", "temperature"], "warm", "decision.temperature is not a number"),
+        (["format_version"], {}, "format_version"),
+    ],
+)
+def test_what_no_export_writes_is_damage(classify, unsure, tmp_path, place, new, message):
+    """By another program, that is, which hashed it as we do: what was altered by hand is said to be so."""
+    copy = tmp_path / "copy"
+    shutil.copytree(unsure[0], copy)
+    meta = json.loads((copy / "package.json").read_text(encoding="utf-8"))
+    *above, last = place
+    functools.reduce(lambda value, key: value[key], above, meta)[last] = new
+    dump_json(meta, copy / "package.json")
+    done = run(classify, copy, copy / "golden/image.png", expect=4)
+    assert message in done.stderr and "OpenCV" not in done.stderr and done.stderr.count("error: ") == 1
+    text = (copy / "package.json").read_text(encoding="utf-8")
+    (copy / "package.json").write_text(text.replace('"MobileNetV2"', '"MobileNetV3"'), encoding="utf-8")
+    if place != ["format_version"]:  # without a version nobody knows how it is hashed
+        assert "changed after the export" in run(classify, copy, copy / "golden/image.png", expect=4).stderr
 
 
 def test_a_library_that_aborts_does_not_decide_the_exit_code(classify, tmp_path):

@@ -234,7 +234,9 @@ int self_test(Classifier* classifier) {
     if (recorded.empty()) throw Failure(kDamaged, picture + " cannot be decoded: export the model again");
     if (rgb) cv::cvtColor(recorded, recorded, cv::COLOR_BGR2RGB);
     double difference = 255;
-    if (recorded.size() == image.pixels.size()) difference = cv::norm(recorded, image.pixels, cv::NORM_INF);
+    if (recorded.size() == image.pixels.size() && recorded.type() == image.pixels.type()) {
+      difference = cv::norm(recorded, image.pixels, cv::NORM_INF);
+    }
     // JPEG decoders and resize kernels may round a level or two apart; the crop only copies
     good &= report(stage.c_str(), difference, stage == "decode" ? 3 : stage == "resize" ? 1 : 0, " (grey levels)");
     image.pixels = recorded;

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <opencv2/core.hpp>
 
+#include "compact.hpp"
 #include "sha256.hpp"
 
 namespace ppmobilenet {
@@ -11,22 +12,62 @@ namespace {
 
 constexpr int kFormatVersion = 2;
 
-// One value of package.json; a missing one is an error that names the key.
-cv::FileNode need(const cv::FileNode& parent, const std::string& key, const std::string& where) {
-  cv::FileNode node = parent[key];
-  if (node.empty() && !node.isSeq()) {
-    throw Failure(kDamaged, where + " has no \"" + key + "\": export the model again");
-  }
+constexpr int kLongestSide = 1 << 14;  // of a picture: no memory is asked for beyond that
+
+// What a value of package.json may be.
+struct Kind {
+  const char* words;
+  bool (*fits)(const cv::FileNode&);
+};
+const Kind kText = {"a text", [](const cv::FileNode& node) { return node.isString(); }};
+const Kind kWhole = {"a whole number", [](const cv::FileNode& node) { return node.isInt(); }};
+const Kind kNumber = {"a number", [](const cv::FileNode& node) { return node.isInt() || node.isReal(); }};
+const Kind kList = {"a list", [](const cv::FileNode& node) { return node.isSeq(); }};
+const Kind kObject = {"an object", [](const cv::FileNode& node) { return node.isMap(); }};
+const Kind kCount = {"a whole number from 1", [](const cv::FileNode& node) {
+                       return node.isInt() && static_cast<int>(node) >= 1;
+                     }};
+const Kind kSide = {"a whole number from 1 to 16384", [](const cv::FileNode& node) {
+                      return kCount.fits(node) && static_cast<int>(node) <= kLongestSide;
+                    }};
+
+cv::FileNode fitting(const cv::FileNode& node, const Kind& kind, const std::string& place) {
+  if (!kind.fits(node)) throw Failure(kDamaged, place + " is not " + kind.words + kAgain);
   return node;
 }
 
-std::vector<float> floats(const cv::FileNode& node) {
-  std::vector<float> values;
-  for (const auto& entry : node) values.push_back(static_cast<float>(static_cast<double>(entry)));
+// One value of package.json, or none.
+cv::FileNode perhaps(const cv::FileNode& parent, const std::string& key, const Kind& kind, const std::string& where) {
+  if (parent.isNone()) return cv::FileNode();
+  const cv::FileNode node = fitting(parent, kObject, where)[key];
+  return node.isNone() ? node : fitting(node, kind, where + "." + key);
+}
+
+// One value of package.json; a missing one is an error that names the key.
+cv::FileNode need(const cv::FileNode& parent, const std::string& key, const Kind& kind, const std::string& where) {
+  const cv::FileNode node = perhaps(parent, key, kind, where);
+  if (node.isNone()) throw Failure(kDamaged, where + " has no \"" + key + "\"" + kAgain);
+  return node;
+}
+
+std::string text_of(const cv::FileNode& parent, const std::string& key, const std::string& where) {
+  return need(parent, key, kText, where).string();
+}
+
+std::vector<std::string> texts(const cv::FileNode& list, const std::string& place) {
+  std::vector<std::string> values;
+  for (const auto& entry : list) values.push_back(fitting(entry, kText, "an entry of " + place).string());
   return values;
 }
 
-const char kAgain[] = ": copy the package again, whole, or export again";
+template <typename T>
+std::vector<T> numbers(const cv::FileNode& list, const Kind& kind, const std::string& place) {
+  std::vector<T> values;
+  for (const auto& entry : list) {
+    values.push_back(static_cast<T>(static_cast<double>(fitting(entry, kind, "an entry of " + place))));
+  }
+  return values;
+}
 
 std::string sha256_of(const std::string& text) {
   Sha256 digest;
@@ -34,128 +75,114 @@ std::string sha256_of(const std::string& text) {
   return digest.hex();
 }
 
-// Writes package.json as export hashed it: keys sorted, no spaces, without its own "sha256". Numbers and texts are
-// copied as they stand, for export writes them alike in both.
-class Compact {
- public:
-  Compact(const std::string& text, const std::string& file) : text_(text), file_(file) {}
-
-  std::string write() {
-    const std::string all = value(0);
-    if (peek()) fail();
-    return all;
-  }
-
- private:
-  [[noreturn]] void fail() const {
-    throw Failure(kDamaged, file_ + " is not readable JSON (byte " + std::to_string(at_) + ")" + kAgain);
-  }
-
-  char peek() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) {
-      ++at_;
-    }
-    return at_ < text_.size() ? text_[at_] : 0;
-  }
-
-  void expect(char c) {
-    if (peek() != c) fail();
-    ++at_;
-  }
-
-  std::string string() {
-    const size_t start = at_;
-    expect('"');
-    while (at_ < text_.size() && text_[at_] != '"') at_ += text_[at_] == '\\' ? 2 : 1;
-    if (at_ >= text_.size()) fail();
-    return text_.substr(start, ++at_ - start);
-  }
-
-  std::string value(int depth) {
-    if (depth > 32) fail();
-    const char first = peek();
-    if (first == '"') return string();
-    if (first == '[' || first == '{') {
-      ++at_;
-      std::vector<std::string> entries = first == '[' ? list(depth) : object(depth);
-      std::string all(1, first);
-      for (const std::string& entry : entries) all += (all.size() > 1 ? "," : "") + entry;
-      return all + (first == '[' ? ']' : '}');
-    }
-    const size_t end = text_.find_first_of(",]} \n\r\t", at_);
-    if (end == std::string::npos || end == at_) fail();
-    const std::string word = text_.substr(at_, end - at_);
-    at_ = end;
-    return word;
-  }
-
-  std::vector<std::string> list(int depth) {
-    std::vector<std::string> entries;
-    if (peek() == ']') return ++at_, entries;
-    for (;;) {
-      entries.push_back(value(depth + 1));
-      if (peek() == ']') return ++at_, entries;
-      expect(',');
-    }
-  }
-
-  std::vector<std::string> object(int depth) {
-    std::map<std::string, std::string> sorted;  // UTF-8 sorts as Python's texts do
-    if (peek() != '}') {
-      for (;;) {
-        if (peek() != '"') fail();
-        const std::string key = string();
-        expect(':');
-        sorted[key] = value(depth + 1);
-        if (peek() == '}') break;
-        expect(',');
-      }
-    }
-    ++at_;
-    if (depth == 0) sorted.erase("\"sha256\"");
-    std::vector<std::string> entries;
-    for (const auto& entry : sorted) entries.push_back(entry.first + ":" + entry.second);
-    return entries;
-  }
-
-  const std::string& text_;
-  const std::string& file_;
-  size_t at_ = 0;
-};
-
 Op read_op(const cv::FileNode& node, const std::string& where) {
   Op op;
-  op.name = need(node, "op", where).string();
+  op.name = text_of(node, "op", where);
   if (op.name == "DecodeImage") {
-    op.to_rgb = static_cast<int>(need(node, "to_rgb", where)) != 0;
+    op.to_rgb = static_cast<int>(need(node, "to_rgb", kWhole, where)) != 0;
   } else if (op.name == "ResizeImage" || op.name == "CropImage") {
-    if (!node["resize_short"].empty()) {
-      op.resize_short = static_cast<int>(node["resize_short"]);
+    const cv::FileNode shorter = perhaps(node, "resize_short", kSide, where);
+    if (op.name == "ResizeImage" && !shorter.isNone()) {
+      op.resize_short = static_cast<int>(shorter);
     } else {
-      cv::FileNode size = need(node, "size", where);
-      op.width = static_cast<int>(size[0]);
-      op.height = static_cast<int>(size[1]);
+      const std::vector<int> size = numbers<int>(need(node, "size", kList, where), kSide, where + ".size");
+      if (size.size() != 2) throw Failure(kDamaged, where + ".size must hold two numbers" + kAgain);
+      op.width = size[0], op.height = size[1];
     }
     if (op.name == "ResizeImage") {
-      op.interpolation = need(node, "interpolation", where).string();
-      const std::string backend = need(node, "backend", where).string();
+      op.interpolation = text_of(node, "interpolation", where);
+      const std::string backend = text_of(node, "backend", where);
       if (backend != "cv2") {
         throw Failure(kUsage, where + " resizes with the backend \"" + backend +
                                   "\"; this program has cv2's only: train and export with backend: cv2");
       }
     }
   } else if (op.name == "NormalizeImage") {
-    op.scale = static_cast<float>(static_cast<double>(need(node, "scale", where)));
-    op.mean = floats(need(node, "mean", where));
-    op.std = floats(need(node, "std", where));
-    op.order = need(node, "order", where).string();
+    op.scale = static_cast<float>(static_cast<double>(need(node, "scale", kNumber, where)));
+    op.mean = numbers<float>(need(node, "mean", kList, where), kNumber, where + ".mean");
+    op.std = numbers<float>(need(node, "std", kList, where), kNumber, where + ".std");
+    op.order = text_of(node, "order", where);
     if (op.mean.size() != 3 || op.std.size() != 3) {
-      throw Failure(kDamaged, where + ": mean and std must hold three numbers");
+      throw Failure(kDamaged, where + ": mean and std must hold three numbers" + kAgain);
     }
   } else if (op.name != "ToCHWImage") {
     throw Failure(kUsage, where + " names the operator \"" + op.name + "\", which this program does not know");
   }
   return op;
+}
+
+// The input, as what photos become: the engine's memory is laid out by it.
+void read_input(const cv::FileNode& input, const std::string& where, Package* package) {
+  package->input_dtype = text_of(input, "dtype", where);
+  package->input_layout = text_of(input, "layout", where);
+  const bool nchw = package->input_layout == "NCHW";
+  if ((!nchw && package->input_layout != "NHWC") ||
+      (package->input_dtype != "float32" && package->input_dtype != "uint8")) {
+    throw Failure(kDamaged, where + " is neither float32 nor uint8, or neither NCHW nor NHWC" + kAgain);
+  }
+  package->input_shape = numbers<int64_t>(need(input, "shape", kList, where), kWhole, where + ".shape");
+  const std::vector<int64_t>& shape = package->input_shape;
+  bool right = shape.size() == 4;
+  for (size_t i = 1; right && i < 4; ++i) right = shape[i] >= 1 && shape[i] <= kLongestSide;
+  if (!right || shape[nchw ? 1 : 3] != 3) {
+    throw Failure(kDamaged, where + ".shape must hold the batch, three colours, height and width" + kAgain);
+  }
+}
+
+Form read_form(const cv::FileNode& node, const std::string& where) {
+  Form form;
+  form.name = text_of(node, "name", where);
+  form.engine = text_of(node, "engine", where);
+  form.precision = text_of(node, "precision", where);
+  const cv::FileNode target = perhaps(node, "target", kText, where), opt = perhaps(node, "opt_version", kText, where);
+  if (!target.isNone()) form.target = target.string();
+  if (!opt.isNone()) form.opt_version = opt.string();
+  form.files = texts(need(node, "files", kList, where), where + ".files");
+  return form;
+}
+
+void read_golden(const cv::FileNode& golden, const std::string& where, Package* package) {
+  for (const std::string key : {"image", "decode", "resize", "crop", "tensor", "logits", "output", "output_int8"}) {
+    const cv::FileNode path = perhaps(golden, key, kText, where);
+    if (!path.isNone()) package->golden[key] = path.string();
+  }
+  const cv::FileNode answer = perhaps(golden, "answer", kObject, where);
+  if (answer.isNone()) return;
+  const std::string place = where + ".answer";
+  package->recorded_answer = true;
+  const cv::FileNode several = perhaps(answer, "class_ids", kList, place);
+  if (several.isNone()) {
+    package->answer_classes = {static_cast<int>(need(answer, "class_id", kWhole, place))};
+    package->answer_scores = {static_cast<double>(need(answer, "score", kNumber, place))};
+    package->answer_unsure = static_cast<int>(need(answer, "unsure", kWhole, place)) != 0;
+    return;
+  }
+  package->answer_classes = numbers<int>(several, kWhole, place + ".class_ids");
+  package->answer_scores = numbers<double>(need(answer, "scores", kList, place), kNumber, place + ".scores");
+  if (package->answer_scores.size() != package->answer_classes.size()) {
+    throw Failure(kDamaged, place + " must hold a score for each class" + kAgain);
+  }
+}
+
+void read_decision(const cv::FileNode& decision, const std::string& where, Package* package) {
+  const cv::FileNode several = perhaps(decision, "several", kWhole, where);
+  const cv::FileNode threshold = perhaps(decision, "threshold", kNumber, where);
+  package->several = !several.isNone() && static_cast<int>(several) != 0;
+  if (package->several) {
+    package->thresholds =
+        numbers<float>(need(decision, "thresholds", kList, where), kNumber, where + ".thresholds");
+  }
+  if (!threshold.isNone()) package->thresholds = {static_cast<float>(static_cast<double>(threshold))};
+  if (package->several ? package->thresholds.size() != static_cast<size_t>(package->class_num)
+                       : !package->thresholds.empty() && package->class_num != 2) {
+    throw Failure(kDamaged, where + " must hold a threshold for each label" + kAgain);
+  }
+  const cv::FileNode temperature = perhaps(decision, "temperature", kNumber, where);
+  if (!temperature.isNone()) package->temperature = static_cast<double>(temperature);
+  if (!(package->temperature > 0)) throw Failure(kDamaged, where + ".temperature must be above 0" + kAgain);
+  const cv::FileNode unsure = perhaps(decision, "unsure_below", kNumber, where);
+  package->asks_sure = !unsure.isNone();
+  if (package->asks_sure) package->unsure_below = static_cast<double>(unsure);
 }
 
 }  // namespace
@@ -174,84 +201,52 @@ Package open_package(const std::string& folder) {
   }
   if (!storage.isOpened()) throw Failure(kDamaged, file + " cannot be opened");
   const cv::FileNode root = storage.root();
-  if (root["format"].empty() || root["format"].string() != "ppmobilenet-package") {
+  if (!root.isMap() || !root["format"].isString() || root["format"].string() != "ppmobilenet-package") {
     throw Failure(kDamaged, file + " is not a ppmobilenet package: \"format\" is another");
   }
-  const int version = static_cast<int>(need(root, "format_version", file));
+  const int version = static_cast<int>(need(root, "format_version", kCount, file));
   if (version > kFormatVersion) {
     throw Failure(kUsage, file + " has format version " + std::to_string(version) + ", this program reads up to " +
                               std::to_string(kFormatVersion) + ": build a newer program, or export again");
   }
-  if (need(root, "sha256", file).string() != digest) {
+  if (text_of(root, "sha256", file) != digest) {
     throw Failure(kDamaged, file + " was changed after the export (sha256 differs)" + kAgain);
   }
 
+  // What follows holds for what an export wrote; whoever writes one by another program is told what is missing.
   Package package;
   package.folder = folder;
-  package.name = need(root, "name", file).string();
-  package.class_num = static_cast<int>(need(root, "class_num", file));
-  package.topk = static_cast<int>(need(root, "topk", file));
-  for (const auto& label : need(root, "labels", file)) package.labels.push_back(label.string());
-  const cv::FileNode input = need(root, "input", file);
-  package.input_dtype = need(input, "dtype", file + " input").string();
-  package.input_layout = need(input, "layout", file + " input").string();
-  for (const auto& extent : need(input, "shape", file + " input")) {
-    package.input_shape.push_back(static_cast<int>(extent));
-  }
-  if (package.input_shape.size() != 4) throw Failure(kDamaged, file + ": input.shape must hold four numbers");
-  package.output_kind = need(need(root, "output", file), "kind", file + " output").string();
-  for (const auto& op : need(need(root, "preprocess", file), "ops", file + " preprocess")) {
+  package.name = text_of(root, "name", file);
+  package.class_num = static_cast<int>(need(root, "class_num", kCount, file));
+  package.topk = static_cast<int>(need(root, "topk", kCount, file));
+  package.labels = texts(need(root, "labels", kList, file), file + " labels");
+  read_input(need(root, "input", kObject, file), file + " input", &package);
+  package.output_kind = text_of(need(root, "output", kObject, file), "kind", file + " output");
+  for (const auto& op : need(need(root, "preprocess", kObject, file), "ops", kList, file + " preprocess")) {
     package.ops.push_back(read_op(op, file + " preprocess.ops"));
   }
-  for (const auto& node : need(root, "forms", file)) {
-    Form form;
-    form.name = need(node, "name", file + " forms").string();
-    form.engine = need(node, "engine", file + " forms").string();
-    form.precision = need(node, "precision", file + " forms").string();
-    if (!node["target"].empty()) form.target = node["target"].string();
-    if (!node["opt_version"].empty()) form.opt_version = node["opt_version"].string();
-    for (const auto& path : need(node, "files", file + " forms")) form.files.push_back(path.string());
-    package.forms.push_back(form);
+  if (package.ops.empty() || package.ops[0].name != "DecodeImage") {
+    throw Failure(kDamaged, file + " preprocess.ops must begin with DecodeImage" + kAgain);
   }
-  for (const auto& node : need(root, "files", file)) {
-    const std::string path = need(node, "path", file + " files").string();
-    package.files[path] = {static_cast<int>(need(node, "bytes", file + " files")),
-                           need(node, "sha256", file + " files").string()};
+  for (const auto& node : need(root, "forms", kList, file)) package.forms.push_back(read_form(node, file + " forms"));
+  for (const auto& node : need(root, "files", kList, file)) {
+    const std::string where = file + " files";
+    package.files[text_of(node, "path", where)] = {static_cast<int>(need(node, "bytes", kWhole, where)),
+                                                   text_of(node, "sha256", where)};
   }
-  const cv::FileNode golden = root["golden"];
-  for (const std::string key : {"image", "decode", "resize", "crop", "tensor", "logits", "output", "output_int8"}) {
-    if (!golden[key].empty()) package.golden[key] = golden[key].string();
+  read_golden(perhaps(root, "golden", kObject, file), file + " golden", &package);
+  read_decision(perhaps(root, "decision", kObject, file), file + " decision", &package);
+  const cv::FileNode versions = perhaps(root, "versions", kObject, file);
+  const cv::FileNode runtime = perhaps(versions, "lite_runtime", kText, file + " versions");
+  if (!runtime.isNone()) package.lite_runtime = runtime.string();
+  const cv::FileNode bounds = perhaps(root, "bounds", kObject, file);
+  const std::map<std::string, double*> by_name = {{"logits", &package.bound_logits},
+                                                  {"probabilities", &package.bound_probabilities},
+                                                  {"int8", &package.bound_int8}};
+  for (const auto& [name, bound] : by_name) {
+    const cv::FileNode given = perhaps(bounds, name, kNumber, file + " bounds");
+    if (!given.isNone()) *bound = static_cast<double>(given);
   }
-  const cv::FileNode answer = golden["answer"];
-  if (!answer.empty()) {
-    package.recorded_answer = true;
-    if (answer["class_ids"].empty()) {
-      package.answer_classes = {static_cast<int>(need(answer, "class_id", file + " golden.answer"))};
-      package.answer_scores = {static_cast<double>(need(answer, "score", file + " golden.answer"))};
-      package.answer_unsure = static_cast<int>(need(answer, "unsure", file + " golden.answer")) != 0;
-    } else {
-      for (const auto& id : answer["class_ids"]) package.answer_classes.push_back(static_cast<int>(id));
-      for (const auto& score : need(answer, "scores", file + " golden.answer")) {
-        package.answer_scores.push_back(static_cast<double>(score));
-      }
-    }
-  }
-  const cv::FileNode decision = root["decision"];
-  package.several = !decision["several"].empty() && static_cast<int>(decision["several"]) != 0;
-  if (package.several) package.thresholds = floats(need(decision, "thresholds", file + " decision"));
-  if (!decision["threshold"].empty()) package.thresholds = {static_cast<float>(decision["threshold"])};
-  if (package.several ? package.thresholds.size() != static_cast<size_t>(package.class_num)
-                      : !package.thresholds.empty() && package.class_num != 2) {
-    throw Failure(kDamaged, file + ": decision must hold a threshold for each label" + kAgain);
-  }
-  if (!decision["temperature"].empty()) package.temperature = static_cast<double>(decision["temperature"]);
-  if (!(package.temperature > 0)) throw Failure(kDamaged, file + ": decision.temperature must be above 0");
-  package.asks_sure = !decision["unsure_below"].empty();
-  if (package.asks_sure) package.unsure_below = static_cast<double>(decision["unsure_below"]);
-  if (!root["versions"]["lite_runtime"].empty()) package.lite_runtime = root["versions"]["lite_runtime"].string();
-  if (!root["bounds"]["logits"].empty()) package.bound_logits = root["bounds"]["logits"];
-  if (!root["bounds"]["probabilities"].empty()) package.bound_probabilities = root["bounds"]["probabilities"];
-  if (!root["bounds"]["int8"].empty()) package.bound_int8 = root["bounds"]["int8"];
   return package;
 }
 

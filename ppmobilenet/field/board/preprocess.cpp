@@ -56,6 +56,7 @@ void crop(const Op& op, const std::string& file, Image* image) {
 
 void normalize(const Op& op, Image* image) {
   if (op.order == "chw") throw Failure(kUsage, "NormalizeImage with order chw is not supported: use hwc");
+  if (image->pixels.type() != CV_8UC3) throw Failure(kDamaged, "the package normalises what is normalised already");
   cv::Mat out(image->pixels.size(), CV_32FC3);
   for (int row = 0; row < out.rows; ++row) {
     const uint8_t* from = image->pixels.ptr<uint8_t>(row);
