@@ -21,6 +21,7 @@ import yaml
 
 from ppmobilenet.errors import DamagedFileError
 from ppmobilenet.field.preprocessing import Ops, deployment_ops, spell_out
+from ppmobilenet.photos.operators import pair
 
 # Family -> the networks that PaddleX has registered; the first one's name is given for the others of the family, since
 # PaddleX does nothing with the name but look it up.
@@ -144,10 +145,13 @@ def read(folder: Path) -> tuple[dict, list[dict]]:
         ops = deployment_ops([{k: v or {} for k, v in op.items()} for op in found["PreProcess"]["transform_ops"]])
         for op in ops:
             op.get("NormalizeImage", {}).pop("channel_num", None)
-        if not isinstance(found["PostProcess"]["Topk"].get("label_list", []), list):
+        topk, spelled = found["PostProcess"]["Topk"], spell_out(ops)
+        if not isinstance(topk.get("label_list") or [], list):
             raise TypeError("label_list is no list")
-        return found, spell_out(ops)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        # what as_package reaches for
+        int(topk.get("topk", 5)), dict(found.get("Global") or {}), [pair(op["size"]) for op in spelled if "size" in op]
+        return found, spelled
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise DamagedFileError(
             f"inference.yml has not PaddleClas's shape ({type(error).__name__}: {error})",
             where=path,

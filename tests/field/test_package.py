@@ -239,6 +239,29 @@ def test_a_newer_a_foreign_and_a_broken_package_json(written):
         package.open_package(written)
 
 
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("topk: 2", "topk: many"),
+        ("topk: 2", "topk:"),
+        ("model_name: Tiny", "- Tiny"),
+        ("resize_short: 40", "size: [1, 2, 3]"),
+        ("size: 32", "size: [a, b]"),
+        ("scale: 0.00392156862745098", "scale: 1/255"),
+        ("label_list:", "label_list: 3\n    others:"),
+    ],
+)
+def test_an_inference_yml_of_another_shape_is_damage(written, old, new):
+    (written / "package.json").unlink()  # as a folder that PaddleClas wrote
+    (written / "inference.yml").write_bytes((written / "inference.yml").read_bytes().replace(b"(not for PaddleX)", b""))
+    assert package.open_package(written).labels == LABELS
+    text = (written / "inference.yml").read_text(encoding="utf-8")
+    assert old in text
+    (written / "inference.yml").write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(DamagedFileError, match="inference.yml has not PaddleClas's shape"):
+        package.open_package(written)
+
+
 def test_a_failed_export_leaves_what_was_there(written):
     before = {p: p.read_bytes() for p in written.rglob("*") if p.is_file()}
     with pytest.raises(RuntimeError), replacing(written) as folder:
