@@ -32,7 +32,7 @@ from ppmobilenet.workshop.certainty import fit_temperature
 # passes over the photos and the share of the recipe's crop that is trained on, the first that the time allows; by 600
 # photos of clothes, the other 300 judging, three times: MobileNetV2 in 12 passes at 160 pixels, 8 at 192 and 6 at 224
 # was right in 83.2, 83.2 and 83.8 %, MobileNetV3 small in 8 passes at 224 in 82.9 %
-COURSES = ((8, 1.0), (8, 6 / 7), (8, 5 / 7), (7, 5 / 7), (6, 5 / 7))
+COURSES = ((8, 1.0), (8, 6 / 7), (8, 5 / 7), (7, 5 / 7), (6, 5 / 7), (5, 5 / 7), (4, 5 / 7))
 SHRINKING = 1.5  # the pace goes with this power of the side: reading a photo takes as long for small crops
 SPARE = 1.05  # a long training is slower than its first steps: the processor gets warm, others work beside it
 START = 4.0  # seconds that a training takes besides its steps
